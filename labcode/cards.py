@@ -1,0 +1,81 @@
+"""The paper cards: one entry per paper in ``<part>/<chapter>.yml``, beside the chapter's module."""
+
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import quote_plus
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the course knows about one paper."""
+
+    key: str  # the section target in the chapter's notebook
+    title: str
+    kind: str  # method, theory, survey, benchmark, dataset, application
+    idea: str  # one or two sentences of our own
+    reported: str  # the paper's claim, with its figures
+    differs: str  # what is different here
+    code: tuple[str, ...] = field(default=())  # public symbols of the chapter's module
+    part: str = ""
+    chapter: str = ""
+
+    @property
+    def link(self) -> str:
+        """An arXiv search for the title."""
+        return f"https://arxiv.org/search/?searchtype=title&query={quote_plus(self.title)}"
+
+    def __repr__(self) -> str:
+        return f"{self.key}: {self.title}"
+
+
+class Papers(list):
+    """A list of cards that a notebook renders as a table."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no papers"
+
+    def _repr_markdown_(self) -> str:
+        rows = [f"| [{c.key}](#{c.key}) | [{c.title}]({c.link}) | {c.idea.strip()} |" for c in self]
+        return "\n".join(["| key | paper | idea |", "|---|---|---|", *rows])
+
+
+def papers(chapter: str | None = None) -> Papers:
+    """The cards of one chapter ("self_supervision/contrastive") or part, or of the whole course.
+
+    Raises ValueError for a chapter without cards and for a card with a missing or unknown field.
+    """
+    found = Papers(card for file in sorted(PACKAGE.glob("*/*.yml")) for card in _read(file))
+    if chapter is None:
+        return found
+    kept = Papers(c for c in found if chapter in (c.part, f"{c.part}/{c.chapter}"))
+    if not kept:
+        known = sorted({f"{c.part}/{c.chapter}" for c in found})
+        raise ValueError(f"chapter {chapter!r} has no cards; those that have: {', '.join(known) or 'none'}")
+    return kept
+
+
+def card(key: str) -> Card:
+    """The card of one paper. Raises ValueError for an unknown key."""
+    for found in papers():
+        if found.key == key:
+            return found
+    raise ValueError(f"no paper has the key {key!r}; lab.papers() lists them")
+
+
+@lru_cache
+def _read(file: Path) -> tuple[Card, ...]:
+    import yaml
+
+    names = {f.name for f in fields(Card)} - {"part", "chapter"}
+    cards = []
+    for entry in yaml.safe_load(file.read_text(encoding="utf-8")) or []:
+        if missing := sorted(names - entry.keys()):
+            raise ValueError(f"{file.name}: card {entry.get('key')!r} lacks {', '.join(missing)}")
+        if unknown := sorted(entry.keys() - names):
+            raise ValueError(f"{file.name}: card {entry['key']!r} has unknown fields {', '.join(unknown)}")
+        entry = entry | {"code": tuple(entry["code"]), "part": file.parent.name, "chapter": file.stem}
+        cards.append(Card(**entry))
+    return tuple(cards)

@@ -1,0 +1,173 @@
+"""The ledger: a notebook measures, the ledger judges, the pages read the ledger."""
+
+import json
+import math
+import os
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+VERDICTS = ("supported", "contradicted", "inconclusive")
+
+# Student's t, two-sided 95 %, for 1 … 30 degrees of freedom.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+       2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+
+
+def interval(values: list[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean; None for a single value."""
+    if len(values) < 2:
+        return None
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    half = (T95[len(values) - 2] if len(values) <= 31 else 1.96) * sd / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def judge(differences: list[float], margin: float) -> str:
+    """The verdict on "ours exceeds the baseline by at least ``margin``" from paired differences.
+
+    With several seeds the 95 % interval decides: wholly at or above the margin is supported, wholly below it is
+    contradicted, else inconclusive. A single seed is judged on the margin alone.
+    """
+    low, high = interval(differences) or (differences[0], differences[0])
+    return "supported" if low >= margin else "contradicted" if high < margin else "inconclusive"
+
+
+@dataclass
+class Record:
+    """One measured statement about one paper, with its provenance."""
+
+    paper: str
+    statement: str
+    kind: str  # "claim" (two arms over seeds) or "exact" (a value against a bound)
+    verdict: str
+    seeds: list[int]
+    seconds: float
+    device: str
+    data: str
+    versions: dict[str, str]
+    commit: str
+    code: str  # fingerprint of the chapter's code that measured it
+    date: str
+    ours: list[float] | None = None
+    baseline: list[float] | None = None
+    margin: float | None = None
+    higher_is_better: bool | None = None
+    interval: list[float] | None = None
+    tolerance: float | None = None
+    value: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def __post_init__(self):
+        optional = {"interval", "tolerance", "higher_is_better"}
+        needed = {"ours", "baseline", "margin"} if self.kind == "claim" else {"value"}
+        own = {"ours", "baseline", "margin", "value", "at_most", "at_least"}
+        for name, value in asdict(self).items():
+            if name in optional or (name in own and name not in needed):
+                continue
+            if value is None or value == "" or value == [] or value == {}:
+                raise ValueError(f"{self.paper}: a record needs {name}, got {value!r}")
+        if self.kind not in ("claim", "exact"):
+            raise ValueError(f"{self.paper}: kind must be 'claim' or 'exact', got {self.kind!r}")
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"{self.paper}: verdict must be one of {VERDICTS}, got {self.verdict!r}")
+        if self.kind == "exact" and (self.at_most is None) == (self.at_least is None):
+            raise ValueError(f"{self.paper}: an exact statement needs one bound, at_most or at_least")
+
+    @property
+    def differences(self) -> list[float]:
+        sign = 1 if self.higher_is_better else -1
+        return [sign * (a - b) for a, b in zip(self.ours, self.baseline, strict=True)]
+
+    def judged(self) -> str:
+        """The verdict its own numbers give."""
+        if self.kind == "claim":
+            return judge(self.differences, self.margin)
+        held = self.value <= self.at_most if self.at_most is not None else self.value >= self.at_least
+        return "supported" if held else "contradicted"
+
+    def allowed(self) -> float:
+        """How far a re-run's value may lie from this record's value of the same seed."""
+        if self.tolerance is not None:
+            return self.tolerance
+        arms = [self.ours, self.baseline]
+        sd = max((statistics.stdev(a) for a in arms if len(a) > 1), default=0.0)
+        return max(3 * sd, 0.02 * max(1.0, *(abs(v) for a in arms for v in a)))
+
+    def evidence(self) -> str:
+        """The numbers in one line."""
+        if self.kind == "exact":
+            bound = f"at most {self.at_most:.3g}" if self.at_most is not None else f"at least {self.at_least:.3g}"
+            return f"{self.value:.3g}, {bound} wanted"
+        text = f"{_arm(self.ours)} against {_arm(self.baseline)}, margin {self.margin:g}"
+        if self.interval:
+            text += f", difference {statistics.fmean(self.differences):+.3g} [{self.interval[0]:+.3g}, {self.interval[1]:+.3g}]"
+        return text + f", {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
+
+    def __repr__(self) -> str:
+        return f"{self.verdict}: {self.statement} ({self.evidence()})"
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.verdict}** · {self.statement}  \n<small>{self.evidence()}</small>"
+
+
+def _arm(values: list[float]) -> str:
+    mean = f"{statistics.fmean(values):.3g}"
+    return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean
+
+
+class Table(list):
+    """Records as a table."""
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{r.paper:26} {r!r}" for r in self) or "no records yet"
+
+    def _repr_markdown_(self) -> str:
+        rows = [f"| [{r.paper}](#{r.paper}) | {r.statement} | {r.evidence()} | **{r.verdict}** |" for r in self]
+        return "\n".join(["| paper | statement | measured | verdict |", "|---|---|---|---|", *rows])
+
+
+def compare(new: Record, old: Record) -> list[str]:
+    """What a re-run did that the committed record does not allow, in words; empty when they agree.
+
+    Values are compared seed by seed, over the seeds that both have.
+    """
+    where, amiss = f"{new.paper}: “{new.statement}”", []
+    if new.kind != old.kind:
+        return [f"{where} was {old.kind}, is {new.kind}"]
+    if new.kind == "claim":
+        for arm in ("ours", "baseline"):
+            was = dict(zip(old.seeds, getattr(old, arm), strict=True))
+            for seed, value in zip(new.seeds, getattr(new, arm), strict=True):
+                if seed in was and not abs(value - was[seed]) <= old.allowed():
+                    amiss.append(
+                        f"{where}: {arm} is {value:.4g} for seed {seed}, committed {was[seed]:.4g}, "
+                        f"tolerance {old.allowed():.2g}"
+                    )
+    if amiss or new.kind == "exact" or new.seeds == old.seeds:
+        if {new.judged(), old.verdict} == {"supported", "contradicted"}:
+            amiss.append(f"{where}: the verdict turned from {old.verdict} to {new.judged()}")
+    return amiss
+
+
+def read(file: Path) -> dict:
+    """A results file: its fields, with ``claims`` as records. An absent file gives an empty one."""
+    if not file.exists():
+        return {"claims": []}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found | {"claims": [Record(**claim) for claim in found["claims"]]}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error}): restore it with git, or delete it and run the chapter") from error
+
+
+def write(file: Path, chapter: str, scale: str, seeds: list[int], seconds: float, claims: list[Record]) -> None:
+    """Write a results file in one piece, sorted, so that a diff shows what changed."""
+    body = [{k: v for k, v in asdict(c).items() if v is not None} for c in claims]
+    body.sort(key=lambda c: (c["paper"], c["statement"]))
+    found = dict(chapter=chapter, scale=scale, seeds=seeds, seconds=round(seconds, 1), claims=body)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(aside, file)

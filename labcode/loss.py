@@ -1,0 +1,62 @@
+"""What every public loss does with its arguments: float32 arithmetic, and errors that name the argument."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+
+def float32(function):
+    """Compute a loss in float32 whatever the precision of the surrounding autocast or of its arguments.
+
+    Similarities in half precision lose the digits that a softmax at low temperature lives on. Float64 stays as it is.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*arguments, **keywords):
+        first = next((a for a in (*arguments, *keywords.values()) if isinstance(a, Tensor)), None)
+        if first is None:
+            return function(*arguments, **keywords)
+        with torch.autocast(first.device.type, enabled=False):
+            return function(*map(_raise, arguments), **{k: _raise(v) for k, v in keywords.items()})
+
+    return wrapped
+
+
+def _raise(value):
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None, even: bool = False) -> None:
+    """Raise ValueError unless ``z`` is a real floating-point matrix (n, d) that a loss can take.
+
+    rows  fewest rows allowed
+    like  another matrix that must have the same shape and device
+    even  the number of rows must be even: two views stacked
+
+    On the CPU NaN and infinity are refused too; on a GPU the look would stall the queue, and ``fit`` names the step.
+    """
+    if not isinstance(z, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(z).__name__}")
+    if z.ndim != 2:
+        raise ValueError(f"{name} must be a matrix (n, d), got shape {tuple(z.shape)}")
+    if not z.dtype.is_floating_point:
+        raise ValueError(f"{name} must be floating point, got {z.dtype}")
+    if z.shape[0] < rows:
+        raise ValueError(f"{name} must have at least {rows} rows, got {z.shape[0]}")
+    if z.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one column, got shape {tuple(z.shape)}")
+    if even and z.shape[0] % 2:
+        raise ValueError(f"{name} must have an even number of rows, two views stacked, got {z.shape[0]}")
+    if like is not None and (z.shape != like.shape or z.device != like.device):
+        raise ValueError(f"{name} must be like the other views, {tuple(like.shape)} on {like.device}, "
+                         f"got {tuple(z.shape)} on {z.device}")  # fmt: skip
+    if z.device.type == "cpu" and not bool(torch.isfinite(z.detach()).all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+
+
+def check_positive(**values: float) -> None:
+    """Raise ValueError unless every named number is positive and finite."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be positive, got {value}")

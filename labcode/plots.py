@@ -1,0 +1,68 @@
+"""One figure style for light and dark pages: transparent background, mid-grey text, colours legible on both."""
+
+GREY = "#7a7f87"
+# Chosen to keep a contrast of at least 3:1 on white and on the dark theme, and to differ for colour-blind readers.
+COLOURS = ("#3b82c4", "#d9772b", "#2f9e6e", "#c0578f", "#8b74cc", "#b08a1e")
+
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 100, "figure.facecolor": "none", "savefig.facecolor": "none",
+    "axes.facecolor": "none", "axes.edgecolor": GREY, "axes.labelcolor": GREY, "axes.titlecolor": GREY,
+    "axes.titlesize": 11, "axes.labelsize": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": GREY, "grid.alpha": 0.25, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "text.color": GREY, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "lines.markersize": 5,
+    "figure.constrained_layout.use": True, "image.cmap": "viridis",
+}  # fmt: skip
+
+
+def style() -> None:
+    """Use the course's figure style from here on."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update(STYLE)
+    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=COLOURS)
+
+
+def axes(columns: int = 1, width: float = 7.0, height: float = 2.8, rows: int = 1, **keywords):
+    """A figure in the course's style: returns (figure, axes); one axis alone, or an array of them."""
+    import matplotlib.pyplot as plt
+
+    style()
+    return plt.subplots(rows, columns, figsize=(width, height), **keywords)
+
+
+def bars(axis, arms: dict[str, list[float]], label: str, chance: float | None = None) -> None:
+    """Horizontal bars of the mean over seeds, every seed a dot, the first arm on top.
+
+    arms    name -> one value per seed
+    label   of the value axis, with its unit
+    chance  a dashed line
+    """
+    names = list(arms)
+    for row, name in enumerate(names):
+        values = [float(v) for v in arms[name]]
+        axis.barh(row, sum(values) / len(values), height=0.62, color=COLOURS[0], alpha=0.75)
+        axis.plot(values, [row] * len(values), "o", color=GREY, markersize=3.5)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel(label)
+    if chance is not None:
+        axis.axvline(chance, color=GREY, linestyle="--", linewidth=1)
+
+
+def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
+    """A grid of images (n, c, h, w), uint8 or floats in [0, 1], row by row; returns the figure."""
+    import torch
+
+    pictures = torch.as_tensor(pictures).cpu()
+    pictures = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures.float().clamp(0, 1)
+    columns = -(-len(pictures) // rows)
+    figure, grid = axes(columns, width, width / columns * rows * 1.08, rows, squeeze=False)
+    for axis in grid.flat:
+        axis.axis("off")
+    for i, (axis, picture) in enumerate(zip(grid.flat, pictures, strict=False)):
+        axis.imshow(picture.permute(1, 2, 0).squeeze(-1), vmin=0, vmax=1, interpolation="nearest")
+        if labels is not None:
+            axis.set_title(labels[i], fontsize=8)
+    return figure

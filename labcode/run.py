@@ -1,0 +1,414 @@
+"""A run of a chapter: its scale, device and seeds, and the ledger that it fills.
+
+    python -m labcode.run self_supervision/contrastive                     the chapter, without Jupyter
+    python -m labcode.run self_supervision/contrastive --paper moco        one paper of it
+    python -m labcode.run self_supervision/contrastive --scale full --seeds 3
+    python -m labcode.run --full-queue --budget 25m                        what is missing or stale at full scale
+
+Environment: LABCODE_SCALE (quick or full; default by device), LABCODE_SEEDS (how many), LABCODE_WRITE=1 (write the
+results that ``close`` otherwise only compares), LABCODE_MAX_STEPS (a dry run: so many steps a training, nothing is
+judged or written), LABCODE_PROGRESS=0 (no bars).
+"""
+
+import argparse
+import datetime
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .ledger import Record, Table, compare, interval, read, write
+
+PACKAGE = Path(__file__).parent
+
+
+def root() -> Path:
+    """The course's folder: the nearest one above the working directory, or above the package, that has notebooks/."""
+    for folder in (Path.cwd(), *Path.cwd().parents, PACKAGE.parent):
+        if (folder / "_toc.yml").exists() and (folder / "notebooks").is_dir():
+            return folder
+    return Path.cwd()
+
+
+def start(chapter: str) -> "Run":
+    """Begin a chapter's run: ``run = lab.start("self_supervision/contrastive")``.
+
+    At quick scale on a CPU it sets one thread, so that numbers do not depend on the machine's cores.
+
+    Raises ValueError for a name that is not part/chapter, an unknown scale, or a number of seeds below one.
+    """
+    return Run(chapter)
+
+
+class Run:
+    """One run of one chapter. ``pick`` chooses by scale; ``claim`` and ``exact`` record; ``close`` compares."""
+
+    def __init__(self, chapter: str):
+        import torch
+
+        if not re.fullmatch(r"[a-z0-9_]+/[a-z0-9_]+", chapter):
+            raise ValueError(f"chapter must look like 'part/chapter', got {chapter!r}")
+        gpu = torch.cuda.is_available()
+        self.chapter = chapter
+        self.scale = os.environ.get("LABCODE_SCALE") or ("full" if gpu else "quick")
+        if self.scale not in ("quick", "full"):
+            raise ValueError(f"LABCODE_SCALE must be 'quick' or 'full', got {self.scale!r}")
+        count = int(os.environ.get("LABCODE_SEEDS") or 1)
+        if count < 1:
+            raise ValueError(f"LABCODE_SEEDS must be at least 1, got {count}")
+        self.seeds = tuple(range(count))
+        self.device = torch.device("cuda" if gpu and self.scale == "full" else "cpu")
+        self.precision = "bf16" if self.device.type == "cuda" else "no"
+        self.dry = "LABCODE_MAX_STEPS" in os.environ
+        self.data: str | None = None  # where the numbers come from; every record carries it
+        self.records = Table()
+        self.file = root() / "book" / "results" / self.scale / f"{chapter}.json"
+        self.committed = read(self.file)
+        self._held: dict = {}
+        self._started = self._last = time.perf_counter()
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+        torch.backends.cuda.matmul.allow_tf32 = True
+
+    def __repr__(self) -> str:
+        seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
+        return f"{self.chapter} at {self.scale} scale on {self.device}, {seeds}"
+
+    def pick(self, *, quick, full):
+        """The value for this run's scale."""
+        return full if self.scale == "full" else quick
+
+    def once(self, key, make):
+        """``make()`` the first time a key is asked for, and what it gave then ever after: trainings that papers share."""
+        if key not in self._held:
+            self._held[key] = make()
+        return self._held[key]
+
+    def generator(self, seed: int):
+        """A random generator on the run's device."""
+        import torch
+
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def claim(
+        self,
+        paper: str,
+        statement: str,
+        ours: Sequence[float],
+        baseline: Sequence[float],
+        margin: float,
+        higher_is_better: bool = True,
+        tolerance: float | None = None,
+        data: str | None = None,
+    ) -> Record:
+        """Record that ``ours`` exceeds ``baseline`` by at least ``margin`` (falls below it, with
+        ``higher_is_better=False``), one value per seed of the run, the same seeds for both arms.
+
+        margin     decided before looking; negative for "not worse by more than"
+        tolerance  how far a re-run may lie from the committed value; see ``ledger.Record.allowed``
+        data       where the numbers come from, if not ``run.data``
+
+        Raises ValueError for arms that have not one finite value per seed, and for a missing field.
+        """
+        ours, baseline = [float(v) for v in ours], [float(v) for v in baseline]
+        for name, arm in (("ours", ours), ("baseline", baseline)):
+            if len(arm) != len(self.seeds):
+                raise ValueError(f"{name} must have one value per seed, {len(self.seeds)}, got {len(arm)}")
+            if not all(abs(v) < float("inf") for v in arm):
+                raise ValueError(f"{name} must be finite, got {arm}")
+        sign = 1 if higher_is_better else -1
+        bounds = interval([sign * (a - b) for a, b in zip(ours, baseline, strict=True)])
+        ours, baseline = [round(v, 6) for v in ours], [round(v, 6) for v in baseline]
+        return self._record(
+            Record, paper=paper, statement=statement, kind="claim", ours=ours, baseline=baseline, margin=float(margin),
+            higher_is_better=higher_is_better, interval=bounds and [round(b, 6) for b in bounds], tolerance=tolerance,
+            data=data or self.data,
+        )  # fmt: skip
+
+    def exact(
+        self,
+        paper: str,
+        statement: str,
+        value: float,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        data: str | None = None,
+    ) -> Record:
+        """Record an identity, theorem or equality: ``value`` against one bound."""
+        return self._record(
+            Record, paper=paper, statement=statement, kind="exact", value=float(f"{float(value):.6g}"),
+            at_most=at_most, at_least=at_least, data=data or self.data,
+        )  # fmt: skip
+
+    def _record(self, make, **fields) -> Record:
+        now = time.perf_counter()
+        record = make(
+            verdict="inconclusive", seeds=list(self.seeds), seconds=round(now - self._last, 1), device=_device(self.device),
+            versions=_versions(), commit=_commit(), code=_fingerprint(self.chapter),
+            date=datetime.date.today().isoformat(), **fields,
+        )  # fmt: skip
+        record.verdict = record.judged()
+        self._last = now
+        key = (record.paper, record.statement)
+        if any((r.paper, r.statement) == key for r in self.records):
+            raise ValueError(f"{record.paper}: this statement is already recorded: {record.statement!r}")
+        committed = self._committed(record)
+        if committed and not self._writes and not self.dry and not compare(record, committed):
+            record.verdict = committed.verdict  # reproduced: the verdict over all committed seeds stands
+        self.records.append(record)
+        if "ipykernel" not in sys.modules:
+            print(f"{record.paper:24} {record!r}", flush=True)
+        return record
+
+    @property
+    def _writes(self) -> bool:
+        return os.environ.get("LABCODE_WRITE") == "1"
+
+    def _committed(self, record: Record) -> Record | None:
+        same = (c for c in self.committed["claims"] if (c.paper, c.statement) == (record.paper, record.statement))
+        return next(same, None)
+
+    def table(self, *papers: str) -> Table:
+        """The records so far, of all papers or of those named, as a table."""
+        return Table(r for r in self.records if not papers or r.paper in papers)
+
+    def verdicts(self, *papers: str) -> None:
+        """Print one line a record: paper, verdict, statement. A re-run that reproduces the committed values within
+        their tolerance prints the same lines."""
+        for record in self.table(*papers):
+            print(f"{record.paper:24} {record.verdict:13} {record.statement}")
+
+    def close(self) -> None:
+        """End the run: compare with the committed results, or write them when LABCODE_WRITE=1.
+
+        Raises AssertionError, listing all of it, for a value outside its tolerance, a verdict that turned from
+        supported to contradicted or back, a committed claim that was not measured, and a paper without a claim.
+        """
+        if self.dry:
+            print(f"dry run: {len(self.records)} records made, none judged, nothing written")
+            return
+        only = os.environ.get("LABCODE_PAPER")
+        seconds = time.perf_counter() - self._started
+        before = [c for c in self.committed["claims"] if not only or c.paper == only]
+        amiss = [line for r in self.records if (old := self._committed(r)) for line in compare(r, old)]
+        made = {(r.paper, r.statement) for r in self.records}
+        amiss += [f"{c.paper}: “{c.statement}” was not measured" for c in before if (c.paper, c.statement) not in made]
+        have = {r.paper for r in self.records}
+        amiss += [f"{key}: a paper with no claim" for key in _keys(self.chapter) if key not in have and only in (None, key)]
+        if self._writes:
+            kept = [c for c in self.committed["claims"] if only and c.paper != only]
+            if kept:
+                seconds = self.committed.get("seconds", 0) or seconds
+            write(self.file, self.chapter, self.scale, list(self.seeds), seconds, kept + list(self.records))
+            print(f"wrote {len(self.records)} records")
+            for line in amiss:
+                print("changed:", line)
+        elif amiss:
+            raise AssertionError("this run differs from the committed results:\n  " + "\n  ".join(amiss))
+        elif before:
+            print(f"all {len(before)} committed records reproduced")
+        else:
+            print("no committed results to compare with")
+
+
+def _keys(chapter: str) -> list[str]:
+    from .cards import papers
+
+    try:
+        return [card.key for card in papers(chapter)]
+    except ValueError:
+        return []
+
+
+def _device(device) -> str:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()).group(1)
+    except (OSError, AttributeError):
+        model = platform.processor() or platform.machine()
+    return f"CPU ({model.strip()})"
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {"labcode": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def _commit() -> str:
+    """The commit of the course that is running, with "-dirty" for changes outside the results and notebooks."""
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, timeout=20, check=True).stdout
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/labcode", ":/notebooks/**/*.py")
+        return git("rev-parse", "--short=12", "HEAD").strip() + ("-dirty" if changed.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return f"labcode {__version__}"
+
+
+def _fingerprint(chapter: str) -> str:
+    """A hash of what measures: the chapter's module and the code cells of its notebook's twin."""
+    twin, module = root() / "notebooks" / f"{chapter}.py", PACKAGE / f"{chapter}.py"
+    text = module.read_text(encoding="utf-8") if module.exists() else ""
+    if twin.exists():
+        text += "".join(code for kind, _, code in _cells(twin.read_text(encoding="utf-8")) if kind == "code")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cells(text: str) -> list[tuple[str, int, str]]:
+    """The cells of a py:percent script: ("code" or "markdown", first line, text)."""
+    cells, kind, first, lines = [], None, 0, []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if line.startswith("# %%"):
+            if kind:
+                cells.append((kind, first, "".join(lines)))
+            kind, first, lines = ("markdown" if "[markdown]" in line else "code"), number + 1, []
+        else:
+            lines.append(line)
+    return cells + ([(kind, first, "".join(lines))] if kind else [])
+
+
+def sections(text: str) -> list[tuple[str | None, str, int, str]]:
+    """The cells of a twin with the section each belongs to: (key or None, kind, first line, text).
+
+    A paper's section begins at its target ``(key)=`` and ends at the next heading of its level or above, which is
+    another target or a heading without one. Cells outside the papers' sections are shared by all.
+    """
+    key, found = None, []
+    for kind, first, body in _cells(text):
+        if kind == "markdown":
+            for line in body.splitlines():
+                target = re.match(r"#\s*\(([a-z0-9-]+)\)=\s*$", line)
+                if target:
+                    key = target.group(1)
+                elif re.match(r"#\s*#{1,2} ", line) and not _targeted(body, line):
+                    key = None
+        found.append((key, kind, first, body))
+    return found
+
+
+def _targeted(body: str, heading: str) -> bool:
+    """Whether the heading stands right under a target."""
+    above = body[: body.index(heading)].rstrip().splitlines()
+    return bool(above) and re.match(r"#\s*\([a-z0-9-]+\)=\s*$", above[-1]) is not None
+
+
+def script(text: str, paper: str | None = None) -> str:
+    """The twin as a script: all of it, or the shared cells and one paper's section, line numbers kept.
+
+    Raises ValueError for a paper that has no section.
+    """
+    listed = sections(text)
+    keys = [k for k in dict.fromkeys(k for k, *_ in listed) if k]
+    if paper and paper not in keys:
+        raise ValueError(f"no section for paper {paper!r}; the sections are {', '.join(keys)}")
+    lines = [""] * (text.count("\n") + 1)
+    for key, kind, first, body in listed:
+        if kind == "code" and (paper is None or key in (None, paper)):
+            for i, line in enumerate(body.splitlines()):
+                lines[first - 1 + i] = line
+    return "\n".join(lines)
+
+
+def execute(chapter: str, paper: str | None = None) -> None:
+    """Run a chapter's twin in this process."""
+    twin = root() / "notebooks" / f"{chapter}.py"
+    if not twin.exists():
+        raise FileNotFoundError(f"no chapter {chapter!r}: {twin} does not exist")
+    if paper:
+        os.environ["LABCODE_PAPER"] = paper
+    import matplotlib
+
+    matplotlib.use("Agg")
+    code = compile(script(twin.read_text(encoding="utf-8"), paper), str(twin), "exec")
+    exec(code, {"__name__": "__main__", "__file__": str(twin)})
+
+
+def queue() -> list[tuple[str, str, str]]:
+    """Papers whose full-scale results are missing or older than their code: (chapter, paper, why)."""
+    wanted = []
+    for twin in sorted((root() / "notebooks").glob("*/*.py")):
+        chapter = f"{twin.parent.name}/{twin.stem}"
+        found = read(root() / "book" / "results" / "full" / f"{chapter}.json")["claims"]
+        code = _fingerprint(chapter)
+        for key in _keys(chapter):
+            records = [c for c in found if c.paper == key]
+            if not records:
+                wanted.append((chapter, key, "missing"))
+            elif any(c.code != code for c in records):
+                wanted.append((chapter, key, "older than its code"))
+    return wanted
+
+
+def run_queue(budget: float | None) -> int:
+    """List the queue and, where there is a GPU, run it paper by paper in processes of their own."""
+    import torch
+
+    waiting = queue()
+    for chapter, paper, why in waiting:
+        print(f"{chapter:36} {paper:28} {why}")
+    print(f"{len(waiting)} papers wait for a full-scale run")
+    if not torch.cuda.is_available():
+        print("no GPU here: nothing is run. LABCODE_SCALE=full python -m labcode.run CHAPTER --paper KEY tries one anyway")
+        return 0
+    began = time.perf_counter()
+    for chapter, paper, _ in waiting:
+        left = None if budget is None else budget - (time.perf_counter() - began)
+        if left is not None and left < 60:
+            print("the time budget is spent")
+            break
+        command = [sys.executable, "-m", "labcode.run", chapter, "--paper", paper, "--scale", "full"]
+        try:
+            subprocess.run(command, timeout=left, check=False)
+        except subprocess.TimeoutExpired:
+            print(f"{paper}: stopped at the end of the time budget; its checkpoints stay")
+    return 0
+
+
+def _minutes(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"a duration like 90s, 25m or 2h is wanted, got {text!r}")
+    return float(match.group(1)) * {"s": 1, "m": 60, "h": 3600}[match.group(2)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = argparse.ArgumentParser(prog="python -m labcode.run", description=__doc__.split("\n\n")[0])
+    options.add_argument("chapter", nargs="?", help="part/chapter, such as self_supervision/contrastive")
+    options.add_argument("--paper", help="one paper's key")
+    options.add_argument("--scale", choices=("quick", "full"))
+    options.add_argument("--seeds", type=int, metavar="N")
+    options.add_argument("--compare", action="store_true", help="compare with the committed results, write nothing")
+    options.add_argument("--dry", type=int, metavar="STEPS", help="a few steps a training: tries the code, judges nothing")
+    options.add_argument("--full-queue", action="store_true", help="what full scale lacks; run where there is a GPU")
+    options.add_argument("--budget", type=_minutes, metavar="25m", help="time for the queue")
+    given = options.parse_args(arguments)
+    if given.full_queue:
+        return run_queue(given.budget)
+    if not given.chapter:
+        options.error("name a chapter, such as self_supervision/contrastive")
+    settings = dict(LABCODE_SCALE=given.scale, LABCODE_SEEDS=given.seeds, LABCODE_MAX_STEPS=given.dry)
+    os.environ.update({k: str(v) for k, v in settings.items() if v is not None})
+    if not given.compare and not given.dry:
+        os.environ["LABCODE_WRITE"] = "1"
+    try:
+        execute(given.chapter, given.paper)
+    except (FileNotFoundError, ValueError) as error:
+        if error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next:
+            raise
+        options.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

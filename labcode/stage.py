@@ -1,0 +1,171 @@
+"""The stage of the self-supervised chapters: the same images, views, encoder, budget and evaluation for all arms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import augment, nets
+from .data import scenes, shuffled
+from .evaluate import Probe, knn, linear_probe
+from .run import Run, root
+from .train import fit
+
+Views = Callable[..., Tensor]  # (uint8 images (n, c, h, w), generator) -> (2n, c, h, w)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every arm of a comparison gets."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    optimizer: str
+    weight_decay: float
+
+
+QUICK = Budget(steps=150, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=1e-4)
+# 200 epochs of CIFAR-10 at batch 512; learning rate and decay of MoCo's CIFAR-10 demonstration.
+FULL = Budget(steps=200 * 97, batch_size=512, lr=0.06, optimizer="sgd", weight_decay=5e-4)
+
+
+class Stage:
+    """Images, views, encoder and evaluation at the scale of ``run``.
+
+    Quick: 2,000 scenes for training and 1,000 for testing, 8×8, ``SmallNet``. Full: CIFAR-10 and ResNet-18.
+
+    A *method* is a module with an ``encoder`` and a ``forward(views, index)`` that returns the loss, where rows i
+    and i + n of ``views`` show the same image and ``index`` (n,) says which.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.budget: Budget = run.pick(quick=QUICK, full=FULL)
+        if run.scale == "quick":
+            train, test = scenes(2000), scenes(1000, split="test")
+            self.train_images, self.train_labels = train.images, train.labels
+            self.test_images, self.test_labels = test.images, test.labels
+            self.train_factors, self.test_factors = train.factors, test.factors
+            self.source, self.classes = train.source, 10
+            self.views: Views = augment.scene_views
+        else:
+            from .data import benchmark
+
+            data = benchmark("cifar10", device=run.device)
+            kept = slice(0, 1024 if run.dry else None)
+            self.train_images, self.train_labels = data.train_images[kept], data.train_labels[kept]
+            self.test_images, self.test_labels = data.test_images[kept], data.test_labels[kept]
+            self.train_factors = self.test_factors = {}
+            self.source, self.classes = data.source, 10
+            self.views = augment.simclr_views
+        run.data = self.source
+
+    def encoder(self, seed: int = 0, **keywords) -> nn.Module:
+        """A new encoder, its weights drawn from the seed; ``encoder.features`` is its width."""
+        torch.manual_seed(seed)
+        make = self.run.pick(quick=nets.SmallNet, full=nets.ResNet18)
+        return make(**keywords).to(self.run.device)
+
+    def pretrain(
+        self,
+        name: str,
+        method: Callable[[nn.Module], nn.Module],
+        seed: int,
+        *,
+        views: Views | None = None,
+        images: Tensor | None = None,
+        encoder: nn.Module | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        batches: Callable[[int], Tensor] | None = None,
+        **fit_options,
+    ) -> nn.Module:
+        """Train ``method(encoder)`` on the training images without labels and return it, in evaluation mode.
+
+        name     of the arm: the same name and seed are trained once in a run, and resume from their checkpoint at
+                 full scale
+        method   makes the module from an encoder, e.g. ``SimCLR`` or ``lambda e: SimCLR(e, tau=0.5)``
+        views    how views are made, if not the stage's own
+        steps, batch_size, lr   where the arm departs from the stage's budget
+        batches  ``step -> indices``, if not shuffled epochs
+        """
+
+        def train() -> nn.Module:
+            torch.manual_seed(1000 + seed)
+            model = method(encoder if encoder is not None else self.encoder(seed)).to(self.run.device)
+            pictures = self.train_images if images is None else images
+            generator, make_views = self.run.generator(seed), views or self.views
+            size = min(batch_size or self.budget.batch_size, len(pictures))
+
+            def step(index: Tensor) -> dict[str, Tensor]:
+                with torch.no_grad():
+                    seen = make_views(pictures[index], generator=generator)
+                return {"loss": model(seen, index)}
+
+            options = dict(lr=lr or self.budget.lr, optimizer=self.budget.optimizer, precision=self.run.precision,
+                           weight_decay=self.budget.weight_decay, generators=[generator], label=f"{name}, seed {seed}")  # fmt: skip
+            if self.run.scale == "full" and not self.run.dry:
+                options["checkpoint"] = root() / ".checkpoints" / self.run.chapter / f"{name.replace(' ', '-')}-{seed}.pt"
+            history = fit(model, step, batches or shuffled(len(pictures), size, seed, self.run.device),
+                          steps=steps or self.budget.steps, **(options | fit_options))  # fmt: skip
+            model.history = history
+            return model
+
+        return self.run.once((name, seed), train)
+
+    @torch.no_grad()
+    def features(self, encoder: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
+        """What the encoder makes of images (n, c, h, w) in uint8, without augmentation: (n, d) float32."""
+        encoder.eval()
+        return torch.cat([encoder(part.float() / 255).float() for part in images.split(chunk)])
+
+    def both(self, encoder: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Training features and labels, test features and labels: what the evaluations take."""
+        train, test = self.features(encoder, self.train_images), self.features(encoder, self.test_images)
+        return train, self.train_labels, test, self.test_labels
+
+    def knn(self, encoder: nn.Module) -> float:
+        """Test accuracy of the weighted nearest-neighbour vote, k=20 at quick scale and 200 at full."""
+        return knn(*self.both(encoder), k=self.run.pick(quick=20, full=200))
+
+    def probe(self, encoder: nn.Module, labels: int | None = None, seed: int = 0) -> float:
+        """Test accuracy of an offline linear probe, on all training labels or on ``labels`` images drawn by ``seed``."""
+        train, y, test, y_test = self.both(encoder)
+        if labels is not None:
+            kept = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:labels].to(y.device)
+            train, y = train[kept], y[kept]
+        found: Probe = linear_probe(train, y, test, y_test)
+        return found.accuracy
+
+    def references(self, seed: int) -> dict[str, float]:
+        """kNN test accuracy of chance, raw pixels, a random encoder, and the supervised ceiling (its own head)."""
+
+        def measure() -> dict[str, float]:
+            flat = [x.flatten(1).float() / 255 - 0.5 for x in (self.train_images, self.test_images)]
+            pixels = knn(flat[0], self.train_labels, flat[1], self.test_labels, k=self.run.pick(quick=20, full=200))
+            random = self.knn(self.encoder(seed))
+            return {"chance": 1 / self.classes, "pixels": pixels, "random encoder": random,
+                    "supervised": self.supervised(seed)}  # fmt: skip
+
+        return self.run.once(("references", seed), measure)
+
+    def supervised(self, seed: int) -> float:
+        """Test accuracy of the same encoder trained with all labels, the same views and number of views seen."""
+
+        class Supervised(nn.Module):
+            def __init__(self, encoder, labels, classes):
+                super().__init__()
+                self.encoder, self.head = encoder, nn.Linear(encoder.features, classes)
+                self.register_buffer("labels", labels, persistent=False)
+
+            def forward(self, seen, index):
+                wanted = self.labels[index].repeat(2)
+                return nn.functional.cross_entropy(self.head(self.encoder(seen)), wanted)
+
+        model = self.pretrain("supervised", lambda e: Supervised(e, self.train_labels, self.classes), seed)
+        with torch.no_grad():
+            scores = model.head(self.features(model.encoder, self.test_images))
+        return float((scores.argmax(1) == self.test_labels).float().mean())

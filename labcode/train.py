@@ -1,0 +1,243 @@
+"""One training loop. A method supplies ``step(batch) -> {"loss": …}``; everything else is here, once."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+@dataclass
+class History:
+    """What a training left behind."""
+
+    losses: Tensor  # (steps,) the loss of every step, on the CPU
+    seconds: float  # wall clock of this process, without what a resumed run had done before
+    steps: int
+    resumed_at: int  # first step of this process; 0 for a run that was not interrupted
+    ema: nn.Module | None  # the averaged model, when ``ema`` was asked for
+
+    @property
+    def steps_per_second(self) -> float:
+        return (self.steps - self.resumed_at) / max(self.seconds, 1e-9)
+
+
+def schedule(step: int, steps: int, lr: float, warmup: int, final: float = 0.0) -> float:
+    """Linear warm-up over ``warmup`` steps, then half a cosine from ``lr`` to ``final``."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return final + (lr - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def fit(
+    model: nn.Module,
+    step: Callable[..., dict[str, Tensor]],
+    batches: Callable[[int], Tensor],
+    *,
+    steps: int,
+    lr: float = 2e-3,
+    optimizer: str | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = "adamw",
+    weight_decay: float = 1e-4,
+    warmup: int | None = None,
+    final_lr: float = 0.0,
+    clip: float | None = None,
+    ema: float | None = None,
+    precision: str = "no",
+    compile: bool = False,
+    generators: Iterable[torch.Generator] = (),
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    progress: bool | None = None,
+    label: str = "",
+) -> History:
+    """Train ``model`` in place.
+
+    model               holds all that is learnt or carried along: encoder, heads, queues and banks as buffers
+    step                ``step(batch) -> {"loss": scalar, …}``; calls the model's parts as it likes
+    batches             ``batches(i)`` is the whole batch of step i, usually ``lab.data.shuffled(…)``; with several
+                        processes each gets its share of the rows
+    steps               number of updates, >= 1
+    lr, final_lr        peak and last learning rate; ``warmup`` steps (default 10 %) lead to the peak
+    optimizer           "adamw", "sgd" (momentum 0.9) or a function of the parameter groups
+    weight_decay        for matrices and filters; biases and norms have none
+    clip                largest gradient norm, or None
+    ema                 decay of an exponential moving average of the weights, or None
+    precision           "no", "bf16" or "fp16"; the loss itself should leave autocast where it needs float32
+    generators          random generators that ``step`` draws from: they are saved with a checkpoint
+    checkpoint          file to write every ``checkpoint_seconds`` and at the end. A run that was killed and is
+                        started again goes on from there; on the CPU it ends with the same bits.
+    progress            a bar with loss and rate on stderr; None shows it after two seconds, on a terminal only
+
+    Several processes (``accelerate launch``): parameters start equal, each process sees its rows of the batch, and
+    gradients are averaged after the backward pass. There is no wrapper, so ``step`` may call any module any number
+    of times.
+
+    Raises ValueError for arguments out of range and for a checkpoint of another run, FloatingPointError for a loss
+    that is not finite, naming the step and its learning rate.
+    """
+    from accelerate import PartialState
+
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not lr > 0:
+        raise ValueError(f"lr must be positive, got {lr}")
+    if precision not in ("no", "bf16", "fp16"):
+        raise ValueError(f"precision must be 'no', 'bf16' or 'fp16', got {precision!r}")
+    if ema is not None and not 0 <= ema < 1:
+        raise ValueError(f"ema must be in [0, 1), got {ema}")
+    steps = min(steps, int(os.environ.get("LABCODE_MAX_STEPS", steps)))  # dry runs: see labcode.run
+    warmup = max(1, steps // 10) if warmup is None else warmup
+    device = next(model.parameters()).device
+    processes = PartialState(cpu=device.type == "cpu")
+    ranks, rank, main = processes.num_processes, processes.process_index, processes.is_main_process
+    generators = tuple(generators)
+
+    optim = _optimizer(model, optimizer, lr, weight_decay)
+    half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema is not None else None
+    losses = torch.full((steps,), math.nan, device=device)
+    _synchronise(model, ranks)
+
+    run = dict(steps=steps, lr=lr, final_lr=final_lr, warmup=warmup, weight_decay=weight_decay, precision=precision,
+               ema=ema, clip=clip, optimizer=optimizer if isinstance(optimizer, str) else "own")  # fmt: skip
+    file = Path(checkpoint) if checkpoint else None
+    first = _resume(file, run, model, optim, scaler, average, generators, losses) if file and file.exists() else 0
+
+    def save(done: int) -> None:
+        if file and main:
+            state = dict(run=run, step=done, model=model.state_dict(), optim=optim.state_dict(), losses=losses,
+                         scaler=scaler.state_dict(), ema=average.state_dict() if average else None, rng=torch.get_rng_state(),
+                         generators=[g.get_state() for g in generators])  # fmt: skip
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+            torch.save(state, aside)
+            os.replace(aside, file)
+
+    if compile:
+        step = torch.compile(step)
+    bar = _bar(progress, main, first, steps, label)
+    look_every = 1 if device.type == "cpu" else 50
+    model.train()
+    started = saved = time.perf_counter()
+    for i in range(first, steps):
+        rate = schedule(i, steps, lr, warmup, final_lr)
+        for group in optim.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        batch = batches(i)
+        if ranks > 1:
+            batch = batch.tensor_split(ranks)[rank]
+        optim.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype=half, enabled=half is not None):
+            loss = step(batch)["loss"]
+        scaler.scale(loss).backward()
+        losses[i] = loss.detach()
+        _average_gradients(model, ranks)
+        if clip is not None:
+            scaler.unscale_(optim)
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        scaler.step(optim)
+        scaler.update()
+        if average is not None:
+            average.update_parameters(model)
+        if (i + 1) % look_every == 0 or i + 1 == steps:  # the one place that waits for the device
+            _check(losses, max(first, i + 1 - look_every), i + 1, steps, lambda s: schedule(s, steps, lr, warmup, final_lr))
+            bar.update(min(look_every, i + 1 - bar.n))
+            bar.set_postfix(loss=f"{float(losses[i]):.3f}", refresh=False)
+            if file and time.perf_counter() - saved > checkpoint_seconds:
+                save(i + 1)
+                saved = time.perf_counter()
+    seconds = time.perf_counter() - started
+    bar.close()
+    _synchronise(model, ranks)
+    if first < steps:
+        save(steps)
+    model.eval()
+    return History(losses.cpu(), seconds, steps, first, average.module.eval() if average else None)
+
+
+def _optimizer(model: nn.Module, kind, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Weight decay on matrices and filters only. A module's ``lr_scale`` attribute scales its learning rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    scale_of = {}
+    for module in model.modules():
+        for parameter in module.parameters():
+            scale_of[parameter] = getattr(module, "lr_scale", scale_of.get(parameter, 1.0))
+    for parameter, scale in scale_of.items():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    listed = [dict(params=p, weight_decay=decay, lr_scale=scale, lr=lr) for (scale, decay), p in groups.items()]
+    if not listed:
+        raise ValueError("model has no parameter that requires a gradient")
+    if kind == "adamw":
+        return torch.optim.AdamW(listed, betas=(0.9, 0.95))
+    if kind == "sgd":
+        return torch.optim.SGD(listed, momentum=0.9)
+    if callable(kind):
+        return kind(listed)
+    raise ValueError(f"optimizer must be 'adamw', 'sgd' or a function, got {kind!r}")
+
+
+def _resume(file, run, model, optim, scaler, average, generators, losses) -> int:
+    try:
+        state = torch.load(file, map_location=losses.device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"checkpoint {file} cannot be read ({error}): delete it to start from the beginning") from error
+    if different := sorted(k for k in run if state["run"].get(k) != run[k]):
+        told = ", ".join(f"{k} {state['run'].get(k)} there, {run[k]} here" for k in different)
+        raise ValueError(f"checkpoint {file} is of another run: {told}; delete it or name another file")
+    model.load_state_dict(state["model"])
+    optim.load_state_dict(state["optim"])
+    scaler.load_state_dict(state["scaler"])
+    if average:
+        average.load_state_dict(state["ema"])
+    losses.copy_(state["losses"])
+    torch.set_rng_state(state["rng"].cpu())
+    for generator, saved in zip(generators, state["generators"], strict=True):
+        generator.set_state(saved.cpu())
+    return state["step"]
+
+
+def _synchronise(model: nn.Module, ranks: int) -> None:
+    """Every process takes the first one's parameters and buffers."""
+    if ranks > 1:
+        for tensor in [*model.parameters(), *model.buffers()]:
+            torch.distributed.broadcast(tensor.data, src=0)
+
+
+def _average_gradients(model: nn.Module, ranks: int) -> None:
+    """One all-reduce of all gradients, flattened."""
+    if ranks > 1:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        torch.distributed.all_reduce(flat)
+        parts = (flat / ranks).split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _check(losses: Tensor, start: int, end: int, steps: int, rate: Callable[[int], float]) -> None:
+    bad = (~torch.isfinite(losses[start:end])).nonzero()
+    if len(bad):
+        at = start + int(bad[0])
+        raise FloatingPointError(
+            f"the loss is {float(losses[at])} at step {at} of {steps}, learning rate {rate(at):.3g}: "
+            "lower lr, lengthen warmup or clip the gradient"
+        )
+
+
+def _bar(wanted: bool | None, main: bool, first: int, steps: int, label: str):
+    from tqdm.auto import tqdm
+
+    if wanted is None:
+        quiet = os.environ.get("CI") or os.environ.get("LABCODE_PROGRESS") == "0"
+        wanted = not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(total=steps, initial=first, desc=label, unit="step", disable=not (wanted and main), delay=2, leave=False)

@@ -1,0 +1,105 @@
+"""Verdicts, provenance, and the comparison with what is committed."""
+
+import dataclasses
+import json
+
+import pytest
+import scipy.stats
+from labcode import ledger
+
+
+def record(**changes):
+    fields = dict(
+        paper="moco", statement="queues help", kind="claim", verdict="supported", seeds=[0, 1, 2], seconds=1.0, device="CPU",
+        data="scenes", versions={"torch": "2"}, commit="abc", code="def", date="2026-01-01",
+        ours=[0.80, 0.81, 0.82], baseline=[0.70, 0.70, 0.71], margin=0.05, higher_is_better=True, interval=[0.09, 0.12],
+    )  # fmt: skip
+    return ledger.Record(**(fields | changes))
+
+
+def test_interval_is_students():
+    values = [0.1, 0.4, 0.2, 0.35, 0.5]
+    low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert ledger.interval(values) == pytest.approx((low, high), abs=2e-4)
+    assert ledger.interval([0.3]) is None
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "verdict"),
+    [
+        ([0.10, 0.11, 0.12], 0.05, "supported"),
+        ([0.10, 0.11, 0.12], 0.20, "contradicted"),
+        ([0.00, 0.11, 0.22], 0.05, "inconclusive"),
+        ([-0.01, 0.0, 0.01], -0.05, "supported"),  # not worse by more than 0.05
+        ([0.06], 0.05, "supported"),
+        ([0.04], 0.05, "contradicted"),
+        ([0.1, 0.1, 0.1], 0.1, "supported"),
+    ],
+)
+def test_every_verdict_can_come_out(differences, margin, verdict):
+    assert ledger.judge(differences, margin) == verdict
+
+
+def test_lower_is_better_turns_the_difference():
+    lower = record(ours=[0.1, 0.1, 0.1], baseline=[0.3, 0.3, 0.3], higher_is_better=False, margin=0.1)
+    assert lower.judged() == "supported"
+    assert dataclasses.replace(lower, higher_is_better=True).judged() == "contradicted"
+
+
+@pytest.mark.parametrize("missing", ["statement", "seeds", "device", "data", "versions", "commit", "code", "ours", "margin"])
+def test_a_record_without_provenance_is_refused(missing):
+    with pytest.raises(ValueError, match=missing):
+        record(**{missing: None})
+    if missing in ("statement", "data", "commit"):
+        with pytest.raises(ValueError, match=missing):
+            record(**{missing: ""})
+
+
+def test_an_exact_record_needs_one_bound():
+    exact = dict(kind="exact", ours=None, baseline=None, margin=None, value=1e-7)
+    assert record(**exact, at_most=1e-6).judged() == "supported"
+    assert record(**exact, at_least=1e-6).judged() == "contradicted"
+    for bounds in ({}, {"at_most": 1.0, "at_least": 0.0}):
+        with pytest.raises(ValueError, match="one bound"):
+            record(**exact, **bounds)
+
+
+def test_compare_accepts_noise_and_refuses_more():
+    old = record()
+    assert ledger.compare(record(ours=[0.82, 0.81, 0.80]), old) == []
+    off = ledger.compare(record(ours=[0.80, 0.81, 0.60]), old)
+    assert len(off) == 1 and "seed 2" in off[0] and "0.6" in off[0]
+    assert ledger.compare(record(ours=[0.75, 0.81, 0.82], tolerance=0.1), record(tolerance=0.1)) == []
+
+
+def test_compare_names_a_flipped_verdict():
+    flipped = ledger.compare(record(ours=[0.7] * 3), record())
+    assert any("turned from supported to contradicted" in line for line in flipped)
+    exact = dict(kind="exact", ours=None, baseline=None, margin=None, at_most=0.1)
+    lines = ledger.compare(record(**exact, value=0.2), record(**exact, value=0.05))
+    assert any("turned" in line for line in lines)
+
+
+def test_a_single_seed_is_compared_with_its_own_committed_value():
+    old = record(ours=[0.80, 0.60, 0.82])
+    one = dict(seeds=[1], baseline=[0.70], interval=None)
+    assert ledger.compare(record(ours=[0.60], **one), old) == []
+    assert ledger.compare(record(ours=[0.95], **(one | {"seeds": [0]})), record())
+
+
+def test_files_come_back_as_written_and_sorted(tmp_path):
+    file = tmp_path / "deep" / "x.json"
+    first, second = record(paper="b"), record(paper="a", tolerance=0.3)
+    ledger.write(file, "p/c", "quick", [0, 1, 2], 12.3, [first, second])
+    found = ledger.read(file)
+    assert found["claims"] == [second, first] and found["seconds"] == 12.3
+    assert [p.name for p in file.parent.iterdir()] == ["x.json"]
+    assert json.loads(file.read_text())["chapter"] == "p/c"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"claims": [{"paper": "moco"}]}')
+    with pytest.raises(ValueError, match="x.json is damaged"):
+        ledger.read(file)
+    assert ledger.read(tmp_path / "none.json") == {"claims": []}

@@ -1,0 +1,182 @@
+"""A run: its settings, what it refuses, what close() finds, and running one paper of a twin."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from labcode import cards, run as running
+
+TWIN = '''# %% [markdown]
+# # Title
+
+# %%
+import labcode as lab
+run = lab.start("p/c")
+run.data = "toy"
+
+# %% [markdown]
+# (a)=
+# ## A
+
+# %%
+run.claim("a", "a wins", ours=[0.9 - 0.1 * s for s in run.seeds], baseline=[0.1 for s in run.seeds], margin=0.2)
+
+# %% [markdown]
+# (b)=
+# ## B
+
+# %%
+run.exact("b", "b holds", 1e-9, at_most=1e-6)
+
+# %% [markdown]
+# ## Exercises
+
+# %%
+run.close()
+'''
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course with one chapter of two papers, in an empty folder."""
+    (tmp_path / "notebooks" / "p").mkdir(parents=True)
+    (tmp_path / "_toc.yml").write_text("")
+    (tmp_path / "notebooks" / "p" / "c.py").write_text(TWIN)
+    package = tmp_path / "package"
+    (package / "p").mkdir(parents=True)
+    blank = dict(kind="method", idea="i", reported="r", differs="d", code=["f"])
+    (package / "p" / "c.yml").write_text(yaml.safe_dump([dict(key=k, title=k.upper(), **blank) for k in "ab"]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cards, "PACKAGE", package)
+    for name in ("LABCODE_SEEDS", "LABCODE_SCALE", "LABCODE_WRITE", "LABCODE_PAPER", "LABCODE_MAX_STEPS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def written(course, scale="quick"):
+    return json.loads((course / "book" / "results" / scale / "p" / "c.json").read_text())
+
+
+def test_a_chapter_is_written_then_reproduced_by_one_seed(course, monkeypatch, capsys):
+    monkeypatch.setenv("LABCODE_SEEDS", "3")
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    running.execute("p/c")
+    assert [c["paper"] for c in written(course)["claims"]] == ["a", "b"]
+    assert written(course)["seeds"] == [0, 1, 2]
+    monkeypatch.setenv("LABCODE_SEEDS", "1")
+    monkeypatch.setenv("LABCODE_WRITE", "0")
+    running.execute("p/c")
+    assert "all 2 committed records reproduced" in capsys.readouterr().out
+
+
+def _run(**values):
+    run = running.start("p/c")
+    run.data = "toy"
+    run.claim("a", "a wins", **(dict(ours=[0.9], baseline=[0.1], margin=0.2) | values))
+    run.exact("b", "b holds", 1e-9, at_most=1e-6)
+    return run
+
+
+@pytest.fixture
+def committed(course, monkeypatch):
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    _run().close()
+    monkeypatch.setenv("LABCODE_WRITE", "0")
+    return course
+
+
+def test_close_names_a_value_that_rotted(committed):
+    with pytest.raises(AssertionError, match="ours is 0.8 for seed 0, committed 0.9"):
+        _run(ours=[0.8]).close()
+
+
+def test_close_names_a_flipped_verdict(committed):
+    with pytest.raises(AssertionError, match="turned from supported to contradicted"):
+        _run(ours=[0.15]).close()
+
+
+def test_close_names_a_claim_that_vanished_and_a_paper_without_one(committed):
+    run = running.start("p/c")
+    run.data = "toy"
+    run.claim("a", "a wins", ours=[0.9], baseline=[0.1], margin=0.2)
+    with pytest.raises(AssertionError, match="“b holds” was not measured(.|\n)*b: a paper with no claim"):
+        run.close()
+
+
+def test_a_broken_method_is_judged_by_its_own_numbers(committed):
+    """A verdict is taken over from the committed seeds only when the value is reproduced."""
+    assert _run().records[0].verdict == "supported"
+    assert _run(ours=[0.2]).records[0].verdict == "contradicted"
+
+
+def test_what_a_claim_refuses(course):
+    run = running.start("p/c")
+    with pytest.raises(ValueError, match="needs data"):
+        run.claim("a", "s", ours=[1], baseline=[0], margin=0.1)
+    run.data = "toy"
+    with pytest.raises(ValueError, match="ours must have one value per seed, 1, got 2"):
+        run.claim("a", "s", ours=[1, 2], baseline=[0], margin=0.1)
+    with pytest.raises(ValueError, match="baseline must be finite"):
+        run.claim("a", "s", ours=[1], baseline=[float("nan")], margin=0.1)
+    run.claim("a", "s", ours=[1], baseline=[0], margin=0.1)
+    with pytest.raises(ValueError, match="already recorded"):
+        run.claim("a", "s", ours=[1], baseline=[0], margin=0.1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("LABCODE_SCALE", "huge"), ("LABCODE_SEEDS", "0")])
+def test_settings_out_of_range(course, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=name):
+        running.start("p/c")
+    with pytest.raises(ValueError, match="part/chapter"):
+        running.start("moco")
+
+
+def test_one_paper_runs_alone_and_leaves_the_others(course, monkeypatch):
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    running.execute("p/c")
+    before = written(course)["claims"]
+    monkeypatch.setenv("LABCODE_PAPER", "")
+    running.execute("p/c", "b")
+    after = written(course)["claims"]
+    assert [c["paper"] for c in after] == ["a", "b"] and after[0] == before[0]
+
+
+def test_a_section_ends_at_the_next_heading():
+    only_b = running.script(TWIN, "b")
+    assert "b holds" in only_b and "a wins" not in only_b and "run.close()" in only_b and "lab.start" in only_b
+    assert len(only_b.splitlines()) <= len(TWIN.splitlines()) + 1
+    with pytest.raises(ValueError, match="no section for paper 'zzz'"):
+        running.script(TWIN, "zzz")
+
+
+def test_the_queue_lists_what_is_missing_or_stale(course, monkeypatch):
+    assert running.queue() == [("p/c", "a", "missing"), ("p/c", "b", "missing")]
+    monkeypatch.setenv("LABCODE_SCALE", "full")
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    running.execute("p/c")
+    assert running.queue() == []
+    twin = course / "notebooks" / "p" / "c.py"
+    twin.write_text(twin.read_text().replace("0.9 - 0.1", "0.8 - 0.1"))
+    assert running.queue()[0] == ("p/c", "a", "older than its code")
+
+
+def test_a_dry_run_judges_and_writes_nothing(course, monkeypatch, capsys):
+    monkeypatch.setenv("LABCODE_MAX_STEPS", "2")
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    running.execute("p/c")
+    assert "dry run" in capsys.readouterr().out and not (course / "book").exists()
+
+
+def test_importing_is_cheap():
+    code = (
+        "import torch, sys, time; before = set(sys.modules); t = time.perf_counter(); import labcode as lab;"
+        "lab.start; lab.papers; lab.train; lab.nets; lab.augment; lab.evaluate; lab.data.scenes;"
+        "print(time.perf_counter() - t, *sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torchvision", "sklearn", "skimage", "matplotlib", "scipy", "accelerate"} & set(out[1:])
+    assert float(out[0]) < 1.0  # 0.1 s when measured; the bound only catches a heavy import
