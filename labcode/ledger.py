@@ -10,8 +10,38 @@ from pathlib import Path
 VERDICTS = ("supported", "contradicted", "inconclusive")
 
 # Student's t, two-sided 95 %, for 1 … 30 degrees of freedom.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-       2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+T95 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
+)
 
 
 def interval(values: list[float]) -> tuple[float, float] | None:
@@ -102,7 +132,8 @@ class Record:
             return f"{self.value:.3g}, {bound} wanted"
         text = f"{_arm(self.ours)} against {_arm(self.baseline)}, margin {self.margin:g}"
         if self.interval:
-            text += f", difference {statistics.fmean(self.differences):+.3g} [{self.interval[0]:+.3g}, {self.interval[1]:+.3g}]"
+            low, high = self.interval
+            text += f", difference {statistics.fmean(self.differences):+.3g} [{low:+.3g}, {high:+.3g}]"
         return text + f", {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
 
     def __repr__(self) -> str:
@@ -159,7 +190,9 @@ def read(file: Path) -> dict:
         found = json.loads(file.read_text(encoding="utf-8"))
         return found | {"claims": [Record(**claim) for claim in found["claims"]]}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is damaged ({error}): restore it with git, or delete it and run the chapter") from error
+        raise ValueError(
+            f"{file} is damaged ({error}): restore it with git, or delete it and run the chapter"
+        ) from error
 
 
 def write(file: Path, chapter: str, scale: str, seeds: list[int], seconds: float, claims: list[Record]) -> None:

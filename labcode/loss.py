@@ -1,25 +1,39 @@
 """What every public loss does with its arguments: float32 arithmetic, and errors that name the argument."""
 
 import functools
+import inspect
 
 import torch
 from torch import Tensor
 
 
 def float32(function):
-    """Compute a loss in float32 whatever the precision of the surrounding autocast or of its arguments.
+    """Make a public loss of ``function``: float32 arithmetic, and tensors that hold finite numbers on one device.
 
-    Similarities in half precision lose the digits that a softmax at low temperature lives on. Float64 stays as it is.
+    It computes in float32 whatever the precision of the surrounding autocast or of its arguments: similarities in
+    half precision lose the digits that a softmax at low temperature lives on. Float64 stays as it is.
+
+    On the CPU NaN and infinity are refused; on a GPU the look would stall the queue, and ``fit`` names the step.
+    Raises ValueError naming the argument.
     """
+    names = list(inspect.signature(function).parameters)
 
     @functools.wraps(function)
     def wrapped(*arguments, **keywords):
-        first = next((a for a in (*arguments, *keywords.values()) if isinstance(a, Tensor)), None)
-        if first is None:
+        given = dict(zip(names, arguments, strict=False)) | keywords
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        if not tensors:
             return function(*arguments, **keywords)
-        with torch.autocast(first.device.type, enabled=False):
+        device = next(iter(tensors.values())).device
+        for name, value in tensors.items():
+            if value.device != device or device.type == "meta":
+                raise ValueError(f"{name} must be on one device with the others, {device}, got {value.device}")
+            if value.is_floating_point() and device.type == "cpu" and not bool(torch.isfinite(value.detach()).all()):
+                raise ValueError(f"{name} must be finite, got NaN or infinity")
+        with torch.autocast(device.type, enabled=False):
             return function(*map(_raise, arguments), **{k: _raise(v) for k, v in keywords.items()})
 
+    wrapped.is_loss = True  # the tests throw bad input at every one
     return wrapped
 
 
@@ -34,7 +48,6 @@ def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None
     like  another matrix that must have the same shape and device
     even  the number of rows must be even: two views stacked
 
-    On the CPU NaN and infinity are refused too; on a GPU the look would stall the queue, and ``fit`` names the step.
     """
     if not isinstance(z, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(z).__name__}")
@@ -49,10 +62,10 @@ def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None
     if even and z.shape[0] % 2:
         raise ValueError(f"{name} must have an even number of rows, two views stacked, got {z.shape[0]}")
     if like is not None and (z.shape != like.shape or z.device != like.device):
-        raise ValueError(f"{name} must be like the other views, {tuple(like.shape)} on {like.device}, "
-                         f"got {tuple(z.shape)} on {z.device}")  # fmt: skip
-    if z.device.type == "cpu" and not bool(torch.isfinite(z.detach()).all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
+        raise ValueError(
+            f"{name} must be like the other views, {tuple(like.shape)} on {like.device}, "
+            f"got {tuple(z.shape)} on {z.device}"
+        )
 
 
 def check_positive(**values: float) -> None:

@@ -66,3 +66,32 @@ def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
         if labels is not None:
             axis.set_title(labels[i], fontsize=8)
     return figure
+
+
+def family(papers: dict[str, tuple[float, float, str]], arrows: list[tuple[str, str]], height: float = 3.4):
+    """The map of a chapter: one box a paper, an arrow from a paper to the one that answers it. Returns the figure.
+
+    papers  name as shown -> (column, row, group); rows grow downwards, a group is a colour and a legend entry
+    arrows  (from, to) by the names of ``papers``
+
+    Raises ValueError for an arrow to or from a paper that is not on the map.
+    """
+    figure, axis = axes(1, 7.6, height)
+    groups = list(dict.fromkeys(group for _, _, group in papers.values()))
+    boxes = {}
+    for name, (column, row, group) in papers.items():
+        box = dict(boxstyle="round,pad=0.4", facecolor=COLOURS[groups.index(group) % len(COLOURS)], edgecolor="none")
+        boxes[name] = axis.text(column, row, name, ha="center", va="center", fontsize=8.5, color="white", bbox=box)
+    for start, end in arrows:
+        if missing := {start, end} - papers.keys():
+            raise ValueError(f"arrows name {sorted(missing)}, which papers does not have")
+        tip = dict(arrowstyle="-|>", color=GREY, lw=1.1, shrinkA=2, shrinkB=2, zorder=4)
+        between = dict(patchA=boxes[start].get_bbox_patch(), patchB=boxes[end].get_bbox_patch())
+        axis.annotate("", papers[end][:2], papers[start][:2], arrowprops=tip | between, zorder=4)
+    for group in groups:
+        axis.plot([], [], "s", color=COLOURS[groups.index(group) % len(COLOURS)], label=group)
+    columns, rows = [p[0] for p in papers.values()], [p[1] for p in papers.values()]
+    axis.set(xlim=(min(columns) - 0.6, max(columns) + 0.6), ylim=(max(rows) + 0.5, min(rows) - 0.5))
+    axis.axis("off")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(groups), fontsize=8.5)
+    return figure

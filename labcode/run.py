@@ -85,7 +85,7 @@ class Run:
         return full if self.scale == "full" else quick
 
     def once(self, key, make):
-        """``make()`` the first time a key is asked for, and what it gave then ever after: trainings that papers share."""
+        """``make()`` the first time a key is asked for, and what it gave ever after: trainings that papers share."""
         if key not in self._held:
             self._held[key] = make()
         return self._held[key]
@@ -126,10 +126,18 @@ class Run:
         bounds = interval([sign * (a - b) for a, b in zip(ours, baseline, strict=True)])
         ours, baseline = [round(v, 6) for v in ours], [round(v, 6) for v in baseline]
         return self._record(
-            Record, paper=paper, statement=statement, kind="claim", ours=ours, baseline=baseline, margin=float(margin),
-            higher_is_better=higher_is_better, interval=bounds and [round(b, 6) for b in bounds], tolerance=tolerance,
+            Record,
+            paper=paper,
+            statement=statement,
+            kind="claim",
+            ours=ours,
+            baseline=baseline,
+            margin=float(margin),
+            higher_is_better=higher_is_better,
+            interval=bounds and [round(b, 6) for b in bounds],
+            tolerance=tolerance,
             data=data or self.data,
-        )  # fmt: skip
+        )
 
     def exact(
         self,
@@ -142,17 +150,29 @@ class Run:
     ) -> Record:
         """Record an identity, theorem or equality: ``value`` against one bound."""
         return self._record(
-            Record, paper=paper, statement=statement, kind="exact", value=float(f"{float(value):.6g}"),
-            at_most=at_most, at_least=at_least, data=data or self.data,
-        )  # fmt: skip
+            Record,
+            paper=paper,
+            statement=statement,
+            kind="exact",
+            value=float(f"{float(value):.6g}"),
+            at_most=at_most,
+            at_least=at_least,
+            data=data or self.data,
+        )
 
     def _record(self, make, **fields) -> Record:
         now = time.perf_counter()
         record = make(
-            verdict="inconclusive", seeds=list(self.seeds), seconds=round(now - self._last, 1), device=_device(self.device),
-            versions=_versions(), commit=_commit(), code=_fingerprint(self.chapter),
-            date=datetime.date.today().isoformat(), **fields,
-        )  # fmt: skip
+            verdict="inconclusive",
+            seeds=list(self.seeds),
+            seconds=round(now - self._last, 1),
+            device=_device(self.device),
+            versions=_versions(),
+            commit=_commit(),
+            code=_fingerprint(self.chapter),
+            date=datetime.date.today().isoformat(),
+            **fields,
+        )
         record.verdict = record.judged()
         self._last = now
         key = (record.paper, record.statement)
@@ -200,7 +220,9 @@ class Run:
         made = {(r.paper, r.statement) for r in self.records}
         amiss += [f"{c.paper}: “{c.statement}” was not measured" for c in before if (c.paper, c.statement) not in made]
         have = {r.paper for r in self.records}
-        amiss += [f"{key}: a paper with no claim" for key in _keys(self.chapter) if key not in have and only in (None, key)]
+        amiss += [
+            f"{key}: a paper with no claim" for key in _keys(self.chapter) if key not in have and only in (None, key)
+        ]
         if self._writes:
             kept = [c for c in self.committed["claims"] if only and c.paper != only]
             if kept:
@@ -246,8 +268,11 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str:
     """The commit of the course that is running, with "-dirty" for changes outside the results and notebooks."""
+
     def git(*words):
-        return subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(
+            ["git", *words], cwd=PACKAGE, capture_output=True, text=True, timeout=20, check=True
+        ).stdout
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/labcode", ":/notebooks/**/*.py")
@@ -359,7 +384,9 @@ def run_queue(budget: float | None) -> int:
         print(f"{chapter:36} {paper:28} {why}")
     print(f"{len(waiting)} papers wait for a full-scale run")
     if not torch.cuda.is_available():
-        print("no GPU here: nothing is run. LABCODE_SCALE=full python -m labcode.run CHAPTER --paper KEY tries one anyway")
+        print(
+            "no GPU here: nothing is run. LABCODE_SCALE=full python -m labcode.run CHAPTER --paper KEY tries one anyway"
+        )
         return 0
     began = time.perf_counter()
     for chapter, paper, _ in waiting:
@@ -389,7 +416,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--scale", choices=("quick", "full"))
     options.add_argument("--seeds", type=int, metavar="N")
     options.add_argument("--compare", action="store_true", help="compare with the committed results, write nothing")
-    options.add_argument("--dry", type=int, metavar="STEPS", help="a few steps a training: tries the code, judges nothing")
+    options.add_argument(
+        "--dry", type=int, metavar="STEPS", help="a few steps a training: tries the code, judges nothing"
+    )
     options.add_argument("--full-queue", action="store_true", help="what full scale lacks; run where there is a GPU")
     options.add_argument("--budget", type=_minutes, metavar="25m", help="time for the queue")
     given = options.parse_args(arguments)

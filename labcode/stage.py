@@ -105,12 +105,25 @@ class Stage:
                     seen = make_views(pictures[index], generator=generator)
                 return {"loss": model(seen, index)}
 
-            options = dict(lr=lr or self.budget.lr, optimizer=self.budget.optimizer, precision=self.run.precision,
-                           weight_decay=self.budget.weight_decay, generators=[generator], label=f"{name}, seed {seed}")  # fmt: skip
+            options = dict(
+                lr=lr or self.budget.lr,
+                optimizer=self.budget.optimizer,
+                precision=self.run.precision,
+                weight_decay=self.budget.weight_decay,
+                generators=[generator],
+                label=f"{name}, seed {seed}",
+            )
             if self.run.scale == "full" and not self.run.dry:
-                options["checkpoint"] = root() / ".checkpoints" / self.run.chapter / f"{name.replace(' ', '-')}-{seed}.pt"
-            history = fit(model, step, batches or shuffled(len(pictures), size, seed, self.run.device),
-                          steps=steps or self.budget.steps, **(options | fit_options))  # fmt: skip
+                options["checkpoint"] = (
+                    root() / ".checkpoints" / self.run.chapter / f"{name.replace(' ', '-')}-{seed}.pt"
+                )
+            history = fit(
+                model,
+                step,
+                batches or shuffled(len(pictures), size, seed, self.run.device),
+                steps=steps or self.budget.steps,
+                **(options | fit_options),
+            )
             model.history = history
             return model
 
@@ -132,7 +145,7 @@ class Stage:
         return knn(*self.both(encoder), k=self.run.pick(quick=20, full=200))
 
     def probe(self, encoder: nn.Module, labels: int | None = None, seed: int = 0) -> float:
-        """Test accuracy of an offline linear probe, on all training labels or on ``labels`` images drawn by ``seed``."""
+        """Test accuracy of an offline linear probe, on all training labels or on ``labels`` images of them."""
         train, y, test, y_test = self.both(encoder)
         if labels is not None:
             kept = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:labels].to(y.device)
@@ -147,8 +160,12 @@ class Stage:
             flat = [x.flatten(1).float() / 255 - 0.5 for x in (self.train_images, self.test_images)]
             pixels = knn(flat[0], self.train_labels, flat[1], self.test_labels, k=self.run.pick(quick=20, full=200))
             random = self.knn(self.encoder(seed))
-            return {"chance": 1 / self.classes, "pixels": pixels, "random encoder": random,
-                    "supervised": self.supervised(seed)}  # fmt: skip
+            return {
+                "chance": 1 / self.classes,
+                "pixels": pixels,
+                "random encoder": random,
+                "supervised": self.supervised(seed),
+            }
 
         return self.run.once(("references", seed), measure)
 

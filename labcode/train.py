@@ -106,16 +106,33 @@ def fit(
     losses = torch.full((steps,), math.nan, device=device)
     _synchronise(model, ranks)
 
-    run = dict(steps=steps, lr=lr, final_lr=final_lr, warmup=warmup, weight_decay=weight_decay, precision=precision,
-               ema=ema, clip=clip, optimizer=optimizer if isinstance(optimizer, str) else "own")  # fmt: skip
+    run = dict(
+        steps=steps,
+        lr=lr,
+        final_lr=final_lr,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        precision=precision,
+        ema=ema,
+        clip=clip,
+        optimizer=optimizer if isinstance(optimizer, str) else "own",
+    )
     file = Path(checkpoint) if checkpoint else None
     first = _resume(file, run, model, optim, scaler, average, generators, losses) if file and file.exists() else 0
 
     def save(done: int) -> None:
         if file and main:
-            state = dict(run=run, step=done, model=model.state_dict(), optim=optim.state_dict(), losses=losses,
-                         scaler=scaler.state_dict(), ema=average.state_dict() if average else None, rng=torch.get_rng_state(),
-                         generators=[g.get_state() for g in generators])  # fmt: skip
+            state = dict(
+                run=run,
+                step=done,
+                model=model.state_dict(),
+                optim=optim.state_dict(),
+                losses=losses,
+                scaler=scaler.state_dict(),
+                ema=average.state_dict() if average else None,
+                rng=torch.get_rng_state(),
+                generators=[g.get_state() for g in generators],
+            )
             file.parent.mkdir(parents=True, exist_ok=True)
             aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
             torch.save(state, aside)
@@ -148,7 +165,9 @@ def fit(
         if average is not None:
             average.update_parameters(model)
         if (i + 1) % look_every == 0 or i + 1 == steps:  # the one place that waits for the device
-            _check(losses, max(first, i + 1 - look_every), i + 1, steps, lambda s: schedule(s, steps, lr, warmup, final_lr))
+            _check(
+                losses, max(first, i + 1 - look_every), i + 1, steps, lambda s: schedule(s, steps, lr, warmup, final_lr)
+            )
             bar.update(min(look_every, i + 1 - bar.n))
             bar.set_postfix(loss=f"{float(losses[i]):.3f}", refresh=False)
             if file and time.perf_counter() - saved > checkpoint_seconds:
@@ -190,7 +209,9 @@ def _resume(file, run, model, optim, scaler, average, generators, losses) -> int
     try:
         state = torch.load(file, map_location=losses.device, weights_only=True)
     except Exception as error:
-        raise ValueError(f"checkpoint {file} cannot be read ({error}): delete it to start from the beginning") from error
+        raise ValueError(
+            f"checkpoint {file} cannot be read ({error}): delete it to start from the beginning"
+        ) from error
     if different := sorted(k for k in run if state["run"].get(k) != run[k]):
         told = ", ".join(f"{k} {state['run'].get(k)} there, {run[k]} here" for k in different)
         raise ValueError(f"checkpoint {file} is of another run: {told}; delete it or name another file")
@@ -240,4 +261,6 @@ def _bar(wanted: bool | None, main: bool, first: int, steps: int, label: str):
     if wanted is None:
         quiet = os.environ.get("CI") or os.environ.get("LABCODE_PROGRESS") == "0"
         wanted = not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=steps, initial=first, desc=label, unit="step", disable=not (wanted and main), delay=2, leave=False)
+    return tqdm(
+        total=steps, initial=first, desc=label, unit="step", disable=not (wanted and main), delay=2, leave=False
+    )

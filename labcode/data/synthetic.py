@@ -141,7 +141,7 @@ def scenes(n: int, seed: int = 0, split: str = "train", difficulty: Difficulty =
 
 
 def _warp(images: Tensor, size: int, shift: Tensor, rotation: Tensor, scale: Tensor) -> Tensor:
-    """Images (n, 1, h, w) drawn at ``size``, moved by shift (n, 2) in half sides, turned and scaled about the centre."""
+    """Images (n, 1, h, w) drawn at ``size``, shifted (n, 2) in half sides, turned and scaled about the centre."""
     cos, sin = rotation.cos() / scale, rotation.sin() / scale
     rows = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
     offset = -(rows @ shift[:, :, None])

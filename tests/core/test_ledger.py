@@ -5,15 +5,30 @@ import json
 
 import pytest
 import scipy.stats
+
 from labcode import ledger
 
 
 def record(**changes):
     fields = dict(
-        paper="moco", statement="queues help", kind="claim", verdict="supported", seeds=[0, 1, 2], seconds=1.0, device="CPU",
-        data="scenes", versions={"torch": "2"}, commit="abc", code="def", date="2026-01-01",
-        ours=[0.80, 0.81, 0.82], baseline=[0.70, 0.70, 0.71], margin=0.05, higher_is_better=True, interval=[0.09, 0.12],
-    )  # fmt: skip
+        paper="moco",
+        statement="queues help",
+        kind="claim",
+        verdict="supported",
+        seeds=[0, 1, 2],
+        seconds=1.0,
+        device="CPU",
+        data="scenes",
+        versions={"torch": "2"},
+        commit="abc",
+        code="def",
+        date="2026-01-01",
+        ours=[0.80, 0.81, 0.82],
+        baseline=[0.70, 0.70, 0.71],
+        margin=0.05,
+        higher_is_better=True,
+        interval=[0.09, 0.12],
+    )
     return ledger.Record(**(fields | changes))
 
 
@@ -46,7 +61,9 @@ def test_lower_is_better_turns_the_difference():
     assert dataclasses.replace(lower, higher_is_better=True).judged() == "contradicted"
 
 
-@pytest.mark.parametrize("missing", ["statement", "seeds", "device", "data", "versions", "commit", "code", "ours", "margin"])
+@pytest.mark.parametrize(
+    "missing", ["statement", "seeds", "device", "data", "versions", "commit", "code", "ours", "margin"]
+)
 def test_a_record_without_provenance_is_refused(missing):
     with pytest.raises(ValueError, match=missing):
         record(**{missing: None})

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+
 from labcode import nets
 
 
 def test_resnet18_has_the_known_size_and_shape():
     net = nets.ResNet18()
-    assert sum(p.numel() for p in net.parameters()) == 11_168_832  # torchvision's 11,689,512 less its stem and classifier, with a 3×3 stem
+    assert (
+        sum(p.numel() for p in net.parameters()) == 11_168_832
+    )  # torchvision's 11,689,512 less its stem and classifier, with a 3×3 stem
     assert net(torch.rand(2, 3, 32, 32)).shape == (2, 512) and net.features == 512
 
 

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 import yaml
-from labcode import cards, run as running
 
-TWIN = '''# %% [markdown]
+from labcode import cards
+from labcode import run as running
+
+TWIN = """# %% [markdown]
 # # Title
 
 # %%
@@ -35,7 +37,7 @@ run.exact("b", "b holds", 1e-9, at_most=1e-6)
 
 # %%
 run.close()
-'''
+"""
 
 
 @pytest.fixture

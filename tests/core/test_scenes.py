@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+
 from labcode.data import Difficulty, digits, scenes, shuffled, textures
 
 

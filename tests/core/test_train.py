@@ -8,15 +8,16 @@ import time
 
 import pytest
 import torch
+from torch import nn
+
 from labcode.data import shuffled
 from labcode.train import fit, schedule
-from torch import nn
 
 DATA = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 
 
 def setting(seed=0, **options):
-    """A small regression with dropout and an explicit generator: both kinds of randomness that a resume must restore."""
+    """A small regression with dropout and a generator of its own: both kinds of randomness a resume must restore."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 1))
     generator = torch.Generator().manual_seed(seed)
@@ -65,8 +66,14 @@ def test_norms_and_biases_are_not_decayed_and_lr_scale_counts():
     slow.lr_scale = 0.0
     model = nn.ModuleList([fast, slow])
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    fit(model, lambda i: {"loss": 0.0 * sum(p.sum() for p in model.parameters())}, lambda i: torch.arange(1),
-        steps=5, lr=0.1, weight_decay=0.5)  # fmt: skip
+    fit(
+        model,
+        lambda i: {"loss": 0.0 * sum(p.sum() for p in model.parameters())},
+        lambda i: torch.arange(1),
+        steps=5,
+        lr=0.1,
+        weight_decay=0.5,
+    )
     after = model.state_dict()
     assert torch.equal(after["0.bias"], before["0.bias"]) and torch.equal(after["1.weight"], before["1.weight"])
     assert (after["0.weight"].abs() < before["0.weight"].abs()).all()
@@ -76,8 +83,17 @@ def test_clipping_bounds_the_update():
     torch.manual_seed(0)
     model = nn.Linear(3, 1, bias=False)
     before = model.weight.detach().clone()
-    fit(model, lambda i: {"loss": 1e6 * model.weight.sum()}, lambda i: torch.arange(1), steps=1, lr=1.0, warmup=1,
-        clip=0.5, optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0), weight_decay=0.0)  # fmt: skip
+    fit(
+        model,
+        lambda i: {"loss": 1e6 * model.weight.sum()},
+        lambda i: torch.arange(1),
+        steps=1,
+        lr=1.0,
+        warmup=1,
+        clip=0.5,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0),
+        weight_decay=0.0,
+    )
     assert (model.weight.detach() - before).norm() == pytest.approx(0.5, rel=1e-3)
 
 
@@ -127,8 +143,12 @@ def test_kill_9_and_start_again(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(here))}
 
     def start(file, *more):
-        return subprocess.Popen([sys.executable, str(script), str(tmp_path / file), here, *more], env=environment,
-                                stdout=subprocess.PIPE, text=True)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / file), here, *more],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     whole = start("a.pt")
     killed = start("b.pt", "slow")
@@ -169,8 +189,16 @@ def test_a_loss_that_is_not_finite_names_step_and_rate():
         fit(model, step, lambda i: torch.arange(1), steps=20, lr=0.1)
 
 
-@pytest.mark.parametrize(("options", "words"), [(dict(steps=0), "steps"), (dict(lr=0.0), "lr"), (dict(precision="f8"), "precision"),
-                                                 (dict(ema=1.0), "ema"), (dict(optimizer="adam"), "optimizer")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(steps=0), "steps"),
+        (dict(lr=0.0), "lr"),
+        (dict(precision="f8"), "precision"),
+        (dict(ema=1.0), "ema"),
+        (dict(optimizer="adam"), "optimizer"),
+    ],
+)
 def test_bad_arguments_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         setting(**options)[1]()
@@ -187,9 +215,11 @@ def test_two_processes_take_the_step_of_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import sys, torch; from torch import nn; from labcode.train import fit; from labcode.data import shuffled\n"
-        "x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)); import os; rank = os.environ.get('RANK', '0')\n"
+        "import os; rank = os.environ.get('RANK', '0')\n"
+        "x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))\n"
         "torch.manual_seed(int(rank)); model = nn.Linear(5, 1)\n"
-        "h = fit(model, lambda i: {'loss': (model(x[i])[:, 0] - x[i].sum(1)).square().mean()}, shuffled(64, 16), steps=30, lr=0.01)\n"
+        "step = lambda i: {'loss': (model(x[i])[:, 0] - x[i].sum(1)).square().mean()}\n"
+        "fit(model, step, shuffled(64, 16), steps=30, lr=0.01)\n"
         "torch.save(model.state_dict(), sys.argv[1] + rank)\n"
     )
     root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))

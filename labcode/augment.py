@@ -1,0 +1,503 @@
+"""Batched image augmentations on the device: one draw per image, an explicit generator, no waiting for the GPU.
+
+Images are float tensors (n, channels, height, width) in [0, 1] unless a function says otherwise. Every random
+function is a thin draw over a deterministic core (``crop``, ``jitter``, ``adjust_hue``, ``blur``, ``warp`` …) whose
+arguments hold one value per image, so what was drawn can be replayed and compared with any other implementation.
+
+Every random function takes ``generator``, on the images' device, and raises ValueError for images of another shape or
+dtype, parameters out of range, or a generator of another device. An empty batch comes back empty. The range of the
+pixels is not checked: looking at them would make the host wait for the device.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Generator, Tensor
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as in torchvision
+BLOCK = 1 << 18  # elements: on a CPU the work goes through the batch in pieces that stay in its cache
+
+Images = Float[Tensor, "n c h w"]
+RGB = Float[Tensor, "n 3 h w"]
+PerImage = Float[Tensor, " n"]
+Pair = tuple[float, float]
+Range = float | Pair
+
+
+def to_float(x: Shaped[Tensor, "n c h w"]) -> Images:
+    """uint8 images to float32 in [0, 1]; float images as they are. Raises ValueError for any other input."""
+    if x.ndim != 4:
+        raise ValueError(f"x must be a batch of images (n, channels, height, width), got shape {tuple(x.shape)}")
+    if x.dtype == torch.uint8:
+        return x.float().div_(255)
+    if not x.is_floating_point():
+        raise ValueError(f"x must be uint8 in 0 … 255 or float in [0, 1], got {x.dtype}")
+    return x
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Geometry
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def random_resized_crop(
+    x: Images, size: int, scale: Pair = (0.2, 1.0), ratio: Pair = (3 / 4, 4 / 3), *,
+    generator: Generator,
+) -> Float[Tensor, "n c {size} {size}"]:  # fmt: skip
+    """A random box of each image, resized to size × size: Inception's crop, as in SimCLR (appendix A).
+
+    scale  share of the image's area, 0 < low <= high <= 1
+    ratio  width over height of the box, log-uniform
+
+    The distribution is torchvision's: whole pixels, the first of ten tries that fits, else the largest central box.
+    """
+    _images(x, generator)
+    low, high = _range("scale", scale, 0, 1, open_low=True)
+    wide, tall = _range("ratio", ratio, 0, math.inf, open_low=True)
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    (n, _, height, width), tries = x.shape, 10
+    area = height * width * _uniform(x, generator, low, high, n, tries)
+    aspect = _uniform(x, generator, math.log(wide), math.log(tall), n, tries).exp()
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    w, h, fits = (t.gather(1, first)[:, 0] for t in (w, h, fits))
+    aspect = min(max(width / height, wide), tall)
+    central_w, central_h = min(width, round(height * aspect)), min(height, round(width / aspect))
+    place = _uniform(x, generator, 0, 1, 2, n)
+    left = torch.where(fits, (place[0] * (width - w + 1)).floor(), (width - central_w) // 2)
+    top = torch.where(fits, (place[1] * (height - h + 1)).floor(), (height - central_h) // 2)
+    w, h = torch.where(fits, w, central_w), torch.where(fits, h, central_h)
+    return crop(x, torch.stack([top, left, h, w], 1), size)
+
+
+def crop(x: Images, boxes: Float[Tensor, "n 4"], size: int) -> Float[Tensor, "n c {size} {size}"]:
+    """Image i's box (top, left, height, width), in pixels, resized to size × size: bilinear, antialiased.
+
+    Equal to torchvision's ``resized_crop(…, antialias=True)`` on tensors. Each axis is one matrix product.
+    """
+
+    def work(x, boxes):
+        top, left, h, w = boxes.unbind(1)
+        return _separable(x, _resize(top, h, x.shape[2], size), _resize(left, w, x.shape[3], size))
+
+    return _blocks(work, x, boxes.to(x.dtype), shape=(x.shape[1], size, size))
+
+
+def _resize(start: PerImage, length: PerImage, full: int, size: int) -> Float[Tensor, "n size full"]:
+    """The triangle filter from the pixels start … start + length of a line of ``full`` pixels to ``size`` pixels."""
+    at = torch.arange(full, device=start.device, dtype=start.dtype) + 0.5
+    step = (length / size)[:, None]
+    centre = start[:, None] + (torch.arange(size, device=start.device, dtype=start.dtype) + 0.5) * step
+    weight = (at - centre[..., None]).abs_().div_(-step.clamp_min(1)[..., None]).add_(1).clamp_min_(0)
+    outside = (at < start[:, None]) | (at > (start + length)[:, None])
+    weight = weight.masked_fill_(outside[:, None], 0)
+    return weight.div_(weight.sum(2, keepdim=True))
+
+
+def _separable(x: Images, rows: Float[Tensor, "n a h"], cols: Float[Tensor, "n b w"]) -> Float[Tensor, "n c a b"]:
+    """rows @ image @ colsᵀ for every channel, in the images' own precision even under autocast."""
+    n, c, h, w = x.shape
+    with torch.autocast(x.device.type, enabled=False):
+        wide = torch.bmm(x.reshape(n, c * h, w), cols.mT).view(n, c, h, cols.shape[1])
+        return torch.matmul(rows[:, None], wide)
+
+
+def hflip(x: Images, p: float = 0.5, *, generator: Generator) -> Images:
+    """Each image mirrored left to right with probability p."""
+    _images(x, generator)
+    return _blocks(lambda x, chosen: torch.where(_wide(chosen), x.flip(3), x), x, _coin(x, generator, p))
+
+
+def affine(
+    x: Images, degrees: float = 0, shift: float = 0, scale: Pair = (1, 1), shear: float = 0,
+    padding: str = "zeros", *, generator: Generator,
+) -> Images:  # fmt: skip
+    """Each image turned, moved, scaled and sheared at random about its centre.
+
+    degrees, shear  uniform in ±degrees; the shear is along x
+    shift           uniform in ±shift of the width and of the height, drawn apart; not rounded to whole pixels
+    scale           uniform; above 1 enlarges
+    padding         beyond the border: "zeros", "border" or "reflection"
+    """
+    _images(x, generator)
+    for name, value in (("degrees", degrees), ("shift", shift), ("shear", shear)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    low, high = _range("scale", scale, 0, math.inf, open_low=True)
+    n, (h, w) = len(x), x.shape[2:]
+    angle, sheared = _uniform(x, generator, -degrees, degrees, n), _uniform(x, generator, -shear, shear, n)
+    moved = _uniform(x, generator, -shift, shift, n, 2) * torch.tensor([w, h], device=x.device)
+    return warp(x, affine_matrix(angle, moved, _uniform(x, generator, low, high, n), sheared, (h, w)), padding)
+
+
+def affine_matrix(
+    degrees: PerImage, shift: Float[Tensor, "n 2"], scale: PerImage, shear: PerImage, size: tuple[int, int]
+) -> Float[Tensor, "n 2 3"]:
+    """The output-to-input matrices of ``warp``: torchvision's ``affine`` with one value per image.
+
+    degrees  clockwise; shift (right, down) in pixels; shear along x in degrees; size (height, width) in pixels
+    """
+    turn, slant = torch.deg2rad(degrees), torch.deg2rad(shear)
+    cos, sin = turn.cos(), turn.sin()
+    a, b, c, d = cos, -cos * slant.tan() - sin, sin, -sin * slant.tan() + cos  # forward, before the scale
+    inverse = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1) / scale[:, None, None]
+    offset = -(inverse * shift[:, None]).sum(2, keepdim=True)
+    half = torch.tensor([size[1] / 2, size[0] / 2], device=scale.device, dtype=scale.dtype)
+    return torch.cat([inverse * half, offset], 2) / half[:, None]
+
+
+def warp(x: Images, matrix: Float[Tensor, "n 2 3"], padding: str = "zeros") -> Images:
+    """Output pixel (u, v, 1), in [-1, 1] from border to border, reads the input at matrix @ (u, v, 1): bilinear."""
+    if padding not in ("zeros", "border", "reflection"):
+        raise ValueError(f"padding must be 'zeros', 'border' or 'reflection', got {padding!r}")
+    if not len(x):
+        return x
+    with torch.autocast(x.device.type, enabled=False):
+        grid = F.affine_grid(matrix.to(x.dtype), list(x.shape), align_corners=False)
+        return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
+
+
+def cutout(x: Images, size: int, p: float = 1.0, fill: float = 0.0, *, generator: Generator) -> Images:
+    """A size × size square of each image replaced by ``fill`` with probability p (DeVries and Taylor, Cutout).
+
+    The square's centre is any pixel, so it may reach over the border, as in the paper. The paper fills normalised
+    images with 0, the data set's mean: pass that mean as ``fill`` for images in [0, 1].
+    """
+    _images(x, generator)
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    n, _, h, w = x.shape
+    chosen, place = _coin(x, generator, p), _uniform(x, generator, 0, 1, 2, n)
+    covered = []
+    for at, full in zip(place, (h, w), strict=True):
+        start = (at * full).floor()[:, None] - size // 2
+        pixel = torch.arange(full, device=x.device)
+        covered.append((pixel >= start) & (pixel < start + size))
+    hole = covered[0][:, None, :, None] & covered[1][:, None, None, :] & _wide(chosen)
+    return x.masked_fill(hole, fill)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Colour
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def colour_jitter(
+    x: Images, brightness: Range = 0.4, contrast: Range = 0.4, saturation: Range = 0.4, hue: Range = 0.1,
+    p: float = 0.8, *, generator: Generator,
+) -> Images:  # fmt: skip
+    """Brightness, contrast, saturation and hue of each image changed in a random order, with probability p.
+
+    brightness, contrast, saturation  f stands for factors uniform in max(0, 1 - f) … 1 + f; or a pair (low, high)
+    hue                               f stands for a turn uniform in ±f of the colour circle, f <= 0.5; or a pair
+
+    torchvision's ColorJitter, with its own factors and its own order for every image. RGB in [0, 1] only.
+    """
+    _images(x, generator, rgb=True)
+    given = dict(brightness=brightness, contrast=contrast, saturation=saturation)
+    pairs = [_factors(name, value) for name, value in given.items()]
+    hues = hue if isinstance(hue, tuple) else (-hue, hue)
+    pairs.append(_range("hue", hues, -0.5, 0.5))
+    n, chosen = len(x), _coin(x, generator, p)
+    factors = torch.stack([_uniform(x, generator, low, high, n) for low, high in pairs], 1)
+    order = _uniform(x, generator, 0, 1, n, 4).argsort(1)
+    return jitter(x, factors, order, chosen)
+
+
+def jitter(
+    x: Images, factors: Float[Tensor, "n 4"], order: Int[Tensor, "n 4"], chosen: Bool[Tensor, " n"] | None = None
+) -> Images:
+    """The four changes (0 brightness, 1 contrast, 2 saturation, 3 hue) with given factors, in each image's order.
+
+    The first three are one blend, f·x + (1 - f)·reference, with black, the mean grey or the grey image as reference.
+    So all images run through three blends, one turn of the hue and three blends again, and a blend that an image has
+    on the other side of its hue is the identity: seven passes whatever the orders, and none waits for the device.
+    """
+    factors = factors.to(x.dtype)
+    turn_at = (order == 3).int().argmax(1, keepdim=True)
+    step = torch.arange(3, device=x.device)
+    which = order.gather(1, step + (step >= turn_at))  # each image's order without the hue
+    factor = factors.gather(1, which)
+    before = step < turn_at
+    rest = 1 - factor
+    blends = torch.stack([factor, rest * (which == 2), rest * (which == 1)], 2)  # of the image, its grey, its mean grey
+    still = torch.tensor([1, 0, 0], device=x.device, dtype=x.dtype)
+    first, last = torch.where(before[..., None], blends, still), torch.where(before[..., None], still, blends)
+
+    def work(x, first, last, hue, *chosen):
+        y = x
+        for k in range(3):
+            y = _blend(y, *first[:, k].unbind(1))
+        y = _turn(y, hue)
+        for k in range(3):
+            y = _blend(y, *last[:, k].unbind(1))
+        return torch.where(_wide(chosen[0]), y, x) if chosen else y
+
+    return _blocks(work, x, first, last, factors[:, 3], *([] if chosen is None else [chosen]))
+
+
+def _blend(x: Images, image: PerImage, grey: PerImage, mean: PerImage) -> Images:
+    """image·x + grey·grey(x) + mean·mean(grey(x)), clamped to [0, 1]."""
+    luma = _luma(x)
+    reference = luma * _wide(grey) + luma.mean((2, 3), keepdim=True) * _wide(mean)
+    return torch.addcmul(reference, x, _wide(image)).clamp_(0, 1)
+
+
+def _luma(x: RGB) -> Float[Tensor, "n 1 h w"]:
+    r, g, b = x.split(1, 1)
+    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
+
+
+def adjust_brightness(x: Images, factor: PerImage) -> Images:
+    """factor · x, clamped to [0, 1]; one factor >= 0 per image."""
+    return (x * _wide(factor)).clamp_(0, 1)
+
+
+def adjust_contrast(x: RGB, factor: PerImage) -> Images:
+    """The image blended with its mean grey: 0 is flat grey, 1 the image; clamped to [0, 1]."""
+    return _blend(x, factor, torch.zeros_like(factor), 1 - factor)
+
+
+def adjust_saturation(x: RGB, factor: PerImage) -> Images:
+    """The image blended with its grey version: 0 is grey, 1 the image; clamped to [0, 1]."""
+    return _blend(x, factor, 1 - factor, torch.zeros_like(factor))
+
+
+def adjust_hue(x: RGB, factor: PerImage) -> Images:
+    """The hue turned by ``factor`` of the colour circle, in [-0.5, 0.5]; value and saturation (HSV) stay."""
+    return _turn(x, factor)
+
+
+def _turn(x: RGB, factor: PerImage) -> Images:
+    """HSV without leaving RGB: a channel is max - chroma · clamp(distance of hue from the channel's own - 1, 0, 1).
+
+    The distance is taken round the circle of six: from red at 0 it is 3 - |hue - 3|, from green |hue - 2|, where it
+    passes 2 on the far side the clamp hides the difference, and likewise from blue |hue - 4|.
+    """
+    r, g, b = x.split(1, 1)
+    top = torch.maximum(torch.maximum(r, g), b)
+    chroma = top - torch.minimum(torch.minimum(r, g), b)
+    scale = 1 / torch.where(chroma == 0, 1, chroma)
+    red, green = (g - b).mul_(scale), (b - r).mul_(scale).add_(2)
+    blue = (r - g).mul_(scale).add_(4)
+    hue = torch.where(top == r, red, torch.where(top == g, green, blue)).add_(6 * _wide(factor))  # sixths of a circle
+    hue.sub_((hue / 6).floor_().mul_(6))  # in 0 … 6
+    share = torch.cat([(hue - 3).abs_().neg_().add_(2), (hue - 2).abs_().sub_(1), (hue - 4).abs_().sub_(1)], 1)
+    return torch.addcmul(top, chroma, share.clamp_(0, 1), value=-1)
+
+
+def grayscale(x: Images, p: float = 0.2, *, generator: Generator) -> Images:
+    """Each image replaced by its grey version, in three equal channels, with probability p. RGB only."""
+    _images(x, generator, rgb=True)
+    return _blocks(lambda x, chosen: torch.where(_wide(chosen), _luma(x), x), x, _coin(x, generator, p))
+
+
+def solarise(x: Images, threshold: float = 0.5, p: float = 0.2, *, generator: Generator) -> Images:
+    """Pixels at or above the threshold inverted, x → 1 - x, in each image with probability p (BYOL, appendix B)."""
+    _images(x, generator)
+    chosen = _coin(x, generator, p)
+    return torch.where(_wide(chosen) & (x >= threshold), 1 - x, x)
+
+
+def gaussian_blur(
+    x: Images, kernel: int, sigma: Pair = (0.1, 2.0), p: float = 0.5, *, generator: Generator
+) -> Images:
+    """Each image blurred with its own width, with probability p.
+
+    kernel  odd number of pixels, at most 2 · side - 1; SimCLR takes a tenth of the side
+    sigma   standard deviation in pixels, uniform
+    """
+    _images(x, generator)
+    low, high = _range("sigma", sigma, 0, math.inf, open_low=True)
+    chosen, width = _coin(x, generator, p), _uniform(x, generator, low, high, len(x))
+    return blur(x, width, kernel, chosen)
+
+
+def blur(x: Images, sigma: PerImage, kernel: int, chosen: Bool[Tensor, " n"] | None = None) -> Images:
+    """Gaussian blur with one sigma per image and reflected borders: torchvision's ``gaussian_blur`` for a batch."""
+    if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= min(x.shape[2:]):
+        raise ValueError(f"kernel must be odd and at most 2 · side - 1 for images {tuple(x.shape[2:])}, got {kernel}")
+    offset = torch.arange(kernel, device=x.device) - kernel // 2
+    sigma = sigma.to(x.dtype)[:, None]
+    tap = torch.softmax(-0.5 * (offset / sigma) ** 2, 1)
+    if chosen is not None:
+        tap = torch.where(chosen[:, None], tap, (offset == 0).to(x.dtype))
+
+    def matrix(tap: Tensor, side: int) -> Tensor:
+        source = (torch.arange(side, device=x.device)[:, None] + offset).abs()
+        source = side - 1 - (side - 1 - source).abs()  # reflected at both ends
+        empty = torch.zeros(len(tap), side, side, device=x.device, dtype=x.dtype)
+        return empty.scatter_add_(2, source.expand(len(tap), -1, -1), tap[:, None].expand(-1, side, -1))
+
+    work = lambda x, tap: _separable(x, matrix(tap, x.shape[2]), matrix(tap, x.shape[3]))  # noqa: E731
+    return _blocks(work, x, tap)
+
+
+def noise(x: Images, std: float, *, generator: Generator) -> Images:
+    """Gaussian noise of standard deviation std added to every pixel; not clamped."""
+    _images(x, generator)
+    if std < 0:
+        raise ValueError(f"std must be at least 0, got {std}")
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(std).add_(x)
+
+
+def colour_rotation(x: RGB, mean: float = 1.0, *, generator: Generator) -> Images:
+    """Each image's colours turned about their mean by a rotation of RGB space, uniform over all rotations.
+
+    mean  share, in [0, 1], of a new mean colour, uniform in [0, 1]³, in place of the image's own; 0 keeps its own
+
+    What is left of the image is its shape and contrast: the photometric view of the scenes. Not clamped, as a turned
+    colour may lie outside the cube.
+    """
+    _images(x, generator, rgb=True)
+    if not 0 <= mean <= 1:
+        raise ValueError(f"mean must be in [0, 1], got {mean}")
+    turn = random_rotations(len(x), generator=generator).to(x.dtype)
+    own, fresh = x.mean((2, 3))[:, :, None], _uniform(x, generator, 0, 1, len(x), 3, 1)
+    return rotate_colours(x, turn, own + mean * (fresh - own))
+
+
+def rotate_colours(
+    x: RGB, rotation: Float[Tensor, "n 3 3"], mean: Float[Tensor, "n 3 1"] | None = None
+) -> Images:
+    """rotation @ (colour - image's mean) + mean; without ``mean`` the image's own."""
+    flat = x.flatten(2)
+    old = flat.mean(2, keepdim=True)
+    new = old if mean is None else mean.to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.baddbmm(new - rotation @ old, rotation, flat).view_as(x)
+
+
+def random_rotations(n: int, *, generator: Generator) -> Float[Tensor, "n 3 3"]:
+    """n rotations of three-dimensional space, uniform (Haar): from unit quaternions, so no QR and no sign rule."""
+    q = torch.randn(4, n, generator=generator, device=generator.device)
+    w, x, y, z = F.normalize(q, dim=0).unbind(0)
+    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+            2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+            2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]  # fmt: skip
+    return torch.stack(rows, 1).view(n, 3, 3)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recipes: all views stacked, rows i, i + n, … are the views of image i
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def scene_views(
+    x: Shaped[Tensor, "n 3 h w"], generator: Generator, strength: float = 1.0, views: int = 2
+) -> Float[Tensor, "{views}*n 3 h w"]:
+    """Views of the course's scenes: free colours, a little geometry, a little noise.
+
+    x         uint8, or float in [0, 1]
+    strength  multiplies geometry and noise: matrix entries within ±0.05 of the identity's, shift ±0.05 half sides,
+              noise 0.02; the colours turn freely whatever the strength, the mean moves halfway to a random one
+
+    Row i + v·n is view v of image i. Not clamped.
+    """
+    if strength < 0:
+        raise ValueError(f"strength must be at least 0, got {strength}")
+    x = _repeat(x, views)
+    x = colour_rotation(x, mean=0.5, generator=generator)
+    away = _uniform(x, generator, -0.05 * strength, 0.05 * strength, len(x), 2, 3)
+    x = warp(x, torch.eye(2, 3, device=x.device) + away, padding="reflection")
+    return noise(x, 0.02 * strength, generator=generator)
+
+
+def simclr_views(
+    x: Shaped[Tensor, "n 3 h w"], generator: Generator, size: int | None = None, strength: float = 0.5, views: int = 2,
+    scale: Pair = (0.2, 1.0), blur_p: float = 0.0, jitter_p: float = 0.8, grey_p: float = 0.2,
+) -> Float[Tensor, "{views}*n 3 s s"]:  # fmt: skip
+    """SimCLR's views (appendix A; CIFAR-10: B.9): crop, flip, colour jitter, grey, and blur if asked for.
+
+    x         uint8, or float in [0, 1]
+    size      of the views in pixels; None is the height of x
+    strength  s of the paper: jitter 0.8 s, 0.8 s, 0.8 s and 0.2 s; 0.5 for CIFAR-10, 1 for ImageNet
+    blur_p    0 for CIFAR-10 as in the paper; 0.5 for larger images, with a kernel of a tenth of the side
+
+    Row i + v·n is view v of image i. ``scale`` starts at 0.2, as in MoCo v2 and the usual CIFAR recipes; the paper's
+    0.08 is for ImageNet. In [0, 1].
+    """
+    if not 0 <= strength <= 2.5:
+        raise ValueError(f"strength must be in [0, 2.5], got {strength}")
+    x = _repeat(x, views)
+    size = x.shape[2] if size is None else size
+    x = random_resized_crop(x, size, scale, generator=generator)
+    x = hflip(x, generator=generator)
+    s = 0.8 * strength
+    x = colour_jitter(x, s, s, s, s / 4, jitter_p, generator=generator)
+    x = grayscale(x, grey_p, generator=generator)
+    if blur_p:
+        x = gaussian_blur(x, max(3, size // 10 // 2 * 2 + 1), p=blur_p, generator=generator)
+    return x
+
+
+def _repeat(x: Tensor, views: int) -> Tensor:
+    if views < 1:
+        raise ValueError(f"views must be at least 1, got {views}")
+    return to_float(x).repeat(views, 1, 1, 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Draws, checks and blocks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _images(x: Tensor, generator: Generator, rgb: bool = False) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"x must be a batch of images (n, channels, height, width), got shape {tuple(x.shape)}")
+    if rgb and x.shape[1] != 3:
+        raise ValueError(f"x must have 3 channels (RGB), got {x.shape[1]}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be float in [0, 1], got {x.dtype}: convert once with to_float")
+    if not isinstance(generator, Generator):
+        raise ValueError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    if generator.device.type != x.device.type:
+        raise ValueError(f"generator must be on the images' device {x.device}, it is on {generator.device}")
+
+
+def _range(name: str, pair, lowest: float, highest: float, open_low: bool = False) -> Pair:
+    low, high = pair
+    if not (lowest <= low <= high <= highest) or (open_low and low == lowest):
+        wanted = f"{lowest} {'<' if open_low else '<='} low <= high <= {highest}"
+        raise ValueError(f"{name} must be a pair with {wanted}, got ({low}, {high})")
+    return low, high
+
+
+def _factors(name: str, value: Range) -> Pair:
+    if isinstance(value, tuple):
+        return _range(name, value, 0, math.inf)
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return max(0.0, 1 - value), 1 + value
+
+
+def _uniform(x: Tensor, generator: Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform draws on the images' device, in float32 whatever the images' precision."""
+    return torch.rand(shape, generator=generator, device=x.device).mul_(high - low).add_(low)
+
+
+def _coin(x: Tensor, generator: Generator, p: float) -> Bool[Tensor, " n"]:
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be a probability in [0, 1], got {p}")
+    return torch.rand(len(x), generator=generator, device=x.device) < p
+
+
+def _wide(value: Tensor) -> Tensor:
+    """One value per image (n,) made to broadcast over (n, c, h, w)."""
+    return value.view(-1, 1, 1, 1)
+
+
+def _blocks(work: Callable[..., Tensor], x: Tensor, *given: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """work(x, *given), on a CPU in cache-sized blocks of images: the same values, less memory traffic."""
+    size = max(1, BLOCK // max(1, x[0].numel())) if len(x) else 1
+    if x.device.type != "cpu" or len(x) <= size or x.requires_grad:
+        return work(x, *given)
+    out = x.new_empty(len(x), *(shape or x.shape[1:]))
+    for pieces in zip(out.split(size), x.split(size), *(g.split(size) for g in given), strict=True):
+        pieces[0].copy_(work(*pieces[1:]))
+    return out

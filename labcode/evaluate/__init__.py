@@ -1,0 +1,21 @@
+"""How good is a representation, a clustering, a detector: every measure of the course.
+
+``representation`` holds kNN, the offline linear probe, ridge R², alignment, uniformity and effective rank;
+``clusters`` accuracy, NMI and ARI. Nothing here is imported from SciPy or scikit-learn until a function needs it.
+"""
+
+from .clusters import ari, clustering_accuracy, nmi
+from .representation import Probe, alignment, effective_rank, knn, linear_probe, ridge_r2, uniformity
+
+__all__ = [
+    "Probe",
+    "alignment",
+    "ari",
+    "clustering_accuracy",
+    "effective_rank",
+    "knn",
+    "linear_probe",
+    "nmi",
+    "ridge_r2",
+    "uniformity",
+]

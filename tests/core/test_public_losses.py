@@ -1,0 +1,132 @@
+"""Every public loss, found by its decorator: bad input gives a finite result or a ValueError that names the argument.
+
+The shapes come from the annotations, so a new loss is tested as soon as it exists.
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import labcode
+
+SIZES = {"n": 6, "d": 5, "k": 4, "m": 7, "c": 3, "b": 6, "two_n": 12}
+SCALARS = {"tau_plus": 0.1, "background": 4}  # where the default does not fit these sizes
+FOLDER = Path(labcode.__file__).parent
+
+
+def losses():
+    found = {}
+    for file in sorted(FOLDER.glob("*/*.py")):
+        if file.stem != "__init__" and file.parent.name not in ("data", "evaluate"):
+            module = importlib.import_module(f"labcode.{file.parent.name}.{file.stem}")
+            for name, value in vars(module).items():
+                if getattr(value, "is_loss", False) and not name.startswith("_"):
+                    found[f"{value.__module__.removeprefix('labcode.')}.{value.__name__}"] = value
+    return found
+
+
+LOSSES = losses()
+
+
+def tensor(annotation, generator):
+    """A tensor of the annotated dtype and shape, the sizes of equal names equal; None for an optional one."""
+    text = str(annotation)
+    match = re.search(r"(Float|Int|Bool|Shaped)\[\w*\.?Tensor,\s*'([^']*)'\]", text)
+    if not match:
+        return None
+    shape = []
+    for name in match.group(2).split():
+        name = name.lstrip("*#").split("=")[-1]
+        shape.append(eval(name, {}, dict(SIZES)) if re.search(r"\W|^\d", name) else SIZES.get(name, 6))
+    if match.group(1) == "Int":
+        return torch.randint(0, 2, shape, generator=generator)
+    if match.group(1) == "Bool":
+        return torch.rand(shape, generator=generator) > 0.5
+    return torch.randn(shape, generator=generator)
+
+
+def arguments(loss, seed=0):
+    generator, values = torch.Generator().manual_seed(seed), {}
+    for name, parameter in inspect.signature(inspect.unwrap(loss)).parameters.items():
+        value = tensor(parameter.annotation, generator)
+        if value is not None and (parameter.default is inspect.Parameter.empty):
+            values[name] = value
+        elif name in SCALARS or parameter.default is inspect.Parameter.empty:
+            values[name] = SCALARS.get(name, 1.0)
+    return values
+
+
+BREAK = {
+    "empty": lambda t: t[:0],
+    "one row": lambda t: t[:1],
+    "odd rows": lambda t: t[:-1],
+    "no columns": lambda t: t[..., :0],
+    "flat": lambda t: t.flatten(),
+    "three axes": lambda t: t[None],
+    "integers": lambda t: t.to(torch.int64),
+    "complex": lambda t: t.to(torch.complex64),
+    "bfloat16": lambda t: t.bfloat16(),
+    "half": lambda t: t.half(),
+    "NaN": lambda t: t.index_fill(0, torch.tensor([0]), float("nan")),
+    "infinite": lambda t: t.index_fill(0, torch.tensor([0]), float("inf")),
+    "constant": lambda t: torch.ones_like(t),
+    "zeros": torch.zeros_like,
+    "large": lambda t: 30 * t,
+    "small": lambda t: 1e-6 * t,
+    "another device": lambda t: t.to("meta"),
+    "a list": lambda t: t.tolist(),
+}
+
+
+def flat(result):
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, dict):
+        result = list(result.values())
+    return [t for part in result for t in flat(part)] if isinstance(result, (tuple, list)) else []
+
+
+def test_losses_are_found():
+    assert "self_supervision.contrastive.nt_xent" in LOSSES and len(LOSSES) >= 10
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_good_input_gives_a_finite_scalar(name):
+    assert all(torch.isfinite(t).all() for t in flat(LOSSES[name](**arguments(LOSSES[name]))))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", LOSSES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_bad_input_is_named_or_survived(name, data):
+    loss = LOSSES[name]
+    given = arguments(loss, seed=data.draw(st.integers(0, 3)))
+    floats = [k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point() and v.ndim]
+    which = data.draw(st.lists(st.sampled_from(floats), min_size=1, unique=True))
+    how = data.draw(st.sampled_from(sorted(BREAK)))
+    for argument in which:
+        given[argument] = BREAK[how](given[argument])
+    try:
+        result = loss(**given)
+    except ValueError as error:
+        named = [k for k in inspect.signature(inspect.unwrap(loss)).parameters if re.search(rf"\b{k}\b", str(error))]
+        assert named, f"{name} with {how} {which}: {error!s} names no argument"
+    else:
+        for value in flat(result):
+            assert value.device.type == "meta" or torch.isfinite(value).all(), f"{name} with {how} {which}: {value}"
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", [n for n, f in LOSSES.items() if "tau" in inspect.signature(f).parameters])
+@pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(name, tau):
+    with pytest.raises(ValueError, match="tau"):
+        LOSSES[name](**(arguments(LOSSES[name]) | {"tau": tau}))
