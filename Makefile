@@ -1,0 +1,72 @@
+# Learning without Labels. `make` alone lists what can be made.
+#   PYTHON=python3.11   the interpreter the environment is made from (3.11 to 3.13)
+#   VENV=.venv          where the environment lives
+#   PY=/path/to/python  use this interpreter as it is and make no environment
+
+PYTHON ?= python3
+VENV   ?= .venv
+BOOK   := _build/html/index.html
+SHELL  := /bin/bash
+export PYTHONUTF8 = 1
+
+ifdef PY
+  READY :=
+else
+  PY    := $(VENV)/bin/python
+  READY := $(VENV)/.ready
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test lint notebooks serve lab full bench picture clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) --version >/dev/null 2>&1 || { echo "No $(PYTHON) here. Name one: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) book/preflight.py "$(VENV)"
+	@echo "Making the environment in $(VENV) (once; two to ten minutes, 6 GB) ..."
+	@$(PYTHON) -m venv "$(VENV)" || { echo "Cannot make $(VENV): on Debian and Ubuntu, install python3-venv."; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+	  || { echo "pip could not install requirements.txt: its own reason stands above. Without network nothing can be"; \
+	       echo "fetched; behind a proxy set HTTPS_PROXY; then run the same make again, it goes on where it stopped."; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e . \
+	  || { echo "pip could not install the course's own package: see above."; exit 1; }
+	@touch $@
+
+env: $(READY)  ## make the environment in .venv (every target does it when needed)
+
+book: $(READY)  ## build the book and print its address
+	@$(dir $(PY))jupyter-book build -W -n --keep-going . \
+	  || { echo "The book has warnings or errors: they stand above, and none is allowed."; exit 1; }
+	@echo; echo "The book: file://$(CURDIR)/$(BOOK)"
+
+lint: $(READY)  ## check the code's style
+	@$(PY) -m ruff check .
+
+test: $(READY)  ## lint, every notebook executed again and compared, all tests
+	@$(PY) tests/run_all.py
+
+notebooks: $(READY)  ## execute changed chapters in place, five seeds, and write their results (ALL=1: every chapter)
+	@$(PY) book/make_notebooks.py $(if $(ALL),--all) $(ONLY)
+
+serve: book  ## build the book and serve it on http://localhost:8000
+	@cd _build/html && "$(abspath $(PY))" -m http.server 8000 --bind 127.0.0.1
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(PY) -m jupyterlab --notebook-dir=notebooks
+
+full: $(READY)  ## run every chapter at full scale on this machine's GPU (BUDGET=minutes)
+	@$(PY) -m labcode.run --full-queue $(if $(BUDGET),--budget $(BUDGET))
+
+bench: $(READY)  ## speed of the methods beside peer libraries, where these are installed
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/benchmarks
+
+picture: book  ## take README's picture of the book again (needs chromium)
+	@chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=6000 --window-size=1280,1040 \
+	  --screenshot=book/_static/book.png "file://$(CURDIR)/_build/html/book/parts/self_supervision.html" 2>/dev/null
+
+clean:  ## remove what was built (not the environment, not the notebooks' outputs)
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+// The paper index: filters on top of a table that is complete without them.
+(function () {
+  "use strict";
+  const start = () => {
+    const index = document.querySelector(".paper-index");
+    if (!index) return;
+    const form = index.querySelector(".paper-filter");
+    const rows = Array.from(index.querySelectorAll("tbody tr"));
+    const count = index.querySelector(".paper-count");
+    if (!form || !rows.length) return;
+    const fields = ["q", "part", "kind", "verdict"];
+
+    const apply = () => {
+      const want = Object.fromEntries(fields.map((name) => [name, form.elements[name].value.trim().toLowerCase()]));
+      const words = want.q.split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const row of rows) {
+        const fits = words.every((word) => row.dataset.words.includes(word))
+          && (!want.part || row.dataset.part === want.part)
+          && (!want.kind || row.dataset.kind === want.kind)
+          && (!want.verdict || row.dataset.verdicts.split(" ").includes(want.verdict));
+        row.hidden = !fits;
+        shown += fits;
+      }
+      count.textContent = shown === rows.length ? `${shown} papers` : `${shown} of ${rows.length} papers`;
+      const query = new URLSearchParams(fields.filter((name) => want[name]).map((name) => [name, want[name]])).toString();
+      try { history.replaceState(null, "", (query ? "?" + query : location.pathname) + location.hash); } catch (e) { /* file: */ }
+    };
+
+    const asked = new URLSearchParams(location.search);
+    for (const name of fields) if (asked.has(name)) form.elements[name].value = asked.get(name);
+    form.hidden = false;
+    form.addEventListener("input", apply);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("reset", () => setTimeout(apply));
+    if (fields.some((name) => asked.has(name))) apply();
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

@@ -1,0 +1,126 @@
+"""Execute changed chapters: read the ``.py`` twin, run its cells with five seeds, put the notebook in place when whole.
+
+    python book/make_notebooks.py [--all] [self_supervision/redundancy …]
+
+A chapter has changed when its twin, its module or its cards differ from those the stored notebook was made from.
+Nothing is written before the last cell has run: a run that is killed or fails leaves the old notebook as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "LABCODE_SEEDS": "5",
+    "LABCODE_WRITE": "1",
+    "LABCODE_PROGRESS": "0",
+    "PYTHONHASHSEED": "0",
+}
+CELL_TIMEOUT = 1800  # seconds
+
+
+def chapters() -> list[str]:
+    """Names such as self_supervision/redundancy, in alphabetical order."""
+    return sorted(p.relative_to(NOTEBOOKS).with_suffix("").as_posix() for p in NOTEBOOKS.glob("*/*.py"))
+
+
+def fingerprint(chapter: str) -> str:
+    """Of the three files a chapter is written in."""
+    digest = hashlib.sha256()
+    for path in (NOTEBOOKS / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.yml"):
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return digest.hexdigest()[:16]
+
+
+def changed(chapter: str) -> bool:
+    import nbformat
+
+    notebook = NOTEBOOKS / f"{chapter}.ipynb"
+    if not notebook.exists():
+        return True
+    made_from = nbformat.read(notebook, as_version=4).metadata.get("made_from")
+    if made_from:
+        return made_from != fingerprint(chapter)
+    made = notebook.stat().st_mtime  # executed by other means: go by the files' times
+    return any(
+        p.exists() and p.stat().st_mtime > made + 1
+        for p in (notebook.with_suffix(".py"), ROOT / "labcode" / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.yml")
+    )
+
+
+def make(chapter: str) -> None:
+    """Execute one chapter and replace its notebook; raises nbclient's CellExecutionError where a cell fails."""
+    import jupytext
+    import nbformat
+    from jupytext.combine import combine_inputs_with_outputs
+    from nbclient import NotebookClient
+
+    notebook, before = NOTEBOOKS / f"{chapter}.ipynb", fingerprint(chapter)
+    twin = notebook.with_suffix(".py")
+    book = jupytext.read(twin)
+    if notebook.exists():  # cells that stay keep their ids, so that a diff shows what changed and no more
+        book = combine_inputs_with_outputs(book, nbformat.read(notebook, as_version=4), fmt={"extension": ".py"})
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            cell.metadata.pop("execution", None)
+    book.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"})
+    book.metadata.setdefault("jupytext", {})["formats"] = "ipynb,py:percent"
+    NotebookClient(
+        book,
+        timeout=CELL_TIMEOUT,
+        record_timing=False,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(notebook.parent)}},
+    ).execute()
+    book.metadata.pop("language_info", None)
+    book.metadata["made_from"] = before
+    part = notebook.with_name(f".{notebook.name}.tmp")
+    try:
+        nbformat.write(book, part)
+        os.replace(part, notebook)  # all of it or nothing
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--all", action="store_true", help="also chapters that have not changed")
+    options.add_argument("chapters", nargs="*")
+    options = options.parse_args()
+    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
+    known = chapters()
+    unknown = [c for c in options.chapters if c not in known]
+    if unknown:
+        print(f"no such chapter: {', '.join(unknown)}; there are {', '.join(known) or 'none'}", file=sys.stderr)
+        return 2
+    todo = [c for c in options.chapters or known if options.all or options.chapters or changed(c)]
+    if not todo:
+        print(f"{len(known)} notebooks are up to date (ALL=1 executes them all the same)")
+    failed = []
+    for chapter in todo:
+        started = time.monotonic()
+        print(f"{chapter} …", flush=True)
+        try:
+            make(chapter)
+        except Exception as error:
+            failed.append(chapter)
+            print(f"{error}\n{chapter} failed; the notebook is as it was", file=sys.stderr)
+        else:
+            print(f"{chapter} executed in {time.monotonic() - started:.0f} s")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The whole book is built once, warnings as errors, and its pages are read."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+LOADS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+    "object": "data",
+    "use": "href",
+}
+ELSEWHERE = re.compile(r"^\s*(https?:)?//", re.I)
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    given = os.environ.get("BOOK_HTML")  # a book that was built already, to try these tests on
+    if given:
+        return Path(given)
+    out = tmp_path_factory.mktemp("book")
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("jupyter-book")),
+            "build",
+            "-W",
+            "-n",
+            "--keep-going",
+            "--path-output",
+            str(out),
+            ".",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (
+        "the book has warnings:\n"
+        + "\n".join(line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line)
+        + done.stderr[-1500:]
+    )
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def pages(html):
+    """Path in the book -> parsed page."""
+    found = {
+        p.relative_to(html).as_posix(): BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser")
+        for p in html.rglob("*.html")
+        if "_static" not in p.relative_to(html).parts
+    }
+    assert "book/papers.html" in found
+    return found
+
+
+@pytest.fixture(scope="session")
+def ids(pages):
+    return {
+        name: {t["id"] for t in page.find_all(id=True)} | {a["name"] for a in page.find_all("a", attrs={"name": True})}
+        for name, page in pages.items()
+    }
+
+
+def cards():
+    for path in sorted((ROOT / "labcode").glob("*/*.yml")):
+        for card in yaml.safe_load(path.read_text()) or []:
+            yield f"{path.parent.name}/{path.stem}", card
+
+
+def test_no_page_loads_anything_from_another_host(pages):
+    found = []
+    for name, page in pages.items():
+        for tag, attribute in LOADS.items():
+            found += [f"{name}: {t[attribute]}" for t in page.find_all(tag) if ELSEWHERE.match(t.get(attribute, ""))]
+        found += [
+            f"{name}: {t['href']}"
+            for t in page.find_all("link")
+            if ELSEWHERE.match(t.get("href", "")) and not {"canonical", "author", "license"} & set(t.get("rel", []))
+        ]
+        found += [f"{name}: {t['srcset']}" for t in page.find_all(srcset=True) if "//" in t["srcset"]]
+        found += [
+            f"{name}: style {t['style']}"
+            for t in page.find_all(style=True)
+            if re.search(r"url\(\W*(https?:)?//", t["style"])
+        ]
+        found += [
+            f"{name}: module import"
+            for t in page.find_all("script")
+            if re.search(r"import\s*\(?['\"]https?://", t.text)
+        ]
+    assert not found
+
+
+def test_no_style_sheet_loads_anything_from_another_host(html):
+    found = [
+        f"{p.name}: {m[0]}"
+        for p in html.rglob("*.css")
+        for m in re.finditer(r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//[^)'\"]*", p.read_text(errors="replace"))
+    ]
+    assert not found
+
+
+def test_formulae_are_rendered_by_a_local_script(pages, html):
+    page = pages["book/notation.html"]
+    scripts = [t["src"] for t in page.find_all("script", src=True) if "mathjax" in t["src"].lower()]
+    assert scripts and all((html / "book" / s.split("?")[0]).resolve().exists() for s in scripts)
+
+
+def test_internal_links_resolve(pages, ids, html):
+    broken = set()
+    for name, page in pages.items():
+        here = html / name
+        for tag in page.find_all(["a", "link", "img", "script"]):
+            address = tag.get("href") or tag.get("src") or ""
+            if not address or re.match(r"^(\w+:|//)", address):
+                continue
+            path, fragment = urldefrag(address)
+            path = unquote(path.split("?")[0])
+            target = (here.parent / path).resolve() if path else here
+            if not target.exists():
+                broken.add(f"{name} -> {address}")
+            elif fragment and target.suffix == ".html":
+                other = target.relative_to(html.resolve()).as_posix() if path else name
+                if other in ids and unquote(fragment) not in ids[other] and fragment not in ("", "top"):
+                    broken.add(f"{name} -> {address}")
+    assert not broken
+
+
+def test_index_holds_every_card_and_links_its_section_code_and_result(pages):
+    page, missing = pages["book/papers.html"], []
+    listed = list(cards())
+    assert len(page.select("table.papers tbody tr")) == len(listed)
+    for chapter, card in listed:
+        row = page.find(id=f"paper-{card['key']}")
+        if row is None:
+            missing.append(f"{card['key']}: no row")
+            continue
+        if not row.find("a", href=f"../notebooks/{chapter}.html#{card['key']}"):
+            missing.append(f"{card['key']}: no link to its section")
+        if len(row.select('a[href^="../code/"]')) < len(card["code"]):
+            missing.append(f"{card['key']}: a symbol of {card['code']} without a source page")
+        if not row.select('a[href^="evidence.html#claim-"]'):
+            missing.append(f"{card['key']}: no link to a result")
+    assert not missing
+
+
+def test_every_picture_says_what_it_shows(pages):
+    bad = [
+        f"{name}: {t.get('src', '')[:80]}"
+        for name, page in pages.items()
+        for t in page.select("article img")
+        if not t.get("alt", "").strip() or t["alt"].strip().endswith((".png", ".svg", ".jpg"))
+    ]
+    assert not bad
+
+
+def test_first_page_shows_the_plan_and_only_links_what_exists(pages):
+    page = pages["book/index.html"]
+    plan = yaml.safe_load((ROOT / "book/plan.yml").read_text())["parts"]
+    assert len(page.select("section.part")) == len(plan)
+    written = {
+        p.relative_to(ROOT / "notebooks").with_suffix("").as_posix() for p in (ROOT / "notebooks").glob("*/*.ipynb")
+    }
+    assert len(page.select("li.chapter.is-written")) == len(written)
+    assert len(page.select("li.chapter")) == sum(len(p["chapters"]) for p in plan)
+
+
+def test_headings_do_not_jump_a_level(pages):
+    bad = []
+    for name, page in pages.items():
+        levels = [int(t.name[1]) for t in page.select("article h1, article h2, article h3, article h4, article h5")]
+        if name.startswith(("book/", "notebooks/")):
+            bad += [f"{name}: h{a} then h{b}" for a, b in zip(levels, levels[1:], strict=False) if b > a + 1]
+            bad += [f"{name}: {levels.count(1)} h1"] * (levels.count(1) != 1)
+    assert not bad
+
+
+def test_the_mark_for_the_tests_is_not_shown_to_readers(pages):
+    assert not [name for name, page in pages.items() if name.startswith("notebooks/") and "NBVAL_CHECK" in page.text]

@@ -1,0 +1,317 @@
+"""The generated pages on small made-up courses, and with nothing there at all."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_course():
+    spec = importlib.util.spec_from_file_location("course_pages", ROOT / "book" / "_ext" / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+course = load_course()
+PLAN = {
+    "parts": [
+        {
+            "slug": "p",
+            "title": "Part",
+            "line": "A line.",
+            "chapters": [
+                {"slug": "a", "title": "Chapter A", "line": "On a.", "papers": 2},
+                {"slug": "b", "title": "Chapter B", "line": "On b.", "papers": 7},
+            ],
+        }
+    ],
+    "maps": {
+        "p": {
+            "reading": ["a", "b"],
+            "edges": [["a", "b"]],
+            "nodes": {"a": {"at": [0, 0], "asks": "what?"}, "b": {"at": [1, 1], "asks": "why?"}},
+        }
+    },
+}
+CARDS = [
+    {
+        "key": "one",
+        "title": "One <b> & more",
+        "kind": "method",
+        "idea": "An idea.",
+        "reported": "r",
+        "differs": "d",
+        "code": ["loss", "gone"],
+    },
+    {"key": "two", "title": "Two", "kind": "theory", "idea": "Another.", "reported": "r", "differs": "d", "code": []},
+]
+CLAIM = {
+    "paper": "one",
+    "statement": "ours gains 10 points",
+    "kind": "claim",
+    "verdict": "contradicted",
+    "ours": [0.5, 0.52],
+    "baseline": [0.5, 0.5],
+    "margin": 0.1,
+    "higher_is_better": True,
+    "interval": [-0.1, 0.08],
+    "seeds": [0, 1],
+    "seconds": 3.0,
+    "device": "cpu",
+    "data": "scenes",
+    "versions": {"torch": "2.14.1"},
+    "commit": "abc",
+}
+EXACT = {
+    "paper": "one",
+    "statement": "equal to the loop",
+    "kind": "exact",
+    "verdict": "supported",
+    "value": 2e-7,
+    "at_most": 1e-5,
+    "ours": None,
+    "baseline": None,
+    "margin": None,
+    "interval": None,
+    "seeds": [0],
+    "seconds": 0.1,
+    "device": "cpu",
+    "data": "random",
+    "versions": {"torch": "2.14.1"},
+    "commit": "abc",
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    write("book/plan.yml", yaml.safe_dump(PLAN))
+    write("labcode/p/a.yml", yaml.safe_dump(CARDS))
+    write("labcode/p/a.py", "import torch\n\n\n@torch.no_grad()\ndef loss(z):\n    return z\n")
+    write("notebooks/p/a.ipynb", "{}")
+    write(
+        "book/results/quick/p/a.json",
+        json.dumps({"chapter": "p/a", "scale": "quick", "seeds": [0, 1], "seconds": 100.0, "claims": [CLAIM, EXACT]}),
+    )
+    return tmp_path
+
+
+def link(page, target=None):
+    return f"{page}.html" + (f"#{target}" if target else "")
+
+
+def soup(html):
+    return BeautifulSoup(html, "html.parser")
+
+
+def blocks(found):
+    return {
+        "parts": course.parts_html(found, link),
+        "sample": course.sample_html(found, link),
+        "map": course.map_html(found, "p", link),
+        "evidence": course.evidence_html(found, link),
+        "papers": course.papers_html(found, link, course.code_link(found, link)),
+        "machines": course.machines_html(found, link),
+    }
+
+
+def test_counts(root):
+    assert course.load(root).counts() == dict(
+        parts=1,
+        chapters=2,
+        papers=9,
+        written=1,
+        cards=2,
+        measured=1,
+        claims=2,
+        supported=1,
+        contradicted=1,
+        inconclusive=0,
+    )
+
+
+def test_parts_link_written_chapters_and_grey_out_the_others(root):
+    page = soup(course.parts_html(course.load(root), link))
+    written, planned = page.select_one("li.is-written"), page.select_one("li.is-planned")
+    assert (
+        written.a["href"] == "notebooks/p/a.html" and "1 supported" in written.text and "1 contradicted" in written.text
+    )
+    assert "about 50 s" in written.text  # for one of two seeds
+    assert planned.a is None and "7 papers" in planned.text and "not written yet" in planned.text
+
+
+def test_index_row(root):
+    found = course.load(root)
+    page = soup(course.papers_html(found, link, course.code_link(found, link)))
+    rows = page.select("tbody tr")
+    assert [r["id"] for r in rows] == ["paper-one", "paper-two"]
+    one, two = rows
+    assert one.th.a["href"] == "notebooks/p/a.html#one" and one.th.a.text == "One <b> & more"
+    assert one["data-part"] == "p" and one["data-kind"] == "method"
+    assert one["data-verdicts"].split() == ["supported", "contradicted"] and two["data-verdicts"] == "none"
+    assert [a["href"] for a in one.select("td:nth-of-type(2) a")] == ["code/p/a.html#loss"]  # and no link for `gone`
+    assert "gone" in one.text
+    evidence = soup(course.evidence_html(found, link))
+    target = one.select_one("a.plain")["href"].split("#")[1]
+    assert evidence.find(id=target), "the result links to no row of the evidence"
+
+
+def test_filters_are_hidden_without_javascript_and_labelled(root):
+    found = course.load(root)
+    form = soup(course.papers_html(found, link, course.code_link(found, link))).form
+    assert form.has_attr("hidden")
+    controls = form.select("input, select")
+    assert [c["name"] for c in controls] == ["q", "part", "kind", "verdict"]
+    assert all(c.find_parent("label") for c in controls)
+
+
+def test_evidence_shows_arms_interval_verdict_and_origin(root):
+    row = soup(course.evidence_html(course.load(root), link)).find(id="claim-quick-p-a-1")
+    cells = [c.text for c in row.find_all("td")]
+    assert cells[0] == "0.510" and cells[1] == "0.500" and cells[3] == "2" and "contradicted" in cells[4]
+    assert "+0.01" in cells[2] and "[-0.100, 0.080]" in cells[2] and "margin 0.100" in cells[2]
+    for part in ("scenes", "cpu", "2.14.1", "abc"):
+        assert part in row.details.text
+
+
+def test_lower_is_better_turns_the_difference(root):
+    claim = CLAIM | {"ours": [1.0], "baseline": [3.0], "higher_is_better": False, "interval": None}
+    assert course.difference(claim).startswith("+2")
+
+
+def test_exact_claims_show_value_and_bound(root):
+    text = soup(course.evidence_html(course.load(root), link)).find(id="claim-quick-p-a-2").text
+    assert "2.0e-07" in text and "at most 1.0e-05" in text
+
+
+def test_sample_is_no_selection_of_successes(root):
+    page = soup(course.sample_html(course.load(root), link))
+    assert [f.select_one(".verdict").text.split()[-1] for f in page.select("figure")] == ["contradicted"]
+
+
+def test_map_says_in_words_what_it_draws(root):
+    svg = soup(course.map_html(course.load(root), "p", link)).svg
+    assert "Chapter A leads to Chapter B" in svg.desc.text and svg.title.text
+    assert svg.select_one("a")["href"] == "notebooks/p/a.html" and len(svg.select("g.node.is-planned")) == 1
+
+
+@pytest.mark.parametrize("gone", ["book/results", "labcode", "notebooks", "book/plan.yml", "book labcode notebooks"])
+def test_whatever_is_missing_the_pages_can_be_made(root, gone):
+    import shutil
+
+    for name in gone.split():
+        path = root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, html in blocks(course.load(root)).items():
+        assert soup(html).text.strip(), name
+    if "results" in gone:
+        assert "Nothing has been measured yet" in course.sample_html(course.load(root), link)
+
+
+@pytest.mark.parametrize("text", ["[]", "", "papers: []"])
+def test_empty_cards(root, text):
+    (root / "labcode/p/a.yml").write_text(text)
+    blocks(course.load(root))
+
+
+def test_claims_with_missing_fields_do_not_stop_a_build(root):
+    path = root / "book/results/quick/p/a.json"
+    path.write_text(
+        json.dumps({"claims": [{"paper": "one"}, CLAIM | {"interval": None, "seeds": 1}, EXACT | {"at_most": None}]})
+    )
+    blocks(course.load(root))
+
+
+@pytest.mark.parametrize(
+    "value,text",
+    [
+        (0.7634, "0.763"),
+        (12.345, "12.3"),
+        (2, "2"),
+        (3.0, "3"),
+        (2e-7, "2.0e-07"),
+        (None, "–"),
+        (float("nan"), "nan"),
+        (0, "0"),
+        (123456.7, "1.2e+05"),
+    ],
+)
+def test_numbers(value, text):
+    assert course.number(value) == text
+
+
+def test_symbols_and_source_anchors(root):
+    assert course.symbols("X = 1\n\n@a\n@b\ndef f():\n    g = 2\n\nclass C:\n    pass\n") == {"X": 1, "f": 3, "C": 8}
+    page = soup(course.source_html(root / "labcode/p/a.py"))
+    assert page.find(id="loss").text == "@torch.no_grad()"
+    assert page.pre.text.strip() == (root / "labcode/p/a.py").read_text().strip()
+
+
+def test_a_book_without_chapters_builds(root, tmp_path):
+    """Plain Sphinx, warnings as errors, with no notebook, no card and no result; then again from the cache."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "book").mkdir()
+    (site / "book/plan.yml").write_text(yaml.safe_dump(PLAN))
+    (site / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"
+        "extensions = ['myst_parser', 'course']\nhtml_static_path = []\n"
+    )
+    names = (
+        "course-parts",
+        "course-sample",
+        "course-map} p\n```\n```{course-papers",
+        "course-evidence",
+        "course-machines",
+    )
+    (site / "index.md").write_text(
+        "# Title\n\n{course}`papers` papers\n\n" + "".join(f"```{{{n}}}\n```\n" for n in names)
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "sphinx", "-q", "-W", "-n", str(site), str(tmp_path / "out")],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    page = soup((tmp_path / "out/index.html").read_text())
+    assert "9 papers" in page.text and page.select("li.is-planned") and not page.select("li.is-written")
+
+
+def test_an_unknown_count_fails_the_build(root, tmp_path):
+    (root / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"
+        "extensions = ['myst_parser', 'course']\nexclude_patterns = ['labcode', 'notebooks']\n"
+    )
+    (root / "index.md").write_text("# Title\n\n{course}`paperz`\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", str(root), str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode and "no count 'paperz'" in done.stderr
+
+
+def test_symbols_are_followed_to_the_module_that_holds_them(root):
+    (root / "labcode/__init__.py").write_text("")
+    (root / "labcode/p/other.py").write_text("def far():\n    pass\n")
+    (root / "labcode/core.py").write_text("from .p.other import far\n\n\ndef near():\n    pass\n")
+    (root / "labcode/p/a.py").write_text("from ..core import far, near as close\nfrom . import other\n")
+    found = course.load(root)
+    find, chapter = course.code_link(found, link), next(found.chapters())
+    assert find(chapter, "close") == "code/core.html#near"
+    assert find(chapter, "far") == "code/p/other.html#far"
+    assert find(chapter, "other.far") == "code/p/other.html#far"
+    assert find(chapter, "labcode/core.py:near") == "code/core.html#near"
+    assert find(chapter, "nowhere") is None and find(chapter, "os.path") is None
