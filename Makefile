@@ -57,7 +57,7 @@ serve: book  ## build the book and serve it on http://localhost:8000
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=notebooks
 
-full: $(READY)  ## run every chapter at full scale on this machine's GPU (BUDGET=minutes)
+full: $(READY)  ## run every chapter at full scale on this machine's GPU (BUDGET=25m)
 	@$(PY) -m labcode.run --full-queue $(if $(BUDGET),--budget $(BUDGET))
 
 bench: $(READY)  ## speed of the methods beside peer libraries, where these are installed

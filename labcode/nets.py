@@ -27,35 +27,34 @@ def mlp(widths: list[int], norm: bool = True, last_norm: bool = False, bias: boo
 
 
 class SmallNet(nn.Module):
-    """The quick scale's encoder: two strided convolutions that overlap little, and one wide linear layer.
+    """The quick scale's encoder for 8×8 scenes: a 4×4 convolution of stride 2, a 2×2 one of stride 2, a linear layer.
 
-    Made for 8×8 scenes on one CPU thread: 15 ms for forward and backward of 256 views. A multiple of 4 as image
-    side is needed.
+    BatchNorm and GELU follow each of them. On a CPU strided convolutions this small are faster as matrix products of
+    patches, so that is how they are written: 12 ms for forward and backward of 256 views on one thread.
 
-    width     channels of the first convolution
+    width     channels of the first convolution; the second has half as many again
     features  width of the output, ``net.features``
-    norm      "batch" or "group"; group keeps the images of a batch apart
+    size      side of the images in pixels, a multiple of 4
     """
 
-    def __init__(self, width: int = 64, features: int = 256, size: int = 8, channels: int = 3, norm: str = "batch"):
+    def __init__(self, width: int = 64, features: int = 256, size: int = 8, channels: int = 3):
         super().__init__()
-        if norm not in ("batch", "group"):
-            raise ValueError(f"norm must be 'batch' or 'group', got {norm!r}")
         if size % 4:
             raise ValueError(f"size must be a multiple of 4, got {size}")
-        norm2d = nn.BatchNorm2d if norm == "batch" else lambda c: nn.GroupNorm(8, c)
-        norm1d = nn.BatchNorm1d if norm == "batch" else lambda c: nn.GroupNorm(8, c)
-        deep = width * 3 // 2
-        self.features = features
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=False), norm2d(width), nn.GELU(),
-            nn.Conv2d(width, deep, 2, stride=2, bias=False), norm2d(deep), nn.GELU(),
-            nn.Flatten(),
-            nn.Linear(deep * (size // 4) ** 2, features, bias=False), norm1d(features), nn.GELU(),
-        )  # fmt: skip
+        self.features, self.deep = features, width * 3 // 2
+        self.conv1, self.norm1 = nn.Linear(16 * channels, width, bias=False), nn.BatchNorm1d(width)
+        self.conv2, self.norm2 = nn.Linear(4 * width, self.deep, bias=False), nn.BatchNorm1d(self.deep)
+        self.linear = nn.Linear(self.deep * (size // 4) ** 2, features, bias=False)
+        self.norm3 = nn.BatchNorm1d(features)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return self.body(x - 0.5)
+        n, c, h, w = x.shape
+        patches = F.pad(x - 0.5, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)  # (n, c, h/2, w/2, 4, 4)
+        y = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 16 * c)
+        y = F.gelu(self.norm1(self.conv1(y)))
+        y = y.view(n, h // 4, 2, w // 4, 2, -1).transpose(2, 3).reshape(n * (h // 4) * (w // 4), -1)
+        y = F.gelu(self.norm2(self.conv2(y))).view(n, -1)
+        return F.gelu(self.norm3(self.linear(y)))
 
 
 class BasicBlock(nn.Module):

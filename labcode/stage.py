@@ -54,9 +54,13 @@ class Stage:
             from .data import benchmark
 
             data = benchmark("cifar10", device=run.device)
-            kept = slice(0, 1024 if run.dry else None)
-            self.train_images, self.train_labels = data.train_images[kept], data.train_labels[kept]
-            self.test_images, self.test_labels = data.test_images[kept], data.test_labels[kept]
+            self.train_images, self.train_labels = data.train_images, data.train_labels
+            self.test_images, self.test_labels = data.test_images, data.test_labels
+            if run.dry:  # a copy may be sorted by class: draw the few at random
+                few = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:1024]
+                few = few.to(run.device)
+                self.train_images, self.train_labels = self.train_images[few], self.train_labels[few]
+                self.test_images, self.test_labels = self.test_images[few], self.test_labels[few]
             self.train_factors = self.test_factors = {}
             self.source, self.classes = data.source, 10
             self.views = augment.simclr_views

@@ -197,7 +197,7 @@ def _optimizer(model: nn.Module, kind, lr: float, weight_decay: float) -> torch.
     if not listed:
         raise ValueError("model has no parameter that requires a gradient")
     if kind == "adamw":
-        return torch.optim.AdamW(listed, betas=(0.9, 0.95))
+        return torch.optim.AdamW(listed, betas=(0.9, 0.95), fused=True)
     if kind == "sgd":
         return torch.optim.SGD(listed, momentum=0.9)
     if callable(kind):

@@ -1,0 +1,1 @@
+"""Part: self-supervised representation learning."""
