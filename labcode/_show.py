@@ -15,7 +15,7 @@ class Source:
         self.text, self.where = text, where
 
     def __repr__(self) -> str:
-        return f"# {self.where}\n{self.text}"
+        return f"source of {self.where}"  # what a terminal or a diff shows; pages show the code
 
     def _repr_markdown_(self) -> str:
         return f"```python\n# {self.where}\n{self.text}\n```"
