@@ -16,12 +16,16 @@ def float32(function):
     On the CPU NaN and infinity are refused; on a GPU the look would stall the queue, and ``fit`` names the step.
     Raises ValueError naming the argument.
     """
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    names = list(parameters)
+    needed = {n for n, p in parameters.items() if "Tensor" in str(p.annotation) and "None" not in str(p.annotation)}
 
     @functools.wraps(function)
     def wrapped(*arguments, **keywords):
         given = dict(zip(names, arguments, strict=False)) | keywords
         tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        if odd := sorted((needed & given.keys()) - tensors.keys()):
+            raise ValueError(f"{odd[0]} must be a tensor, got {type(given[odd[0]]).__name__}")
         if not tensors:
             return function(*arguments, **keywords)
         device = next(iter(tensors.values())).device

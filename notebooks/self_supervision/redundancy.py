@@ -257,7 +257,7 @@ run.claim("mixed-barlow-twins", "At equal forward passes the guard gives a bette
           late["mixed", lengths[1]], late["plain", lengths[1]], margin=0.0)
 
 # %% [markdown]
-# Both measures lean towards the guard, and both change from seed to seed by as much as they differ, so three seeds do not
+# Both measures lean towards the guard, and both change from seed to seed by as much as they differ, so the seeds do not
 # settle it. Neither arm declines within these lengths: what the paper guards against needs many more epochs. And a smaller
 # gap alone would prove little, as a regulariser also fits the training images less.
 
