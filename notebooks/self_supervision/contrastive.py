@@ -423,9 +423,10 @@ run.claim("moco-v2", "The MLP head improves MoCo under strong augmentation",
           ours=v2["mlp, strong"], baseline=v2["linear, strong"], margin=0.01)
 
 # %% [markdown]
-# Half of the paper comes out here. The views matter whatever the head. The MLP head is the surprise: after a training
-# of seconds it costs accuracy, since it starts out mapping all images to nearly one point and needs longer to unfold
-# them. A head that is worth having after two hundred epochs is not worth having after ten.
+# At this length the paper comes out at most by half. Stronger views help on average, but by little more than the seeds
+# scatter. The MLP head is the surprise: after a training of seconds it costs accuracy, since it starts out mapping all
+# images to nearly one point and needs longer to unfold them. A head that is worth having after two hundred epochs is not
+# worth having after ten.
 
 # %% [markdown]
 # (cpc)=
