@@ -37,7 +37,7 @@ def show(*symbols, docstring: bool = False) -> Source:
             file = Path(inspect.getsourcefile(symbol))
         except (OSError, TypeError) as error:
             raise TypeError(f"symbols: {symbol!r} has no Python source to show") from error
-        text = textwrap.dedent("".join(lines)).rstrip()
+        text = textwrap.dedent("".join(lines)).rstrip().replace("  # fmt: skip", "")
         texts.append(text if docstring else _without_docstrings(text))
         shown = file.relative_to(_PACKAGE) if file.is_relative_to(_PACKAGE) else file.name
         places.append(f"{shown}, line {first}")

@@ -256,7 +256,7 @@ def _check(losses: Tensor, start: int, end: int, steps: int, rate: Callable[[int
 
 
 def _bar(wanted: bool | None, main: bool, first: int, steps: int, label: str):
-    from tqdm.auto import tqdm
+    from tqdm import tqdm  # not tqdm.auto: it warns where ipywidgets is missing, and pages need no widgets
 
     if wanted is None:
         quiet = os.environ.get("CI") or os.environ.get("LABCODE_PROGRESS") == "0"

@@ -47,7 +47,7 @@ import labcode as lab
 from labcode.self_supervision import contrastive as C
 from labcode.stage import Stage
 
-# %% mystnb={"image": {"alt": "A map of the chapter's twelve papers and SimCLR in groups. Dictionaries: NPID leads to MoCo and to invariance propagation, MoCo and SimCLR to MoCo v2. Prediction: CPC leads to CPC v2, MoCo and SimCLR. Negatives: debiased contrastive, G-SimCLR and decoupled uniformity start from SimCLR. Positives: hallucinator, invariance propagation and All4One. The survey Generative or Contrastive stands apart."}, "figure": {"caption": "Who answers whom: an arrow goes from a paper to one that builds on it or objects to it.", "name": "fig-contrastive-map"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A map of the chapter's twelve papers and SimCLR in groups. Dictionaries: NPID leads to MoCo and to invariance propagation, MoCo and SimCLR to MoCo v2. Prediction: CPC leads to CPC v2, MoCo and SimCLR. Negatives: debiased contrastive, G-SimCLR and decoupled uniformity start from SimCLR. Positives: hallucinator, invariance propagation and All4One. The survey Generative or Contrastive stands apart."}, "figure": {"caption": "Who answers whom: an arrow goes from a paper to one that builds on it or objects to it.", "name": "fig-contrastive-map"}}
 PAPERS = {
     "NPID": (0, 0, "dictionary"), "MoCo": (1.2, 0.5, "dictionary"), "MoCo v2": (2.4, 0.5, "dictionary"),
     "CPC": (0, 1.5, "prediction"), "CPC v2": (1.2, 1.2, "prediction"), "SimCLR": (1.2, 2.1, "baseline"),
@@ -115,8 +115,8 @@ lab.plots.bars(axis, floor, "test accuracy, kNN (share of images)", chance=0.1)
 
 # %% [markdown]
 # Raw pixels and a random encoder are the bars to clear: what does not beat them has learnt nothing. The supervised
-# ceiling sees every label. A third of the way from a random encoder to the ceiling would already be worth a paper;
-# SimCLR goes further, in a few seconds and without a label.
+# ceiling sees every label. SimCLR covers a good part of the way from the random
+# encoder to it, in a few seconds and without a label.
 
 # %% [markdown]
 # (npid)=

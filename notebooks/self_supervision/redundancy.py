@@ -42,7 +42,7 @@ from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import redundancy as R
 from labcode.stage import Stage
 
-# %% mystnb={"image": {"alt": "Family map. Barlow Twins at the left answers SimCLR. Arrows lead from it to Mixed Barlow Twins, SSL-EY and VICReg; from VICReg to E2MC; from BYOL to orthonormal BYOL; and from all of them to RankMe, which judges them."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer.", "name": "fig-redundancy-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Barlow Twins at the left answers SimCLR. Arrows lead from it to Mixed Barlow Twins, SSL-EY and VICReg; from VICReg to E2MC; from BYOL to orthonormal BYOL; and from all of them to RankMe, which judges them."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer.", "name": "fig-redundancy-family"}}
 PAPERS = {
     "SimCLR": (0, 1, "explained elsewhere"), "BYOL": (0, 3, "explained elsewhere"), "VICReg": (2.4, 2, "explained elsewhere"),
     "Barlow Twins": (1.2, 1, "this chapter"), "Mixed Barlow": (2.4, 0, "this chapter"), "SSL-EY": (2.4, 1, "this chapter"),
