@@ -18,7 +18,7 @@ def float32(function):
     """
     parameters = inspect.signature(function).parameters
     names = list(parameters)
-    needed = {n for n, p in parameters.items() if "Tensor" in str(p.annotation) and "None" not in str(p.annotation)}
+    needed = {n for n, p in parameters.items() if isinstance(p.annotation, type) and "Tensor" in repr(p.annotation)}
 
     @functools.wraps(function)
     def wrapped(*arguments, **keywords):
