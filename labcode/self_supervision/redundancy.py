@@ -101,11 +101,15 @@ def mixed_barlow(
     alpha    in [0, 1], one for the batch
     order    the permutation of the second view
 
+    Raises ValueError for shapes that do not fit together.
+
     Both differences have the residual r = z_M - α z_A - (1-α) z_B[order] as first factor, so this is
     (‖rᵀz_A‖² + ‖rᵀz_B‖²)/n², without a target matrix.
     """
     _views(z1, z2)
     check_matrix("z_mixed", z_mixed, rows=2, like=z1)
+    if order.shape != (len(z1),):
+        raise ValueError(f"order must be a permutation of the {len(z1)} rows, got shape {tuple(order.shape)}")
     m, a, b = standardise(z_mixed), standardise(z1), standardise(z2)
     residual = m - alpha * a - (1 - alpha) * b[order]
     return (cross_norm2(residual, a, gram) + cross_norm2(residual, b, gram)) / len(a) ** 2

@@ -83,8 +83,8 @@ _ = lab.plots.images(torch.cat([pictures.float() / 255, views]), rows=3)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("two views of ten images, stacked:", tuple(views.shape[:2]), "| range of the encoder's output:", end=" ")
-print(tuple(stage.features(stage.encoder(0), pictures).shape[:1]), "images with one feature vector each")
+print("two views of ten images, stacked:", tuple(views.shape))
+print("features of ten images:", tuple(stage.features(stage.encoder(0), pictures).shape))
 
 # %% [markdown]
 # ### The loss that everything here varies
@@ -1362,11 +1362,12 @@ print({name: (round(a, 2), round(u, 2)) for name, (a, u) in forces.items()})
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("training spreads the images over the sphere:", forces["trained"][1] < forces["random"][1])
+print("training brings the two views of an image together:", forces["trained"][0] < forces["random"][0])
 
 # %% [markdown]
-# A random encoder maps everything into a narrow cone: its views are close because *all* images are close. So alignment
-# by itself says nothing, and a fair measure divides the distance of views by the distance of images. For the second
+# Training pulls the views of an image together and leaves the spread of all images about as it was: BatchNorm had
+# spread a random encoder's features over the sphere already. So uniformity by itself says nothing about learning here,
+# and neither does alignment, which a constant encoder has perfectly. Only both at once describe a representation. For the second
 # half, train with `stage.pretrain("tau 0.05", partial(C.SimCLR, tau=0.05), seed)` and a few more temperatures, and hand
 # `run.claim` one value a seed for each arm.
 # ````{solution-end}

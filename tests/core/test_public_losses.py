@@ -104,7 +104,12 @@ def test_good_input_gives_a_finite_scalar(name):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("name", LOSSES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_bad_input_is_named_or_survived(name, data):
     loss = LOSSES[name]
