@@ -3,10 +3,12 @@
     python -m labcode.run self_supervision/contrastive                     the chapter, without Jupyter
     python -m labcode.run self_supervision/contrastive --paper moco        one paper of it
     python -m labcode.run self_supervision/contrastive --scale full --seeds 3
+    python -m labcode.run self_supervision/contrastive --tune              choose settings: seeds and data of their own
     python -m labcode.run --full-queue --budget 25m                        what is missing or stale at full scale
 
 Environment: LABCODE_SCALE (quick or full; default by device), LABCODE_SEEDS (how many), LABCODE_WRITE=1 (write the
-results that ``close`` otherwise only compares), LABCODE_MAX_STEPS (a dry run: so many steps a training, nothing is
+results that ``close`` otherwise only compares), LABCODE_TUNE=1 (seeds from 100 on and a validation split in place of
+the test split, nothing is compared or written), LABCODE_MAX_STEPS (a dry run: so many steps a training, nothing is
 judged or written), LABCODE_PROGRESS=0 (no bars).
 """
 
@@ -62,14 +64,17 @@ class Run:
         count = int(os.environ.get("LABCODE_SEEDS") or 1)
         if count < 1:
             raise ValueError(f"LABCODE_SEEDS must be at least 1, got {count}")
-        self.seeds = tuple(range(count))
+        self.tuning = os.environ.get("LABCODE_TUNE") == "1"
+        self.seeds = tuple(range(100, 100 + count) if self.tuning else range(count))
+        # names of the training and test split: what is reported never takes part in a choice
+        self.splits = ("fit", "validation") if self.tuning else ("train", "test")
         self.device = torch.device("cuda" if gpu and self.scale == "full" else "cpu")
         self.precision = "bf16" if self.device.type == "cuda" else "no"
         self.dry = "LABCODE_MAX_STEPS" in os.environ
         self.data: str | None = None  # where the numbers come from; every record carries it
         self.records = Table()
         self.file = root() / "book" / "results" / self.scale / f"{chapter}.json"
-        self.committed = read(self.file)
+        self.committed = {"claims": []} if self.tuning else read(self.file)
         self._held: dict = {}
         self._started = self._last = time.perf_counter()
         if self.device.type == "cpu":
@@ -78,7 +83,7 @@ class Run:
 
     def __repr__(self) -> str:
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
-        return f"{self.chapter} at {self.scale} scale on {self.device}, {seeds}"
+        return f"{self.chapter} at {self.scale} scale on {self.device}, {seeds}" + ", tuning" * self.tuning
 
     def pick(self, *, quick, full):
         """The value for this run's scale."""
@@ -210,8 +215,9 @@ class Run:
         Raises AssertionError, listing all of it, for a value outside its tolerance, a verdict that turned from
         supported to contradicted or back, a committed claim that was not measured, and a paper without a claim.
         """
-        if self.dry:
-            print(f"dry run: {len(self.records)} records made, none judged, nothing written")
+        if self.dry or self.tuning:
+            what = "dry run" if self.dry else "tuning"
+            print(f"{what}: {len(self.records)} records made, none compared, nothing written")
             return
         only = os.environ.get("LABCODE_PAPER")
         seconds = time.perf_counter() - self._started
@@ -416,6 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--scale", choices=("quick", "full"))
     options.add_argument("--seeds", type=int, metavar="N")
     options.add_argument("--compare", action="store_true", help="compare with the committed results, write nothing")
+    options.add_argument("--tune", action="store_true", help="seeds and data for choosing settings; write nothing")
     options.add_argument(
         "--dry", type=int, metavar="STEPS", help="a few steps a training: tries the code, judges nothing"
     )
@@ -427,8 +434,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.chapter:
         options.error("name a chapter, such as self_supervision/contrastive")
     settings = dict(LABCODE_SCALE=given.scale, LABCODE_SEEDS=given.seeds, LABCODE_MAX_STEPS=given.dry)
+    settings["LABCODE_TUNE"] = 1 if given.tune else None
     os.environ.update({k: str(v) for k, v in settings.items() if v is not None})
-    if not given.compare and not given.dry:
+    if not (given.compare or given.dry or given.tune):
         os.environ["LABCODE_WRITE"] = "1"
     try:
         execute(given.chapter, given.paper)

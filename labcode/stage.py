@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from . import augment, nets
 from .data import scenes, shuffled
-from .evaluate import Probe, knn, linear_probe
+from .evaluate import Probe, held_out, knn, linear_probe
 from .run import Run, root
 from .train import fit
 
@@ -44,7 +44,7 @@ class Stage:
         self.run = run
         self.budget: Budget = run.pick(quick=QUICK, full=FULL)
         if run.scale == "quick":
-            train, test = scenes(2000), scenes(1000, split="test")
+            train, test = (scenes(n, split=split) for n, split in zip((2000, 1000), run.splits, strict=True))
             self.train_images, self.train_labels = train.images, train.labels
             self.test_images, self.test_labels = test.images, test.labels
             self.train_factors, self.test_factors = train.factors, test.factors
@@ -56,8 +56,12 @@ class Stage:
             data = benchmark("cifar10", device=run.device)
             self.train_images, self.train_labels = data.train_images, data.train_labels
             self.test_images, self.test_labels = data.test_images, data.test_labels
+            if run.tuning:  # a fifth of the training images, of every class alike, takes the place of the test images
+                held = held_out(self.train_labels, self.classes, 0.2, seed=0)
+                self.test_images, self.test_labels = self.train_images[held], self.train_labels[held]
+                self.train_images, self.train_labels = self.train_images[~held], self.train_labels[~held]
             if run.dry:  # a copy may be sorted by class: draw the few at random
-                few = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:1024]
+                few = torch.randperm(len(self.test_labels), generator=torch.Generator().manual_seed(0))[:1024]
                 few = few.to(run.device)
                 self.train_images, self.train_labels = self.train_images[few], self.train_labels[few]
                 self.test_images, self.test_labels = self.test_images[few], self.test_labels[few]

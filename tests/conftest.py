@@ -6,7 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["LABCODE_PROGRESS"] = "0"
-for _name in ("LABCODE_SCALE", "LABCODE_SEEDS", "LABCODE_WRITE", "LABCODE_MAX_STEPS", "LABCODE_PAPER"):
+for _name in ("LABCODE_SCALE", "LABCODE_SEEDS", "LABCODE_WRITE", "LABCODE_MAX_STEPS", "LABCODE_PAPER", "LABCODE_TUNE"):
     os.environ.pop(_name, None)
 
 import jaxtyping  # noqa: E402

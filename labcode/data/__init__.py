@@ -6,7 +6,7 @@ _WHERE = {
     "scenes": "synthetic", "Scenes": "synthetic", "Difficulty": "synthetic", "digits": "synthetic",
     "textures": "synthetic",
     "benchmark": "benchmarks", "Benchmark": "benchmarks", "DataError": "benchmarks",
-    "shuffled": "batches",
+    "shuffled": "batches", "mixed_seed": "batches",
 }  # fmt: skip
 
 __all__ = sorted(_WHERE)

@@ -2,8 +2,17 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One 32-bit seed from several non-negative numbers; other numbers, or another order, give another one.
+
+    torch's CPU generator looks at the lowest 32 bits of a seed only, so numbers must not be shifted together.
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def shuffled(n: int, batch_size: int, seed: int = 0, device="cpu") -> Callable[[int], Tensor]:
@@ -26,7 +35,7 @@ def shuffled(n: int, batch_size: int, seed: int = 0, device="cpu") -> Callable[[
         epoch, i = divmod(step, per_epoch)
         if epoch not in held:
             held.clear()
-            generator = torch.Generator().manual_seed((seed << 32) + epoch)
+            generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
             held[epoch] = torch.randperm(n, generator=generator).to(device)
         return held[epoch][i * batch_size : (i + 1) * batch_size]
 

@@ -14,8 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .batches import mixed_seed
+
 TEXTURES = ("brick", "grass", "gravel", "astronaut", "coffee", "chelsea", "rocket", "moon", "camera")
-TRAIN_DIGITS = 1297  # the last 500 of the 1,797 digits are only ever seen in the test split
+# Which of scikit-learn's 1,797 digits each split draws from. Settings are chosen on "fit" and "validation", which
+# together are the training digits; the last 500 are only ever seen in the test split.
+SPLITS = {"train": (0, 1297), "test": (1297, 1797), "fit": (0, 997), "validation": (997, 1297)}
 
 
 def _installed(package: str, *parts: str) -> Path:
@@ -87,24 +91,25 @@ def scenes(n: int, seed: int = 0, split: str = "train", difficulty: Difficulty =
     """Draw n scenes.
 
     n           number of images, >= 1
-    seed        same seed, same scenes; the two splits never share a digit or a draw
-    split       "train" or "test"
+    seed        same seed, same scenes; train and test never share a digit or a draw, nor do fit and validation
+    split       "train" or "test"; "fit" or "validation" while settings are chosen, see ``SPLITS`` and ``Run.splits``
     difficulty  the knob; ``Difficulty(size=16, rotation=0.5)`` is harder
     factors     fix a factor instead of drawing it, as a tensor (n, …) or a scalar: label, digit, shift (n, 2) in
                 image sides, rotation in radians, scale, background (n, 3), ink (n, 3) as an RGB direction, texture
 
     Raises ValueError for an unknown split or factor, or n < 1.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     known = {"label", "digit", "shift", "rotation", "scale", "background", "ink", "texture"}
     if unknown := factors.keys() - known:
         raise ValueError(f"unknown factors {sorted(unknown)}; the factors are {sorted(known)}")
-    d, g = difficulty, torch.Generator().manual_seed(2 * seed + (split == "test"))
+    which = list(SPLITS).index(split)
+    d, g = difficulty, torch.Generator().manual_seed(2 * seed + which if which < 2 else mixed_seed(seed, which))
     images, classes = digits()
-    pool = torch.arange(TRAIN_DIGITS) if split == "train" else torch.arange(TRAIN_DIGITS, len(images))
+    pool = torch.arange(*SPLITS[split])
 
     def draw(name, values):
         """The given value of a factor, or the drawn one: every factor consumes its draws either way."""

@@ -5,7 +5,7 @@
 """
 
 from .clusters import ari, clustering_accuracy, nmi
-from .representation import Probe, alignment, effective_rank, knn, linear_probe, ridge_r2, uniformity
+from .representation import Probe, alignment, effective_rank, held_out, knn, linear_probe, ridge_r2, uniformity
 
 __all__ = [
     "Probe",
@@ -13,6 +13,7 @@ __all__ = [
     "ari",
     "clustering_accuracy",
     "effective_rank",
+    "held_out",
     "knn",
     "linear_probe",
     "nmi",

@@ -127,7 +127,7 @@ def linear_probe(
     train_z, test_z = _rows(train_z=train_z, test_z=test_z)
     train_y, test_y, classes = _classes(classes, (train_z, train_y), (test_z, test_y))
     candidates = sorted(l2, reverse=True)
-    held = _held_out(train_y, classes, validation, seed)
+    held = held_out(train_y, classes, validation, seed)
     best, accuracy, start = candidates[len(candidates) // 2], math.nan, None
     if len(candidates) > 1 and held.any():
         mean, std = _moments(train_z[~held])
@@ -153,8 +153,8 @@ def _moments(z: Rows) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), std, 1)  # a constant feature stays 0
 
 
-def _held_out(y: Labels, classes: int, share: float, seed: int) -> Tensor:
-    """Mask of the rows to hold out: ``share`` of every class, rounded down, at random."""
+def held_out(y: Labels, classes: int, share: float, seed: int) -> Tensor:
+    """Mask (n,) of the rows to hold out: ``share`` of every class, rounded down, at random by the seed."""
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
     order = order[y[order].argsort(stable=True)]  # by class, shuffled within
     count = torch.bincount(y, minlength=classes)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from ..augment import _repeat, noise, to_float, warp
 from ..augment import colour_rotation as _colour_rotation
+from ..data import mixed_seed
 from ..evaluate import linear_probe
 from ..loss import check_matrix, check_positive, float32
 
@@ -190,7 +191,7 @@ def pools(n: int, same: bool, size: int = 4, seed: int = 0, device="cpu") -> Cal
         raise ValueError(f"size must divide {SPEAKERS}, got {size}")
 
     def batch(step: int) -> Tensor:
-        g = torch.Generator().manual_seed((seed << 32) + step)
+        g = torch.Generator().manual_seed(mixed_seed(seed, step))
         rank = torch.rand(SPEAKERS, n // SPEAKERS, generator=g).argsort(1)[:, :size]
         index = torch.arange(SPEAKERS)[:, None] + SPEAKERS * rank
         index = index if same else index.T

@@ -127,7 +127,7 @@ def test_probe_chooses_on_held_out_training_rows_alone():
     zt[:, :3] += 0.5 * (yt[:, None] * 2 - 1)
     grid = (10.0, 1.0, 0.1, 1e-3, 1e-5)
     found = E.linear_probe(z, y, zt, yt, l2=grid)
-    held = R._held_out(y, 2, 0.2, 0)
+    held = R.held_out(y, 2, 0.2, 0)
     scores = [E.linear_probe(z[~held], y[~held], z[held], y[held], l2=(s,), classes=2).accuracy for s in grid]
     assert found.validation_accuracy == pytest.approx(max(scores), abs=1e-6)
     assert found.l2 == grid[scores.index(max(scores))] >= 0.1
@@ -143,9 +143,9 @@ def test_probe_takes_the_strongest_of_equal_regularisers():
 
 def test_held_out_rows_are_balanced_and_seeded():
     y = torch.tensor([0] * 50 + [1] * 10 + [2] * 3)
-    held = R._held_out(y, 4, 0.2, 0)
+    held = R.held_out(y, 4, 0.2, 0)
     assert [int(held[y == c].sum()) for c in range(3)] == [10, 2, 0]
-    assert torch.equal(held, R._held_out(y, 4, 0.2, 0)) and not torch.equal(held, R._held_out(y, 4, 0.2, 1))
+    assert torch.equal(held, R.held_out(y, 4, 0.2, 0)) and not torch.equal(held, R.held_out(y, 4, 0.2, 1))
 
 
 def test_probe_with_one_label_per_class():

@@ -52,9 +52,9 @@ def course(tmp_path, monkeypatch):
     (package / "p" / "c.yml").write_text(yaml.safe_dump([dict(key=k, title=k.upper(), **blank) for k in "ab"]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cards, "PACKAGE", package)
-    for name in ("LABCODE_SEEDS", "LABCODE_SCALE", "LABCODE_WRITE", "LABCODE_PAPER", "LABCODE_MAX_STEPS"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+    for name in ("SEEDS", "SCALE", "WRITE", "PAPER", "MAX_STEPS", "TUNE"):
+        monkeypatch.setenv(f"LABCODE_{name}", "")
+        monkeypatch.delenv(f"LABCODE_{name}")
     return tmp_path
 
 
@@ -182,3 +182,17 @@ def test_importing_is_cheap():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torchvision", "sklearn", "skimage", "matplotlib", "scipy", "accelerate"} & set(out[1:])
     assert float(out[0]) < 1.0  # 0.1 s when measured; the bound only catches a heavy import
+
+
+def test_tuning_has_seeds_and_splits_of_its_own_and_leaves_the_ledger_alone(course, monkeypatch, capsys):
+    running.main(["p/c", "--seeds", "2"])
+    before = written(course)
+    for name in ("LABCODE_WRITE", "LABCODE_SEEDS"):
+        monkeypatch.delenv(name, raising=False)
+    running.main(["p/c", "--seeds", "3", "--tune"])
+    assert "tuning: 2 records made, none compared, nothing written" in capsys.readouterr().out
+    assert written(course) == before
+    run = running.start("p/c")
+    assert run.seeds == (100, 101, 102) and run.splits == ("fit", "validation") and "tuning" in repr(run)
+    monkeypatch.delenv("LABCODE_TUNE")
+    assert running.start("p/c").splits == ("train", "test") and running.start("p/c").seeds == (0, 1, 2)

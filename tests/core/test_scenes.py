@@ -32,6 +32,15 @@ def test_same_seed_same_scenes_and_splits_share_no_digit():
     assert not set(a.factors["digit"].tolist()) & set(test.factors["digit"].tolist())
 
 
+def test_tuning_splits_are_training_digits_and_share_neither_a_digit_nor_a_draw():
+    drawn = {s: set(scenes(4000, split=s).factors["digit"].tolist()) for s in ("train", "test", "fit", "validation")}
+    assert not drawn["fit"] & drawn["validation"] and not (drawn["fit"] | drawn["validation"]) & drawn["test"]
+    assert max(drawn["fit"] | drawn["validation"] | drawn["train"]) < 1297 <= min(drawn["test"])
+    assert not torch.equal(scenes(50, split="fit").factors["background"], scenes(50).factors["background"])
+    with pytest.raises(ValueError, match="split"):
+        scenes(5, split="valid")
+
+
 def test_pixels_are_what_the_factors_say():
     """A slow loop composites one image from its factors: mask, ink and background, without texture."""
     plain = scenes(20, 1, difficulty=Difficulty(texture=0.0))
@@ -79,6 +88,8 @@ def test_shuffled_covers_every_image_once_an_epoch_and_depends_on_the_step_alone
     epoch = torch.cat([batch(i) for i in range(3)])
     assert len(epoch.unique()) == 9
     assert torch.equal(shuffled(10, 3, seed=1)(7), batch(7))
+    first = {tuple(shuffled(50, 50, seed=s)(epoch).tolist()) for s in range(5) for epoch in range(5)}
+    assert len(first) == 25, "every seed and every epoch has an order of its own"
     assert not torch.equal(batch(0), batch(3))
     with pytest.raises(ValueError, match="batch_size must be between 1 and the 10 images, got 11"):
         shuffled(10, 11)

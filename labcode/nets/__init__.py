@@ -1,0 +1,37 @@
+"""The encoders and heads of the course."""
+
+from .conv import BasicBlock, ResNet18, SmallNet
+from .mlp import mlp
+from .vit import (
+    AttentiveProbe,
+    Transformer,
+    ViT,
+    attentive_probe,
+    fill,
+    gather,
+    normalise_patches,
+    patchify,
+    prefix_causal,
+    random_split,
+    sincos,
+    unpatchify,
+)
+
+__all__ = [
+    "AttentiveProbe",
+    "BasicBlock",
+    "ResNet18",
+    "SmallNet",
+    "Transformer",
+    "ViT",
+    "attentive_probe",
+    "fill",
+    "gather",
+    "mlp",
+    "normalise_patches",
+    "patchify",
+    "prefix_causal",
+    "random_split",
+    "sincos",
+    "unpatchify",
+]
