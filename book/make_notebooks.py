@@ -2,8 +2,9 @@
 
     python book/make_notebooks.py [--all] [self_supervision/redundancy …]
 
-A chapter has changed when its twin, its module or its cards differ from those the stored notebook was made from.
-Nothing is written before the last cell has run: a run that is killed or fails leaves the old notebook as it was.
+A chapter has changed when its twin, its modules or its cards differ from those the stored notebook was made from. Where
+only prose, captions or cards did, the outputs stay and nothing is executed (--all executes all the same). Nothing is
+written before the last cell has run: a run that is killed or fails leaves the old notebook as it was.
 """
 
 from __future__ import annotations
@@ -36,27 +37,21 @@ def chapters() -> list[str]:
 
 
 def fingerprint(chapter: str) -> str:
-    """Of the three files a chapter is written in."""
+    """Of all the files a chapter is written in."""
+    from labcode.run import sources
+
     digest = hashlib.sha256()
-    for path in (NOTEBOOKS / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.yml"):
+    for path in (NOTEBOOKS / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.yml", *sources(chapter)):
         digest.update(path.read_bytes() if path.exists() else b"")
     return digest.hexdigest()[:16]
 
 
-def changed(chapter: str) -> bool:
+def stored(chapter: str) -> dict:
+    """What the stored notebook was made from: ``made_from`` everything, ``measured_from`` what decides its outputs."""
     import nbformat
 
     notebook = NOTEBOOKS / f"{chapter}.ipynb"
-    if not notebook.exists():
-        return True
-    made_from = nbformat.read(notebook, as_version=4).metadata.get("made_from")
-    if made_from:
-        return made_from != fingerprint(chapter)
-    made = notebook.stat().st_mtime  # executed by other means: go by the files' times
-    return any(
-        p.exists() and p.stat().st_mtime > made + 1
-        for p in (notebook.with_suffix(".py"), ROOT / "labcode" / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.yml")
-    )
+    return nbformat.read(notebook, as_version=4).metadata if notebook.exists() else {}
 
 
 def smaller(png: str) -> str:
@@ -69,36 +64,38 @@ def smaller(png: str) -> str:
     return base64.b64encode(small.getvalue()).decode()
 
 
-def make(chapter: str) -> None:
-    """Execute one chapter and replace its notebook; raises nbclient's CellExecutionError where a cell fails."""
+def make(chapter: str, execute: bool = True) -> None:
+    """Execute one chapter, or put its new prose around the outputs it has, and replace its notebook.
+
+    Raises nbclient's CellExecutionError where a cell fails.
+    """
     import jupytext
     import nbformat
     from jupytext.combine import combine_inputs_with_outputs
     from nbclient import NotebookClient
 
-    notebook, before = NOTEBOOKS / f"{chapter}.ipynb", fingerprint(chapter)
-    twin = notebook.with_suffix(".py")
-    book = jupytext.read(twin)
+    from labcode.run import fingerprint as measured
+
+    notebook, before = NOTEBOOKS / f"{chapter}.ipynb", (fingerprint(chapter), measured(chapter))
+    book = jupytext.read(notebook.with_suffix(".py"))
     if notebook.exists():  # cells that stay keep their ids, so that a diff shows what changed and no more
         book = combine_inputs_with_outputs(book, nbformat.read(notebook, as_version=4), fmt={"extension": ".py"})
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-            cell.metadata.pop("execution", None)
     book.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"})
     book.metadata.setdefault("jupytext", {})["formats"] = "ipynb,py:percent"
-    NotebookClient(
-        book,
-        timeout=CELL_TIMEOUT,
-        record_timing=False,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(notebook.parent)}},
-    ).execute()
+    if execute:
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+                cell.metadata.pop("execution", None)
+        options = dict(timeout=CELL_TIMEOUT, record_timing=False, kernel_name="python3")
+        NotebookClient(book, resources={"metadata": {"path": str(notebook.parent)}}, **options).execute()
+        for output in (o for cell in book.cells if cell.cell_type == "code" for o in cell.outputs):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller(output.data["image/png"])
+    elif any(c.cell_type == "code" and c.source.strip() and c.execution_count is None for c in book.cells):
+        raise RuntimeError(f"{chapter}: a code cell of the twin has no stored output: execute it with ALL=1")
     book.metadata.pop("language_info", None)
-    for output in (o for cell in book.cells if cell.cell_type == "code" for o in cell.outputs):
-        if "image/png" in output.get("data", {}):
-            output.data["image/png"] = smaller(output.data["image/png"])
-    book.metadata["made_from"] = before
+    book.metadata["made_from"], book.metadata["measured_from"] = before
     part = notebook.with_name(f".{notebook.name}.tmp")
     try:
         nbformat.write(book, part)
@@ -118,20 +115,25 @@ def main() -> int:
     if unknown:
         print(f"no such chapter: {', '.join(unknown)}; there are {', '.join(known) or 'none'}", file=sys.stderr)
         return 2
-    todo = [c for c in options.chapters or known if options.all or options.chapters or changed(c)]
+    from labcode.run import fingerprint as measured
+
+    wanted = options.chapters or known
+    todo = [c for c in wanted if options.all or stored(c).get("made_from") != fingerprint(c)]
     if not todo:
-        print(f"{len(known)} notebooks are up to date (ALL=1 executes them all the same)")
+        print(f"{len(wanted)} notebooks are up to date (ALL=1 executes them all the same)")
     failed = []
     for chapter in todo:
         started = time.monotonic()
-        print(f"{chapter} …", flush=True)
+        execute = options.all or stored(chapter).get("measured_from") != measured(chapter)
+        print(f"{chapter} …" if execute else f"{chapter}: only prose changed, the outputs stay", flush=True)
         try:
-            make(chapter)
+            make(chapter, execute)
         except Exception as error:
             failed.append(chapter)
             print(f"{error}\n{chapter} failed; the notebook is as it was", file=sys.stderr)
         else:
-            print(f"{chapter} executed in {time.monotonic() - started:.0f} s")
+            if execute:
+                print(f"{chapter} executed in {time.monotonic() - started:.0f} s")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

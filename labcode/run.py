@@ -174,7 +174,7 @@ class Run:
             device=_device(self.device),
             versions=_versions(),
             commit=_commit(),
-            code=_fingerprint(self.chapter),
+            code=fingerprint(self.chapter),
             date=datetime.date.today().isoformat(),
             **fields,
         )
@@ -287,10 +287,21 @@ def _commit() -> str:
         return f"labcode {__version__}"
 
 
-def _fingerprint(chapter: str) -> str:
-    """A hash of what measures: the chapter's module and the code cells of its notebook's twin."""
-    twin, module = root() / "notebooks" / f"{chapter}.py", PACKAGE / f"{chapter}.py"
-    text = module.read_text(encoding="utf-8") if module.exists() else ""
+def sources(chapter: str) -> list[Path]:
+    """The chapter's module and, behind it, its siblings of the same part that it imports."""
+    found = [PACKAGE / f"{chapter}.py"]
+    for module in found:  # grows while it is read
+        text = module.read_text(encoding="utf-8") if module.exists() else ""
+        names = re.findall(r"^from \.(\w+) import", text, re.M) + re.findall(r"^from \. import (.+)", text, re.M)
+        siblings = [module.with_name(f"{name.split(' as ')[0].strip()}.py") for n in names for name in n.split(",")]
+        found += [s for s in siblings if s.exists() and s not in found]
+    return found[:1] + sorted(found[1:])
+
+
+def fingerprint(chapter: str) -> str:
+    """A hash of what measures: the chapter's modules and the code cells of its notebook's twin."""
+    twin = root() / "notebooks" / f"{chapter}.py"
+    text = "".join(module.read_text(encoding="utf-8") for module in sources(chapter) if module.exists())
     if twin.exists():
         text += "".join(code for kind, _, code in _cells(twin.read_text(encoding="utf-8")) if kind == "code")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -371,7 +382,7 @@ def queue() -> list[tuple[str, str, str]]:
     for twin in sorted((root() / "notebooks").glob("*/*.py")):
         chapter = f"{twin.parent.name}/{twin.stem}"
         found = read(root() / "book" / "results" / "full" / f"{chapter}.json")["claims"]
-        code = _fingerprint(chapter)
+        code = fingerprint(chapter)
         for key in _keys(chapter):
             records = [c for c in found if c.paper == key]
             if not records:
