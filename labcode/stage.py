@@ -44,7 +44,7 @@ class Stage:
         self.run = run
         self.budget: Budget = run.pick(quick=QUICK, full=FULL)
         if run.scale == "quick":
-            train, test = (scenes(n, split=split) for n, split in zip((2000, 1000), run.splits, strict=True))
+            train, test = (scenes(n, seed=1, split=split) for n, split in zip((2000, 1000), run.splits, strict=True))
             self.train_images, self.train_labels = train.images, train.labels
             self.test_images, self.test_labels = test.images, test.labels
             self.train_factors, self.test_factors = train.factors, test.factors

@@ -484,7 +484,7 @@ run.exact("cpc", "With few candidates and much information the estimate is close
 # NBVAL_CHECK_OUTPUT
 heard = {seed: (C.speech(1024, frames=32, seed=2 * seed), C.speech(128, frames=32, seed=2 * seed + 1))
          for seed in run.seeds}  # fmt: skip
-example = heard[0][0]
+example = heard[run.seeds[0]][0]
 tuple(example.signal.shape), tuple(example.phones.shape), example.speakers[:10].tolist()
 
 # %% [markdown]
@@ -1358,7 +1358,7 @@ for wide in (1, 10, 100, 10_000):
 
 # %%
 forces = {}
-for name, encoder in (("random", stage.encoder(0)), ("trained", simclr(0).encoder)):
+for name, encoder in (("random", stage.encoder(run.seeds[0])), ("trained", simclr(run.seeds[0]).encoder)):
     with torch.no_grad():
         h = encoder.eval()(stage.views(stage.test_images[:500], generator=run.generator(0))).float()
     one, other = torch.nn.functional.normalize(h, dim=1).chunk(2)

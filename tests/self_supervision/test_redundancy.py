@@ -51,6 +51,9 @@ def test_barlow_twins_is_the_loop(n, d, gram):
     assert float(R.barlow_twins(z1, z2, 0.03, gram=gram)) == pytest.approx(on + 0.03 * off, rel=1e-9)
     assert float(R.barlow_twins(z1, z2, 0.03, on=0.0, gram=gram)) == pytest.approx(0.03 * off, rel=1e-9, abs=1e-12)
     assert np.allclose(R.cross_correlation(z1, z2), c)
+    own = [correlation(scores(z), scores(z)) for z in (z1, z2)]
+    off = sum(c[i, j] ** 2 for c in own for i in range(d) for j in range(d) if i != j) / 2
+    assert float(R.barlow_twins(z1, z2, 0.03, gram=gram, within=True)) == pytest.approx(on + 0.03 * off, rel=1e-9)
 
 
 @pytest.mark.parametrize("n, d", SHAPES)
