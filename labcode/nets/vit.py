@@ -99,15 +99,18 @@ def sincos(grid: Sequence[int], width: int, temperature: float = 10_000.0) -> Fl
 
 
 def random_split(
-    n: int, k: int, keep: int, *, generator: Generator
+    n: int, k: int, keep: int, *, generator: Generator | None = None, device=None
 ) -> tuple[Int[Tensor, "n keep"], Int[Tensor, "n rest"]]:
     """For each of n images, ``keep`` of its k tokens at random and the others: two lists of indices, each in order.
+
+    generator  draws on its device; without one, torch's own draws on ``device``
 
     Raises ValueError unless 1 <= keep <= k.
     """
     if not 1 <= keep <= k:
         raise ValueError(f"keep must be between 1 and the {k} tokens, got {keep}")
-    order = torch.rand(n, k, generator=generator, device=generator.device).argsort(1)
+    device = device if generator is None else generator.device
+    order = torch.rand(n, k, generator=generator, device=device).argsort(1)
     return order[:, :keep].sort(1).values, order[:, keep:].sort(1).values
 
 
