@@ -7,6 +7,7 @@ _WHERE = {
     "textures": "synthetic",
     "benchmark": "benchmarks", "Benchmark": "benchmarks", "DataError": "benchmarks",
     "shuffled": "batches", "mixed_seed": "batches",
+    "moving_scenes": "videos", "Motion": "videos", "Videos": "videos",
 }  # fmt: skip
 
 __all__ = sorted(_WHERE)
