@@ -345,9 +345,8 @@ def associate(
         rows, columns = (torch.from_numpy(i) for i in linear_sum_assignment(score.numpy(), maximize=True))
         if boxes is not None:
             rows, columns = (i[score[rows, columns] > 0] for i in (rows, columns))
-        old = tracks[rows] if boxes is None else now[columns]
-        moved = keep * old + (1 - keep) * now[columns]
-        tracks[rows] = F.normalize(moved, dim=1) if boxes is None else moved
+        moved = F.normalize(keep * tracks[rows] + (1 - keep) * now[columns], dim=1)
+        tracks[rows] = moved if boxes is None else now[columns]
         new = torch.ones(len(found), dtype=torch.bool)
         new[columns] = False
         names[frame, found[columns]] = rows

@@ -93,8 +93,9 @@ def crops(frames: Shaped[Tensor, "n t c h w"], boxes: Float[Tensor, "n t k 4"], 
 class ClipNet(nn.Module):
     """A small 3-D convolutional encoder: (n, t, c, h, w) in [0, 1] to (n, features).
 
-    The clip's mean colour is taken off. Two convolutions of 2×4×4 with stride 2, each with BatchNorm and GELU, the maximum over places and frames, a linear
-    layer. Written as matrix products of patches, which is several times faster on a CPU.
+    The clip's mean colour is taken off. Two convolutions of 2×4×4 with stride 2, each with BatchNorm and GELU, the
+    maximum over places and frames, a linear layer. Written as matrix products of patches, which is several times
+    faster on a CPU.
 
     width     channels of the first convolution; the second has twice as many
     features  width of the output, ``net.features``
@@ -260,7 +261,7 @@ class VJEPA(nn.Module):
         self.blank = nn.Parameter(torch.zeros(len(self.masks), width))  # one mask token for each kind of mask
         self.register_buffer("position", sincos(encoder.grid, width), persistent=False)
 
-    def forward(self, views: Clips, index: Int[Tensor, " n"]) -> Scalar:
+    def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         generator = self._generator(views.device)
         if self.predict == "features":
             with torch.no_grad():
@@ -505,7 +506,7 @@ class Rho(nn.Module):
         if framework == "swav":
             self.prototypes = nn.Linear(dim, prototypes, bias=False)
 
-    def forward(self, views: Clips, index: Int[Tensor, " n"]) -> Scalar:
+    def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         z = self.head(self.encoder(views))
         if self.framework == "simclr":
             return rho_nt_xent(z, self.rho, self.tau)
@@ -653,7 +654,7 @@ class DSM(nn.Module):
         self.slow = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
 
-    def forward(self, views: Clips, index: Int[Tensor, " n"]) -> Scalar:
+    def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         generator = torch.Generator(views.device).manual_seed(int(torch.randint(2**31, ())))
         first, second = views.chunk(2)
         shown = spatial_disturbance(first, self.strength, generator=generator) if self.disturb else first
