@@ -1,0 +1,294 @@
+"""Faces with every factor known, drawn by formula, and what learns from them: SwAV and fine-tuning.
+
+There is no large set of faces that one may ship, so the chapter draws its own: identity, expression, pose and landmarks
+are known exactly, and "uncurated" is a knob. Two hundred real faces and non-faces from scikit-image serve as a check.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from ..data import mixed_seed, textures
+from ..data.synthetic import _crop, _installed
+from ..loss import check_matrix, check_positive, float32
+from ..nets import mlp
+from .video import sinkhorn_codes
+
+IDENTITIES = 1000
+
+
+@dataclass(frozen=True)
+class FaceDifficulty:
+    """How the faces are shown. The default is the aligned, curated case; ``clutter()`` a photograph in the wild."""
+
+    size: int = 12  # pixels a side
+    shift: float = 0.02  # of the centre, uniform in ±shift of the side
+    zoom: tuple[float, float] = (0.95, 1.05)  # uniform
+    texture: float = 0.15  # contrast of the photo behind the face
+    blobs: int = 0  # other things in the picture: ellipses of any colour
+    light: tuple[float, float] = (0.7, 1.2)  # gain of every colour channel, uniform and drawn apart
+
+    @classmethod
+    def everyday(cls, size: int = 12) -> "FaceDifficulty":
+        """Between the two: how faces are met where a task is to be solved."""
+        return cls(size, shift=0.04, zoom=(0.9, 1.1), texture=0.3, blobs=1, light=(0.5, 1.4))
+
+    @classmethod
+    def clutter(cls, size: int = 12) -> "FaceDifficulty":
+        return cls(size, shift=0.08, zoom=(0.8, 1.1), texture=0.5, blobs=2, light=(0.3, 1.6))
+
+
+@dataclass
+class Faces:
+    """Images and what made them; index it like an array."""
+
+    images: Tensor  # (n, 3, size, size) uint8
+    identity: Tensor  # (n,) int64
+    smile: Tensor  # (n,) in [-1, 1], a frown to a laugh
+    yaw: Tensor  # (n,) in [-1, 1], turned left to right
+    landmarks: Tensor  # (n, 10) x and y of two eyes, nose and two mouth corners, in image sides from the centre
+    source: str = "drawn faces"
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    def __getitem__(self, index) -> "Faces":
+        parts = (self.images, self.identity, self.smile, self.yaw, self.landmarks)
+        return Faces(*(part[index] for part in parts), self.source)
+
+
+def _people() -> dict[str, Tensor]:
+    """What makes every identity: measures in image sides, and colours."""
+    g = torch.Generator().manual_seed(1923)
+    between = lambda low, high, *shape: low + (high - low) * torch.rand(IDENTITIES, *shape, generator=g)  # noqa: E731
+    return dict(
+        width=between(0.26, 0.38), height=between(0.36, 0.46), gap=between(0.09, 0.17), eye=between(0.03, 0.06),
+        level=between(0.05, 0.13), mouth=between(0.09, 0.18), low=between(0.14, 0.24), brow=between(0.0, 0.08),
+        hair=between(-0.05, 0.3), skin=between(0.3, 0.95, 1) * torch.tensor([1.0, 0.85, 0.7]) + between(-0.08, 0.08, 3),
+        hair_colour=between(0.0, 0.8, 1) * torch.tensor([1.0, 0.8, 0.6]),
+    )  # fmt: skip
+
+
+def faces(
+    n: int, seed: int = 0, identities: tuple[int, int] = (0, 400), difficulty: FaceDifficulty = FaceDifficulty(),
+    identity: Tensor | None = None, smile: Tensor | None = None, yaw: Tensor | None = None,
+) -> Faces:  # fmt: skip
+    """Draw n faces.
+
+    n           number of images, >= 1
+    seed        same seed, same faces
+    identities  range that identities come from, within 0 … 1000: disjoint ranges are different people
+    difficulty  alignment, background and clutter
+    identity, smile, yaw  (n,) to fix instead of drawing
+
+    Raises ValueError for n < 1 and a range outside 0 … 1000.
+    """
+    low, high = identities
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if not 0 <= low < high <= IDENTITIES:
+        raise ValueError(f"identities must be a range within 0 … {IDENTITIES}, got {identities}")
+    d, g = difficulty, torch.Generator().manual_seed(mixed_seed(seed, low, high))
+    uniform = lambda a, b, *shape: a + (b - a) * torch.rand(n, *shape, generator=g)  # noqa: E731
+    drawn = torch.randint(low, high, (n,), generator=g)
+    identity = drawn if identity is None else identity
+    smile_drawn, yaw_drawn = uniform(-1, 1), uniform(-1, 1)
+    smile, yaw = (smile_drawn if smile is None else smile), (yaw_drawn if yaw is None else yaw)
+    centre, zoom, light = uniform(-d.shift, d.shift, 2), uniform(*d.zoom), uniform(*d.light, 3)
+    person = {name: value[identity] for name, value in _people().items()}
+
+    at = (torch.arange(d.size) + 0.5) / d.size - 0.5
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    x = (x - centre[:, :1, None]) / zoom[:, None, None]  # (n, size, size), from the face's centre
+    y = (y - centre[:, 1:, None]) / zoom[:, None, None]
+    soft = 1.0 / d.size  # width of an edge
+
+    def disc(cx, cy, rx, ry):
+        """Coverage of an ellipse, 0 … 1, with soft edges."""
+        cx, cy, rx, ry = (v[:, None, None] for v in (cx, cy, rx, ry))
+        radius = ((x - cx) / rx).square() + ((y - cy) / ry).square()
+        return ((1 - radius.sqrt()) * torch.minimum(rx, ry) / soft + 0.5).clamp(0, 1)
+
+    def paint(picture, coverage, colour):
+        return torch.lerp(picture, colour[:, :, None, None].expand_as(picture), coverage[:, None])
+
+    zero, turn = torch.zeros(n), 0.1 * yaw
+    which, corner = torch.randint(9, (n,), generator=g), torch.rand(n, 2, generator=g)
+    photo = _crop(textures(), which, corner, uniform(0.1, 0.4), d.size)
+    picture = uniform(0, 1, 3)[:, :, None, None] + d.texture * 0.25 * photo[:, None]
+    for _ in range(d.blobs):
+        blob = disc(uniform(-0.5, 0.5), uniform(-0.5, 0.5), uniform(0.05, 0.2), uniform(0.05, 0.2))
+        picture = paint(picture, blob, uniform(0, 1, 3))
+    width = person["width"] * (1 - 0.15 * yaw.abs())
+    picture = paint(picture, disc(zero, -0.06 + zero, width * 1.1, person["height"] * 1.08), person["hair_colour"])
+    face = disc(zero, zero + 0.5 * person["hair"] * 0.2, width, person["height"])
+    picture = paint(picture, face, person["skin"])
+    eye_y, mouth_y = -person["level"], person["low"]
+    side = person["gap"] * (1 - 0.2 * yaw.abs())
+    for sign in (-1, 1):
+        dark = torch.stack([0.1 + zero] * 3, 1)
+        picture = paint(picture, disc(turn + sign * side, eye_y, person["eye"], person["eye"]), dark)
+        brow = disc(turn + sign * side, eye_y - 0.05 - person["brow"], person["eye"] * 1.5, zero + 0.02)
+        picture = paint(picture, brow, dark)
+    across = (x - turn[:, None, None]) / person["mouth"][:, None, None]  # -1 … 1 along the mouth
+    line = mouth_y[:, None, None] - 0.15 * smile[:, None, None] * (across.square() - 0.5)
+    thick = 0.03 + 0.05 * smile.clamp_min(0)[:, None, None]
+    mouth = ((1 - ((y - line) / thick).abs()) * thick / soft + 0.5).clamp(0, 1)
+    mouth = mouth * ((1 - across.abs()) * person["mouth"][:, None, None] / soft + 0.5).clamp(0, 1)
+    picture = paint(picture, mouth, torch.stack([0.6 + zero, 0.15 + zero, 0.15 + zero], 1))
+    picture = (picture * light[:, :, None, None] + 0.02 * torch.randn(picture.shape, generator=g)).clamp(0, 1)
+
+    corner = mouth_y - 0.075 * smile
+    points = [(turn - side, eye_y), (turn + side, eye_y), (1.3 * turn, 0.04 + zero),
+              (turn - person["mouth"], corner), (turn + person["mouth"], corner)]  # fmt: skip
+    landmarks = torch.stack([torch.stack(p, 1) for p in points], 1) * zoom[:, None, None] + centre[:, None]
+    return Faces((picture * 255).round().to(torch.uint8), identity, smile, yaw, landmarks.flatten(1))
+
+
+def face_video(
+    videos: int, frames: int, seed: int = 0, slow: float = 0.97, **options
+) -> tuple[Faces, Int[Tensor, " n"]]:
+    """Frames of people whose expression and pose change slowly, and which video each frame is from; video by video.
+
+    slow  correlation of expression and pose from one frame to the next, in [0, 1): high means redundant frames
+    """
+    if not 0 <= slow < 1:
+        raise ValueError(f"slow must be in [0, 1), got {slow}")
+    g = torch.Generator().manual_seed(mixed_seed(seed, videos, frames))
+    low, high = options.get("identities", (0, 400))
+    who = torch.randint(low, high, (videos,), generator=g).repeat_interleave(frames)
+    state = torch.randn(2, videos, generator=g)
+    moves = []
+    for _ in range(frames):
+        moves.append(torch.special.erf(state / 2**0.5))  # uniform in -1 … 1
+        state = slow * state + (1 - slow**2) ** 0.5 * torch.randn(2, videos, generator=g)
+    smile, yaw = torch.stack(moves, 2).flatten(1)
+    drawn = faces(videos * frames, seed, identity=who, smile=smile, yaw=yaw, **options)
+    return drawn, torch.arange(videos).repeat_interleave(frames)
+
+
+def real_faces(size: int = 12) -> tuple[Shaped[Tensor, "200 3 s s"], Int[Tensor, " 200"]]:
+    """scikit-image's 100 real faces (label 1) and 100 pieces of photographs without one (0), grey, resized; uint8."""
+    pictures = torch.from_numpy(np.load(_installed("skimage", "data", "lfw_subset.npy")).astype(np.float32))[:, None]
+    pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True).clamp(0, 1)
+    labels = (torch.arange(200) < 100).long()
+    return (pictures.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8), labels
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# SwAV, the unlabelled arm, and fine-tuning, the judge
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@float32
+def swapped_prediction(
+    z: Float[Tensor, "two_n d"], prototypes: Float[Tensor, "k d"], tau: float = 0.1, eps: float = 0.05
+) -> Float[Tensor, ""]:
+    """Each view predicts the other's assignment: the mean of -Σ_k q_other log softmax(z·c/τ).
+
+    SwAV, eq. 2. Rows i and i + n of z are views of one image; z and the prototypes are normalised here. Assignments
+    come from Sinkhorn iterations within each view and carry no gradient.
+
+    tau  temperature of the prediction, > 0
+    eps  entropy of the assignments, see ``sinkhorn_codes``
+
+    Raises ValueError for an odd number of rows, and for prototypes of another width.
+    """
+    check_matrix("z", z, rows=2, even=True)
+    check_matrix("prototypes", prototypes)
+    check_positive(tau=tau, eps=eps)
+    if prototypes.shape[1] != z.shape[1]:
+        raise ValueError(f"prototypes must be as wide as z, {z.shape[1]}, got {prototypes.shape[1]}")
+    scores = F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
+    targets = torch.cat([sinkhorn_codes(half, eps) for half in scores.detach().chunk(2)]).roll(len(z) // 2, 0)
+    return -(targets * (scores / tau).log_softmax(1)).sum(1).mean()
+
+
+class SwAV(nn.Module):
+    """Encoder, projector and prototypes of SwAV.
+
+    prototypes  their number; 3000 for ImageNet, a few times the classes one hopes for here
+    freeze      steps during which the prototypes stay as they were drawn: 313 in the released face recipe
+
+    Departure: two views, no small crops.
+    """
+
+    def __init__(self, encoder: nn.Module, prototypes: int = 64, dim: int = 64, tau: float = 0.1, eps: float = 0.05,
+                 freeze: int = 0):  # fmt: skip
+        super().__init__()
+        self.encoder, self.head = encoder, mlp([encoder.features, encoder.features, dim])
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.tau, self.eps, self.freeze = tau, eps, freeze
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        z = self.head(self.encoder(views))
+        moving = (self.seen >= self.freeze).to(z.dtype)  # no wait for the device: the gradient is scaled by 0 or 1
+        prototypes = moving * self.prototypes + (1 - moving) * self.prototypes.detach()
+        self.seen += 1
+        return swapped_prediction(z, prototypes, self.tau, self.eps)
+
+
+class FineTuned(nn.Module):
+    """An encoder and a linear layer; ``predict`` gives classes, or values in the targets' own units."""
+
+    def __init__(self, encoder: nn.Module, targets: Tensor):
+        super().__init__()
+        self.classes = not targets.is_floating_point()
+        outputs = int(targets.max()) + 1 if self.classes else targets.shape[1]
+        self.encoder, self.layer = encoder, nn.Linear(encoder.features, outputs)
+        if not self.classes:
+            self.register_buffer("mean", targets.mean(0))
+            self.register_buffer("scale", targets.std(0, correction=0).clamp_min(1e-8))
+
+    def loss(self, images: Shaped[Tensor, "n c h w"], targets: Tensor) -> Float[Tensor, ""]:
+        """Cross entropy, or the squared error in units of the targets' variance."""
+        out = self.layer(self.encoder(images.float() / 255))
+        return F.cross_entropy(out, targets) if self.classes else F.mse_loss(out, (targets - self.mean) / self.scale)
+
+    @torch.no_grad()
+    def predict(self, images: Shaped[Tensor, "n c h w"]) -> Tensor:
+        self.eval()
+        out = torch.cat([self.layer(self.encoder(part.float() / 255)) for part in images.split(2000)])
+        return out.argmax(1) if self.classes else out * self.scale + self.mean
+
+
+def fine_tune(
+    encoder: nn.Module, images: Shaped[Tensor, "n c h w"], targets: Tensor, steps: int, lr: float = 1e-3,
+    batch_size: int = 32, seed: int = 0,
+) -> FineTuned:  # fmt: skip
+    """A copy of the encoder and a new linear layer, trained together on labelled images.
+
+    images   uint8
+    targets  (n,) int64 classes: cross entropy; (n, t) float values: mean squared error
+    steps    of AdamW at a cosine rate from lr; batches of at most batch_size, drawn with replacement
+
+    Raises ValueError for images and targets of different length.
+    """
+    if len(images) != len(targets):
+        raise ValueError(f"targets must have one row for each of the {len(images)} images, got {len(targets)}")
+    torch.manual_seed(mixed_seed(seed, len(images)))
+    model = FineTuned(copy.deepcopy(encoder), targets).to(images.device).train()
+    g = torch.Generator().manual_seed(seed)
+    optim = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    for _ in range(steps):
+        index = torch.randint(len(images), (min(batch_size, len(images)),), generator=g).to(images.device)
+        loss = model.loss(images[index], targets[index])
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        rate.step()
+    return model.eval()
+
+
+def mean_squared_error(predicted: Float[Tensor, "n t"], wanted: Float[Tensor, "n t"]) -> float:
+    """Mean squared error as a share of the targets' variance, averaged over targets: 1 is what the mean reaches."""
+    if predicted.shape != wanted.shape:
+        raise ValueError(f"predicted must be of the targets' shape {tuple(wanted.shape)}, got {tuple(predicted.shape)}")
+    return float(((predicted - wanted).square().mean(0) / wanted.var(0, correction=0).clamp_min(1e-12)).mean())
