@@ -5,6 +5,7 @@
 ``associate``, ``identity_switches`` and ``idf1`` track and keep the score.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,11 +13,81 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
+from ..augment import crop
+from ..data.videos import Motion, moving_scenes
 from ..loss import check_positive, float32
 from ..nets import mlp
 
 Rows = Float[Tensor, "n d"]
 Scalar = Float[Tensor, ""]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Objects cut out of videos
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def crops(frames: Shaped[Tensor, "n t c h w"], boxes: Float[Tensor, "n t k 4"], size: int) -> Shaped[Tensor, "..."]:
+    """Every box (left, top, right, bottom) of every frame, resized to size × size: (n, t, k, c, size, size) uint8.
+
+    Boxes must have an area; what lies over the border is cut off.
+    """
+    n, t, k = boxes.shape[:3]
+    h, w = frames.shape[3:]
+    bound = torch.tensor([w, h, w, h], device=boxes.device)
+    boxes = torch.minimum(boxes.clamp_min(0), bound)
+    left, top, right, bottom = boxes.flatten(0, 2).unbind(1)
+    whole = (frames.float() / 255)[:, :, None].expand(-1, -1, k, -1, -1, -1).flatten(0, 2)
+    out = crop(whole, torch.stack([top, left, bottom - top, right - left], 1), size)
+    return out.mul(255).round().to(torch.uint8).view(n, t, k, *out.shape[1:])
+
+
+def wander(
+    n: int, frames: int, objects: int, size: int, step: float = 1.0, turn: float = 1.0, *, generator: Generator
+) -> Float[Tensor, "n t k 2"]:
+    """Paths that forget where they were going, for the ``path`` of ``moving_scenes``: only appearance persists.
+
+    step  pixels a frame
+    turn  standard deviation of the change of heading from frame to frame, in radians; 0 is a straight line
+    """
+    start = size * torch.rand(n, 1, objects, 2, generator=generator)
+    heading = 2 * math.pi * torch.rand(n, 1, objects, generator=generator)
+    heading = heading + (turn * torch.randn(n, frames - 1, objects, generator=generator)).cumsum(1)
+    moves = step * torch.stack([heading.cos(), heading.sin()], 3).cumsum(1)
+    return torch.cat([start, start + moves], 1)
+
+
+def tracked_patches(
+    n: int, seed: int, split: str, motion: Motion, size: int = 8
+) -> tuple[Shaped[Tensor, "m 3 s s"], Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """The patches of all objects in all frames of n videos, their classes, and their tracks.
+
+    Patches are grey and of equal mean and contrast, so that clusters cannot be colours; uint8 in three equal channels.
+    """
+    made = moving_scenes(n, seed, split, motion)
+    grey = crops(made.frames, made.factors["boxes"], size).float().mean(3, keepdim=True)
+    grey = (grey - grey.mean((4, 5), keepdim=True)) / grey.std((4, 5), keepdim=True).clamp_min(1)
+    patches = (45 * grey + 110).clamp(0, 255).byte().expand(-1, -1, -1, 3, -1, -1).flatten(0, 2)
+    t, k = grey.shape[1:3]
+    classes = made.factors["label"][:, None].expand(n, t, k).flatten()
+    return patches, classes, torch.arange(n * k).view(n, 1, k).expand(n, t, k).flatten()
+
+
+def shown_objects(
+    n: int, seed: int, split: str, motion: Motion, step: float, size: int = 8, seen: float = 0.4
+) -> tuple[Shaped[Tensor, "n t k 3 s s"], Bool[Tensor, "n t k"], Float[Tensor, "n t k 4"]]:
+    """What a perfect detector hands to a tracker: crops, which objects are found, and boxes, of n videos.
+
+    Objects wander ``step`` pixels a frame; the first two have one colour. One is found where at least ``seen`` of it
+    is visible; the crop of one that is not found is all zero.
+    """
+    path = wander(n, motion.frames, motion.objects, motion.size, step, 0.6, generator=Generator().manual_seed(seed))
+    ink = moving_scenes(n, seed, split, motion).factors["ink"].clone()
+    ink[:, 1] = ink[:, 0]
+    made = moving_scenes(n, seed, split, motion, path=path, ink=ink)
+    found = made.factors["visible"] > seen
+    cut_out = crops(made.frames, made.factors["boxes"], size).clamp_min(1)
+    return cut_out * found[..., None, None, None], found, made.factors["boxes"]
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Clusters tied along tracks
@@ -390,3 +461,16 @@ def idf1(names: Int[Tensor, "t k"], present: Bool[Tensor, "t k"]) -> float:
     counts.index_put_((objects, names[present]), torch.ones(()), accumulate=True)
     rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
     return float(counts[rows, columns].sum() / present.sum())
+
+
+def tracking_score(
+    found: Bool[Tensor, "n t k"], embeddings: Float[Tensor, "n t k d"] | None = None,
+    boxes: Float[Tensor, "n t k 4"] | None = None,
+) -> tuple[float, float, float]:  # fmt: skip
+    """IDF1, identity switches, and those right after a gap, of ``associate`` on n videos: means over the videos."""
+    rows = []
+    for i in range(len(found)):
+        one = [None if given is None else given[i].cpu() for given in (embeddings, boxes)]
+        names = associate(found[i].cpu(), *one, seed=i)
+        rows.append((idf1(names, found[i].cpu()), *identity_switches(names, found[i].cpu())))
+    return tuple(torch.tensor(rows, dtype=torch.float64).mean(0).tolist())

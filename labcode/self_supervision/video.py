@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
-from ..augment import affine_matrix, crop, warp
-from ..data.videos import cross_matrix
+from ..augment import affine_matrix, warp
+from ..data.batches import mixed_seed
+from ..data.videos import Motion, Videos, cross_matrix, moving_scenes
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
 from ..nets.vit import Transformer, ViT, gather, normalise_patches, patchify, sincos
@@ -28,6 +29,7 @@ from .tracks import (  # noqa: F401
     UCSL,
     ambiguity_contrast,
     associate,
+    crops,
     cross_contrast,
     direct_contrast,
     identity_switches,
@@ -37,8 +39,12 @@ from .tracks import (  # noqa: F401
     match,
     mistracked,
     round_trip,
+    shown_objects,
     track_vote,
+    tracked_patches,
+    tracking_score,
     two_means,
+    wander,
 )
 
 Clips = Float[Tensor, "n t c h w"]
@@ -73,21 +79,6 @@ def cut(frames: Shaped[Tensor, "n t c h w"], start: Int[Tensor, " m"], length: i
         raise ValueError(f"start must name clips of all {n} videos, got {len(start)} starts")
     which = torch.arange(len(start), device=frames.device) % n
     return frames[which[:, None], start[:, None] + torch.arange(length, device=frames.device)]
-
-
-def crops(frames: Shaped[Tensor, "n t c h w"], boxes: Float[Tensor, "n t k 4"], size: int) -> Shaped[Tensor, "..."]:
-    """Every box (left, top, right, bottom) of every frame, resized to size × size: (n, t, k, c, size, size) uint8.
-
-    Boxes must have an area; what lies over the border is cut off.
-    """
-    n, t, k = boxes.shape[:3]
-    h, w = frames.shape[3:]
-    bound = torch.tensor([w, h, w, h], device=boxes.device)
-    boxes = torch.minimum(boxes.clamp_min(0), bound)
-    left, top, right, bottom = boxes.flatten(0, 2).unbind(1)
-    whole = to_float(frames)[:, :, None].expand(-1, -1, k, -1, -1, -1).flatten(0, 2)
-    out = crop(whole, torch.stack([top, left, bottom - top, right - left], 1), size)
-    return out.mul(255).round().to(torch.uint8).view(n, t, k, *out.shape[1:])
 
 
 class ClipNet(nn.Module):
@@ -315,21 +306,6 @@ class VJEPA(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def wander(
-    n: int, frames: int, objects: int, size: int, step: float = 1.0, turn: float = 1.0, *, generator: Generator
-) -> Float[Tensor, "n t k 2"]:
-    """Paths that forget where they were going, for the ``path`` of ``moving_scenes``: only appearance persists.
-
-    step  pixels a frame
-    turn  standard deviation of the change of heading from frame to frame, in radians; 0 is a straight line
-    """
-    start = size * torch.rand(n, 1, objects, 2, generator=generator)
-    heading = 2 * math.pi * torch.rand(n, 1, objects, generator=generator)
-    heading = heading + (turn * torch.randn(n, frames - 1, objects, generator=generator)).cumsum(1)
-    moves = step * torch.stack([heading.cos(), heading.sin()], 3).cumsum(1)
-    return torch.cat([start, start + moves], 1)
-
-
 def rho_clips(
     frames: Shaped[Tensor, "n t c h w"], rho: int, length: int, span: int | None = None, *, generator: Generator
 ) -> Shaped[Tensor, "m l c h w"]:
@@ -369,14 +345,15 @@ def recoloured(x: Shaped[Tensor, "n t c h w"], generator: Generator, shift: floa
     matrix = affine_matrix(u[:, 0] * 0, shift * u[:, :2] * w, 1 + 0.1 * u[:, 2], u[:, 0] * 0, (h, w))
     x = warp(x.reshape(n, t * c, h, w), matrix, padding="reflection").view(n, t, c, h, w)
     if turn:
-        axis = torch.full((n, 3), 3**-0.5, device=x.device) * (math.pi * u[:, 3:4])
-        rotation = (1 + 0.3 * u[:, 4])[:, None, None] * torch.linalg.matrix_exp(cross_matrix(axis))
+        grey, cross = x.new_full((3, 3), 1 / 3), cross_matrix(x.new_full((1, 3), 3**-0.5))[0]
+        cos, sin = (f(math.pi * u[:, 3])[:, None, None] for f in (torch.cos, torch.sin))
+        rotation = (1 + 0.3 * u[:, 4, None, None]) * (cos * torch.eye(3, device=x.device) + sin * cross + (1 - cos) * grey)
         x = 0.5 + 0.2 * u[:, 5, None, None, None, None] + torch.einsum("ndc,ntchw->ntdhw", rotation, x - 0.5)
     return x + 0.02 * torch.randn(x.shape, generator=generator, device=x.device)
 
 
 @float32
-def rho_nt_xent(z: Float[Tensor, "m d"], rho: int = 2, tau: float = 0.1) -> Scalar:
+def rho_nt_xent(z: Float[Tensor, "two_n d"], rho: int = 2, tau: float = 0.1) -> Scalar:
     """NT-Xent with ρ clips of each video: every clip against each of its ρ - 1 positives, then the mean.
 
     Feichtenhofer et al., section 3.1, SimCLR. A term's denominator holds its own positive and the clips of other
@@ -402,8 +379,9 @@ def rho_nt_xent(z: Float[Tensor, "m d"], rho: int = 2, tau: float = 0.1) -> Scal
 
 @float32
 def rho_moco(
-    q: Float[Tensor, "m d"], k: Float[Tensor, "m d"], queue: Float[Tensor, "K d"], rho: int = 2, tau: float = 0.1
-) -> Scalar:
+    q: Float[Tensor, "two_n d"], k: Float[Tensor, "two_n d"], queue: Float[Tensor, "K d"], rho: int = 2,
+    tau: float = 0.1,
+) -> Scalar:  # fmt: skip
     """InfoNCE of every clip's query against the key of each other clip of its video, and a queue: ``moco_loss`` means.
 
     Feichtenhofer et al., section 3.1, MoCo. No gradient reaches k or the queue; no clip is its own key.
@@ -415,7 +393,7 @@ def rho_moco(
 
 
 @float32
-def rho_byol(p: Float[Tensor, "m d"], k: Float[Tensor, "m d"], rho: int = 2) -> Scalar:
+def rho_byol(p: Float[Tensor, "two_n d"], k: Float[Tensor, "two_n d"], rho: int = 2) -> Scalar:
     """Squared distance 2 - 2 cos between every clip's prediction and the target of each other clip of its video.
 
     Feichtenhofer et al., section 3.1, BYOL. No gradient reaches k.
@@ -444,7 +422,7 @@ def sinkhorn_codes(scores: Float[Tensor, "n K"], eps: float = 0.05, iterations: 
 
 @float32
 def rho_swav(
-    scores: Float[Tensor, "m K"], rho: int = 2, tau: float = 0.1, eps: float = 0.05, iterations: int = 3
+    scores: Float[Tensor, "two_n K"], rho: int = 2, tau: float = 0.1, eps: float = 0.05, iterations: int = 3
 ) -> Scalar:
     """Codes of the first two clips of each video, predicted by its other clips.
 
@@ -581,6 +559,14 @@ def temporal_disturbance(x: Clips, *, generator: Generator) -> Clips:
     draw = torch.rand(n, t + 1, generator=generator, device=x.device)
     order = torch.where(draw[:, :1] < 0.5, back, draw[:, 1:].argsort(1))
     return x[torch.arange(n, device=x.device)[:, None], order]
+
+
+def tied_scenes(n: int, seed: int, split: str, motion: Motion, tied: float) -> Videos:
+    """Videos over one of four textures, whose direction is the texture's in a share ``tied`` of them, else random."""
+    g = Generator().manual_seed(mixed_seed(seed, 0x5CE))
+    texture, free = torch.randint(4, (n,), generator=g), torch.randint(4, (n,), generator=g)
+    direction = torch.where(torch.rand(n, generator=g) < tied, texture, free)
+    return moving_scenes(n, seed, split, motion, texture=texture, direction=direction[:, None])
 
 
 @float32
