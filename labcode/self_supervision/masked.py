@@ -230,11 +230,9 @@ class ChannelMAE(nn.Module):
 
     def decode(self, seen: Float[Tensor, "n v d"], kept: Int[Tensor, "n v"]) -> Float[Tensor, "n ck p"]:
         y = fill(self.into(seen), kept, self.blank, self.tokens) + (self.channel + self.position).flatten(0, 1)
-        context = self.context_norm(y)
-        painted = []
-        for part, decoder in zip(y.split(self.place, 1), self.decoders, strict=True):
-            part = self.cross(self.query_norm(part), context=context)
-            painted.append(decoder(part + self.mlp(self.mlp_norm(part))))
+        y = self.cross(self.query_norm(y), context=self.context_norm(y))  # each query for itself: all channels at once
+        y = y + self.mlp(self.mlp_norm(y))
+        painted = [decoder(part) for part, decoder in zip(y.split(self.place, 1), self.decoders, strict=True)]
         return self.out(torch.cat(painted, 1))
 
     def forward(self, x: Images, index: Tensor | None = None) -> Scalar:
@@ -257,6 +255,25 @@ class ChannelMAE(nn.Module):
     @property
     def _size(self) -> tuple[int, ...]:
         return tuple(g * p for g, p in zip(self.encoder.grid, self.encoder.patch, strict=True))
+
+
+class PerturbationClassifier(nn.Module):
+    """The weakly supervised baseline of a screen: which of its perturbations has this cell had?
+
+    Caicedo et al. (2018): labels that come for free with every well. Afterwards the head is taken off.
+
+    labels  the perturbation of every training image (n,)
+
+    ``forward(x, index)`` is the cross entropy of images ``index``.
+    """
+
+    def __init__(self, encoder: ViT, labels: Int[Tensor, " n"]):
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(encoder.features, int(labels.max()) + 1)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def forward(self, x: Images, index: Int[Tensor, " m"]) -> Scalar:
+        return F.cross_entropy(self.head(self.encoder(x).mean(1)), self.labels[index])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

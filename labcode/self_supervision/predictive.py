@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..data import shuffled
+from ..data import Difficulty, scenes, shuffled
 from ..loss import float32
 from ..nets.vit import (
     ViT,
@@ -35,6 +35,7 @@ from .masked import (
     ChannelMAE,
     ChannelViT,
     Further,
+    PerturbationClassifier,
     cells,
     centre_by_batch,
     distillation_rounds,
@@ -45,6 +46,44 @@ from .masked import (
     self_distillation_loss,
     self_standardise,
     typical_variation,
+)
+from .video import (  # noqa: F401
+    DSM,
+    ODC,
+    UCSL,
+    VJEPA,
+    ClipNet,
+    ClipViT,
+    Rho,
+    ambiguity_contrast,
+    associate,
+    cross_contrast,
+    direct_contrast,
+    dsm_loss,
+    dsm_triplet,
+    idf1,
+    indirect_contrast,
+    jepa_loss,
+    match,
+    mistracked,
+    multiblock,
+    random_tubes,
+    recoloured,
+    rho_byol,
+    rho_clips,
+    rho_moco,
+    rho_nt_xent,
+    rho_swav,
+    round_trip,
+    shown_objects,
+    sinkhorn_codes,
+    spatial_disturbance,
+    temporal_disturbance,
+    tied_scenes,
+    track_vote,
+    tracked_patches,
+    tracking_score,
+    two_means,
 )
 
 Images = Float[Tensor, "n c h w"]
@@ -60,6 +99,7 @@ __all__ = [
     "Further",
     "Membranes",
     "PatchHead",
+    "PerturbationClassifier",
     "Reader",
     "TokenUnify",
     "attentive_probe",
@@ -70,7 +110,9 @@ __all__ = [
     "dice",
     "distillation_rounds",
     "fine_tune",
+    "flips",
     "fourier_loss",
+    "grey_digits",
     "masked_mse",
     "membranes",
     "moved",
@@ -361,6 +403,13 @@ def fine_tune(
     return reader
 
 
+def flips(seen: Images, wanted: Tensor) -> tuple[Images, Tensor]:
+    """A batch of square images and masks (n, h, w), turned by quarters and mirrored at random: both alike."""
+    turns, mirror = int(torch.randint(4, ())), bool(torch.randint(2, ()))
+    seen, wanted = seen.rot90(turns, (-2, -1)), wanted.rot90(turns, (-2, -1))
+    return (seen.flip(-1), wanted.flip(-1)) if mirror else (seen, wanted)
+
+
 def dice(logits: Float[Tensor, "n h w"], mask: Bool[Tensor, "n h w"]) -> float:
     """2 |A ∩ B| / (|A| + |B|) of the pixels with a positive logit and those of the mask, over the whole set; in [0, 1].
 
@@ -374,8 +423,28 @@ def dice(logits: Float[Tensor, "n h w"], mask: Bool[Tensor, "n h w"]) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Membranes
+# Digits and membranes
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def grey_digits(
+    n: int, split: str, seed: int = 1, bright: bool = True, **difficulty
+) -> tuple[Images, Int[Tensor, " n"]]:
+    """Scenes in one channel: digits that are brighter than their background, or darker, and their classes.
+
+    difficulty  fields of ``lab.data.Difficulty``; 12 pixels a side and no texture unless said otherwise
+
+    The background is near 0 and the ink near ±2.
+    """
+    made = scenes(
+        n,
+        seed=seed,
+        split=split,
+        difficulty=Difficulty(**(dict(size=12, texture=0.0) | difficulty)),
+        ink=torch.full((3,), (1 if bright else -1) / 3**0.5),
+        background=torch.full((3,), 0.2 if bright else 0.8),
+    )
+    return 4 * (made.images.float() / 255 - (0.2 if bright else 0.8)).mean(1, keepdim=True), made.labels
 
 
 @dataclass

@@ -89,7 +89,7 @@ def test_self_distillation_loss_is_the_loop_and_stops_at_the_teacher():
     wanted = sum((s[i, j].item() - t[i, j].item()) ** 2 for i in range(3) for j in range(4)) / 3
     loss = P.self_distillation_loss(s, t)
     loss.backward()
-    assert float(loss) == pytest.approx(wanted, rel=1e-12) and t.grad is None
+    assert loss.item() == pytest.approx(wanted, rel=1e-12) and t.grad is None
     assert float(P.self_distillation_loss(2 * torch.ones(1, 5), torch.zeros(1, 5))) == 20, "a sum over features"
 
 
@@ -424,3 +424,33 @@ def test_relation_recall_is_the_loop():
     )
     random = [P.relation_recall(draw(60, 8, seed=s), torch.arange(60) % 6) for s in range(20)]
     assert abs(sum(random) / 20 - 0.1) < 0.03, "nothing known finds both tails' share"
+
+
+def test_grey_digits_are_bright_or_dark_and_kept_apart_by_split():
+    bright, y = P.grey_digits(200, "fit", seed=3)
+    dark, _ = P.grey_digits(200, "fit", seed=3, bright=False)
+    assert bright.shape == (200, 1, 12, 12) and y.shape == (200,)
+    assert bright.min() > -0.1 and 1 < bright.max() < 2.5 and dark.max() < 0.1 and -2.5 < dark.min() < -1
+    assert torch.allclose(bright, -dark, atol=0.05), "the same digits, the other way round"
+    assert P.grey_digits(2, "fit", size=16, texture=0.5)[0].shape == (2, 1, 16, 16)
+
+
+def test_flips_change_image_and_mask_alike():
+    torch.manual_seed(0)
+    mask = torch.rand(3, 6, 6) > 0.5
+    seen = set()
+    for _ in range(40):
+        x, y = P.flips(mask[:, None].float(), mask)
+        assert torch.equal(x[:, 0] > 0.5, y)
+        seen.add(y.numpy().tobytes())
+    assert len(seen) == 8, "all symmetries of the square"
+
+
+def test_perturbation_classifier_is_cross_entropy_of_its_own_images():
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 2, 1, 2])
+    model, x = P.PerturbationClassifier(vit(), labels), draw(2, 1, 6, 6, dtype=torch.float32)
+    logits = model.head(model.encoder(x).mean(1))
+    wanted = -(logits.log_softmax(1)[0, 2] + logits.log_softmax(1)[1, 0]) / 2
+    assert logits.shape == (2, 3)
+    assert float(model(x, torch.tensor([3, 0])).detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
