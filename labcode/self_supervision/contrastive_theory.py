@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..data import shuffled
 from ..loss import check_matrix, check_positive, float32
 from .dense_contrast import (  # noqa: F401
     DenseContrast,
@@ -49,6 +50,8 @@ from .mutual_information import (  # noqa: F401
     nwj_bound,
     optimal_transport,
     perceptron,
+    read_codes,
+    read_tokens,
     shared_and_private,
     spoil,
     symmetric_kl,
@@ -187,6 +190,62 @@ def arora_bound(unsupervised: float, collision: float) -> float:
     return (unsupervised - collision) / (1 - collision)
 
 
+def contrast_classes(world: LatentClasses, net: nn.Module, seed: int, steps: int, k: int = 1) -> nn.Module:
+    """Train ``net`` on ``contrastive_logistic`` with k negatives, 64 fresh draws at every step."""
+    g = torch.Generator().manual_seed(seed)
+
+    def loss(_: Tensor) -> Scalar:
+        x, pos, neg = world.pairs(64, k, g)
+        f, f_pos, f_neg = net(torch.cat([x, pos, neg.flatten(0, 1)])).split([64, 64, 64 * k])
+        return contrastive_logistic(f, f_pos, f_neg.view(64, k, -1))
+
+    return learn([net], loss, torch.tensor, steps, 3e-3)[0]
+
+
+@torch.no_grad()
+def chain_of_bounds(world: LatentClasses, net: nn.Module, n: int, seed: int, block: int = 5) -> dict[str, float]:
+    """The links of the chain on n fresh draws each: "bound", "block bound", "mean classifier", "best linear".
+
+    Class means and the best linear classifiers come from one sample, their losses from another.
+    """
+    g = torch.Generator().manual_seed(10_000 + seed)
+    x, pos, neg = world.pairs(n, 1, g)
+    single = contrastive_logistic(net(x), net(pos), net(neg))
+    x, y = world.draw(n, g)
+    others = torch.randint(world.classes, (n,), generator=g)
+    pos, neg = (net(world.draw(n * block, g, c.repeat_interleave(block))[0]).view(n, block, -1) for c in (y, others))
+    blocks = contrastive_logistic(net(x), pos.mean(1), neg.mean(1, keepdim=True))
+    (a, y_a), (b, y_b) = world.draw(n, g), world.draw(n, g)
+    a, b = net(a), net(b)
+    with torch.enable_grad():
+        best = pair_classifier_loss(a, y_a, b, y_b, world.classes, steps=20)
+    return {
+        "bound": arora_bound(float(single), world.collision),
+        "block bound": arora_bound(float(blocks), world.collision),
+        "mean classifier": mean_classifier_loss(b, y_b, class_means(a, y_a, world.classes)),
+        "best linear": best,
+    }
+
+
+@torch.no_grad()
+def few_shot(world: LatentClasses, encode: Callable[[Tensor], Tensor], seed: int, shots: int = 5,
+             nearest: bool = False) -> float:  # fmt: skip
+    """Accuracy of the mean classifier with ``shots`` labels a class, over ten draws of them.
+
+    nearest  True takes the nearest mean instead of the largest inner product: fairer to features without a contrast
+    """
+    g, y = torch.Generator().manual_seed(20_000 + seed), torch.arange(world.classes).repeat(shots)
+    new, y_new = world.draw(4000, g)
+    new, right = encode(new), []
+    for _ in range(10):
+        means = class_means(encode(world.draw(len(y), g, y)[0]), y, world.classes)
+        if nearest:
+            right.append(float((torch.cdist(new, means).argmin(1) == y_new).float().mean()))
+        else:
+            right.append(mean_classifier_accuracy(new, y_new, means))
+    return sum(right) / 10
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Two views of a Gaussian, and a linear model on landmarks
 # ---------------------------------------------------------------------------------------------------------------------
@@ -276,6 +335,47 @@ def random_features(x: Rows, new: Float[Tensor, "m d"], m: int, seed: int = 0) -
     w = torch.randn(x.shape[1], m, generator=g, dtype=x.dtype)
     b = 2 * math.pi * torch.rand(m, generator=g, dtype=x.dtype)
     return math.sqrt(2) * torch.cos(x @ w + b), math.sqrt(2) * torch.cos(new @ w + b)
+
+
+def landmark_errors(world: TwoViews, seed: int, m: int, n: int = 20_000, ratio_rho: float | None = None) -> dict:
+    """Mean squared errors against E[Y|X,Z] on n new draws: "landmarks", "E[Y|X]", "μ(X)", and the "bound" of the last.
+
+    ratio_rho  correlation in the ratio that landmarks use, if not the true one
+    """
+    g = torch.Generator().manual_seed(seed)
+    (x, _, label), (new, z, _), marks = world.draw(n, g), world.draw(n, g), world.draw(m, g)[1]
+    target, rho = world.both(new, z), world.rho if ratio_rho is None else ratio_rho
+    eps_x, eps_z = (float((v - target).square().mean()) for v in (world.given_x(new), world.given_z(z)))
+    a, b = (landmark_features(gaussian_log_ratio(v[:, : world.dims], marks, rho)) for v in (x, new))
+    missed = float((world.mu(new) - target).square().mean())
+    return {"landmarks": linear_mse(a, label, b, target), "E[Y|X]": eps_x, "μ(X)": missed,
+            "bound": redundancy_bound(eps_x, eps_z)}  # fmt: skip
+
+
+def few_label_error(kind: str, seed: int, labels: int = 200, m: int = 80, steps: int = 400) -> float:
+    """Squared error of a linear model from few labels, where ten coordinates of X have no partner.
+
+    kind  what the model is linear in: "x itself", "random features" of x (m of them), or m landmarks under an
+          "untrained ratio", a "learnt ratio" (separable critic, ``logistic_nce`` on unlabelled pairs), the "true ratio"
+    """
+    world, g = TwoViews(2, 0.8, lonely=10), torch.Generator().manual_seed(seed)
+    x, z, _ = (v.float() for v in world.draw(20_000, g))
+    (a, _, label), (b, z_new, _), marks = world.draw(labels, g), world.draw(4000, g), world.draw(m, g)[1].float()
+    a, b, target = a.float(), b.float(), world.both(b, z_new)
+    if kind in ("learnt ratio", "untrained ratio"):
+        torch.manual_seed(seed)
+        net = Separable(12, 2, 64)
+        if kind == "learnt ratio":
+            learn([net], lambda i: logistic_nce(net(x[i], z[i])), shuffled(len(x), 256, seed), steps, 5e-3)
+        with torch.no_grad():
+            a, b = (landmark_features(net(v, marks), clip=3) for v in (a, b))
+    elif kind == "true ratio":
+        a, b = (landmark_features(gaussian_log_ratio(v[:, :2], marks, 0.8), clip=3) for v in (a, b))
+    elif kind == "random features":
+        a, b = random_features(a / 12**0.5, b / 12**0.5, m, seed)
+    elif kind != "x itself":
+        raise ValueError(f"kind must be one of those in the docstring, got {kind!r}")
+    return linear_mse(a, label, b, target, ridge=0.03)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -442,6 +542,38 @@ def two_minimisers(x: Rows, labels: Labels, v: Float[Tensor, " d"]) -> tuple[Ten
     w0 = x.T @ (inverse @ sign)
     r = v - x.T @ (inverse @ (x @ v))
     return w0[None], torch.stack([w0, r / r.square().sum()])
+
+
+def minimum_report(seed: int) -> list[dict[str, float]]:
+    """Of the two minimisers: supervised "loss", "norm", and how well the "subclass" is read on new data."""
+    world = Features(400, (1.0, 0.6, 0.0))
+    (x, y, _), (new, _, sub) = world.draw(100, 2 * seed), world.draw(2000, 2 * seed + 1)
+    x, new, found = x.double(), new.double(), []
+    for w in two_minimisers(x, y, torch.eye(400, dtype=torch.float64)[1]):
+        z, v = x @ w.T, new @ w.T
+        read = ridge_accuracy(v[:1000], sub[:1000], v[1000:], sub[1000:])
+        loss = float(spectral_loss(z, z, y[:, None] == y))
+        found.append({"loss": loss, "norm": float(w.norm()), "subclass": read})
+    return found
+
+
+def subclass_response(losses: str, seed: int, steps: int = 800, every: int = 20) -> list[float]:
+    """‖W v₂‖/‖W v₁‖ along gradient descent on the "supervised", "unsupervised" or "joint" (half and half) loss."""
+    x, y, _ = Features(200, (1.0, 0.6, 0.0)).draw(100, seed)
+    (second, supervised), (_, unsupervised) = moments(x, y), moments(x, None)
+    cross = {"supervised": supervised, "unsupervised": unsupervised, "joint": (supervised + unsupervised) / 2}[losses]
+    trace: list[float] = []
+    descend(second, cross, 8, steps, 0.05, seed, every=every,
+            watch=lambda w: trace.append(float(w[:, 1].norm() / w[:, 0].norm())))  # fmt: skip
+    return trace
+
+
+def narrow_subclass(width: int, seed: int, irrelevant: int = 8, steps: int = 800) -> float:
+    """Accuracy of reading the subclass from an unsupervised linear map of a given width, strong features about."""
+    world = Features(300, (0.7, 0.5, 1.5), irrelevant)
+    (x, _, _), (new, _, sub) = world.draw(100, 2 * seed), world.draw(2000, 2 * seed + 1)
+    v = new @ descend(*moments(x, None), width, steps, 0.02, seed).T
+    return ridge_accuracy(v[:1000], sub[:1000], v[1000:], sub[1000:], 1e-6)
 
 
 class DigitsWithDistractor:

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..data import shuffled
 from ..loss import check_matrix, float32
 from ..train import fit
+from .dense_contrast import ridge_accuracy
 
 Rows = Float[Tensor, "n d"]
 Scores = Float[Tensor, "n n"]
@@ -355,6 +357,35 @@ class PairCritic(nn.Module):
         return (self.middle(self.g(x)) * self.h(y)).sum(1)
 
 
+def read_tokens(
+    arm: str, tokens: int, batch_size: int, seed: int, pairs: int = 4000, steps: int = 700, lam: float = 1.0
+) -> float:
+    """Mean over tokens of the test accuracy of a linear reader of g(x), after training by one of the arms.
+
+    arm  "CPC": InfoNCE alone. "WPC": with ``lam`` times the gradient penalty, taken twice on every second step.
+         "spectral": InfoNCE with spectral normalisation. "random": no training. "pictures": x itself
+    """
+    x, y, symbols = token_pairs(pairs, tokens, seed)
+    new, _, wanted = token_pairs(1000, tokens, seed + 500)
+    torch.manual_seed(seed)
+    critic = PairCritic(x.shape[1], y.shape[1], spectral=arm == "spectral")
+    g, batches = torch.Generator().manual_seed(seed), shuffled(pairs, batch_size, seed)
+
+    def loss(step: Tensor) -> Scalar:
+        i = batches(int(step))
+        value = -nce_bound(critic(x[i], y[i]))
+        if arm == "WPC" and int(step) % 2:
+            order = torch.randperm(len(i), generator=g)
+            value = value + 2 * lam * wpc_penalty(critic.rowwise, x[i], y[i], order)
+        return value
+
+    if arm not in ("random", "pictures"):
+        learn([critic], loss, torch.tensor, steps, 1e-3)
+    with torch.no_grad():
+        a, b = (x, new) if arm == "pictures" else (critic.g(x), critic.g(new))
+    return sum(ridge_accuracy(a, symbols[:, t], b, wanted[:, t]) for t in range(tokens)) / tokens
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # A bottleneck between views
 # ---------------------------------------------------------------------------------------------------------------------
@@ -430,3 +461,29 @@ def shared_and_private(n: int, seed: int, classes: int = 8, noise: float = 0.4, 
         inner = inner + noise * torch.randn(inner.shape, generator=g)
         views.append(torch.sin(0.7 * inner @ first) @ second)
     return dict(x1=views[0], x2=views[1], shared=s, private=p1)
+
+
+def read_codes(beta: float | None, seed: int, views: int = 8000, steps: int = 600, few: int = 40) -> dict[str, float]:
+    """Test accuracy of linear readers of view 1's codes: each task of ``shared_and_private``, with few labels and all.
+
+    β rises exponentially from 1e-4 of its value to all of it over the first 60 % of the steps. Few-label accuracies are
+    means over twenty draws of ``few`` labels. beta None reads the view itself.
+    """
+    data, new = shared_and_private(views, seed), shared_and_private(1000, seed + 500)
+    a, b = data["x1"], new["x1"]
+    if beta is not None:
+        torch.manual_seed(seed)
+        model, batches = Bottleneck(a.shape[1], data["x2"].shape[1], beta=beta), shuffled(views, 128, seed)
+
+        def loss(step: Tensor) -> Scalar:
+            i = batches(int(step))
+            return model(data["x1"][i], data["x2"][i], 10 ** (-4 * max(0.0, 1 - int(step) / (0.6 * steps))))
+
+        learn([model], loss, torch.tensor, steps, 1e-3)
+        a, b = model.features(a), model.features(b)
+    found = {}
+    for task in ("shared", "private"):
+        drawn = [slice(k, k + few) for k in range(0, 20 * few, few)]
+        found[task] = sum(ridge_accuracy(a[d], data[task][d], b, new[task], 0.1) for d in drawn) / 20
+        found[f"{task}, all"] = ridge_accuracy(a, data[task], b, new[task])
+    return found
