@@ -171,7 +171,8 @@ lab.show(D.long_tail)
 # %%
 drawn = run.pick(quick=lambda: lab.data.scenes(8000, seed=5, split=run.splits[0]), full=lambda: None)()
 many, kinds = (stage.train_images, stage.train_labels) if drawn is None else (drawn.images, drawn.labels)
-sizes, keep = run.pick(quick=((100, 30), (6, 2)), full=((2000, 300, 50), (3, 3, 3)))
+few_levels, many_levels = ((100, 30), (6, 2)), ((2000, 300, 50), (3, 3, 3))
+sizes, keep = few_levels if run.dry else run.pick(quick=few_levels, full=many_levels)
 chosen, entropy = {}, {name: [] for name in ("random", "flat k-means", "hierarchical", "true labels")}
 for seed in run.seeds:
     tail = D.long_tail(kinds, 100.0, seed)
