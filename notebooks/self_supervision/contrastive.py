@@ -296,7 +296,8 @@ run.claim("invariance-propagation", "Hard positives beat easy ones", arms["hard"
 # %% [markdown]
 # The surprise is the premise. Where the clusters are thin strands, walking wins; on the scenes' bank the plain
 # neighbours are at least as pure, because four nearest neighbours are already wrong so often that three steps
-# multiply the errors. Hard or easy positives then make little difference: both are other digits too often.
+# multiply the errors. No propagated positives beat going on without any, and the hard ones do worst: too often they are
+# other digits.
 
 # %% [markdown]
 # (moco)=
@@ -371,8 +372,8 @@ for step in range(3):
     print(queue.int().tolist())
 
 # %% [markdown]
-# What surprised us is how lopsided the two ideas are here: the slow encoder is what the method stands on, and the size
-# of the queue adds little, since ten classes and two thousand images need no large dictionary. Nor is the queue ahead
+# What surprised us is how lopsided the two ideas are here: the slow encoder is what the method stands on, while a longer
+# queue helps by a few points, since ten classes and two thousand images need no large dictionary. Nor is the queue ahead
 # of the bank: with so few images even the bank's oldest vector is young. Queries that chase their own copy can lower
 # the loss by telling new keys from old ones, which has nothing to do with images.
 
@@ -424,10 +425,9 @@ run.claim("moco-v2", "The MLP head improves MoCo under strong augmentation",
           ours=v2["mlp, strong"], baseline=v2["linear, strong"], margin=0.01)
 
 # %% [markdown]
-# At this length the paper comes out at most by half. Stronger views help on average, but by little more than the seeds
-# scatter. The MLP head is the surprise: after a training of seconds it costs accuracy, since it starts out mapping all
-# images to nearly one point and needs longer to unfold them. A head that is worth having after two hundred epochs is not
-# worth having after ten.
+# The paper comes out by half. Stronger views help. The MLP head is the surprise: each head had its best of several learning
+# rates, and after a training of seconds this one still costs accuracy, since it starts out mapping all images to nearly one
+# point and needs longer to unfold them. A head that is worth having after two hundred epochs is not worth having after ten.
 
 # %% [markdown]
 # (cpc)=
@@ -536,7 +536,8 @@ run.claim("cpc", "Negatives of the same speaker make the context forget who spea
 # What surprised us: the loss is lowest where the features are worst. One frame ahead there is more to predict, and it
 # is the wrong thing. The hand-made spectrum remains the better phone reader on this signal, which was made
 # of spectra; on real speech the paper reports the reverse (39.7 for MFCC, 64.6 for CPC).
-# Same-speaker negatives do lower the speaker probe in the mean; the seeds differ so much that the claim may stay open.
+# Negatives of the same speaker make the context forget who speaks: what all candidates share is no help in telling them
+# apart.
 
 # %% [markdown]
 # (cpc-v2)=
@@ -1190,8 +1191,8 @@ run.claim("ssl-gen-or-con", "It is the views that decide: SimCLR whose views kee
 # What surprised us: nearly all of the colour can be read from every encoder by a linear map, an untrained one
 # included. What an objective decides is not what the features hold but what they put close together. And the line does not run
 # between generating and contrasting: a SimCLR whose views keep the colours has an autoencoder's neighbours, and
-# hardly more than its accuracy. We had asked for a wider gap between the neighbours' colours than a short training
-# opens, so read the size of the difference in the ledger, not the verdict alone.
+# hardly more than its accuracy. The gap between the neighbours' colours is about as wide as we had asked for, so read its
+# size in the ledger, not the verdict alone.
 
 # %%
 run.claim("ssl-gen-or-con", "SimCLR tells classes better when its views change the colours than when they keep them.",
