@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 Rows = Float[Tensor, "n d"]
-Index = Int[Tensor, " m"]
+Index = Int[Tensor, " chosen"]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Hierarchical k-means (Vo et al., 2024)
