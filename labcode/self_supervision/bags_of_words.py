@@ -100,21 +100,22 @@ class OBoW(nn.Module):
     momentum   m of the teacher at the start; 1 keeps the teacher as it was initialised
     steps      over which the momentum rises to 1 in a cosine; None leaves it constant
     queue      False keeps the random words of the start
+    renew      words that a step renews; None takes one from each image, as the paper does, whose K is 32 times its batch
     generator  False learns a classifier for each place of the vocabulary instead of generating it from the word
 
-    Departures: one level, maps of 4×4 and so no border cut off; the queue is shifted, not overwritten, so that its
-    length need not be a multiple of the batch.
+    Departures: one level, maps too small to cut off their border, averaged over 2×2 where they are no larger; the queue
+    is shifted, not overwritten, so that its length need not be a multiple of the batch.
     """
 
     def __init__(self, encoder: nn.Module, level: int = 2, words: int = 256, inv_delta: float | None = 15.0,
                  kappa: float = 2.0, momentum: float = 0.99, steps: int | None = None, queue: bool = True,
-                 generator: bool = True):  # fmt: skip
+                 renew: int | None = None, generator: bool = True):  # fmt: skip
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be in [0, 1], got {momentum}")
         c, d = encoder.widths[level - 1], encoder.features
         self.encoder, self.level, self.inv_delta, self.kappa = encoder, level, inv_delta, kappa
-        self.momentum, self.steps, self.queue = momentum, steps, queue
+        self.momentum, self.steps, self.queue, self.renew = momentum, steps, queue, renew
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.generate = mlp([c, 2 * d, d])
         self.fixed = None if generator else nn.Parameter(torch.randn(words, d) / d**0.5)
@@ -148,9 +149,9 @@ class OBoW(nn.Module):
         if self.training:
             self.distance.lerp_(nearest.mean(), 0.01)
             if self.queue:
-                means = F.avg_pool2d(maps, 3, 1).flatten(2)
+                means = F.avg_pool2d(maps, min(3, maps.shape[-1]), 1).flatten(2)
                 at = torch.randint(means.shape[2], (len(means), 1, 1), device=maps.device)
-                fresh = means.gather(2, at.expand(-1, means.shape[1], 1))[:, :, 0]
+                fresh = means.gather(2, at.expand(-1, means.shape[1], 1))[: self.renew, :, 0]
                 self.words = torch.cat([self.words, fresh])[-len(self.words) :]
         return bag_of_words(codes.unflatten(0, places.shape[:2]))
 

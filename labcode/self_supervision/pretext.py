@@ -149,8 +149,8 @@ def upright_views(
 class UprightStage(Stage):
     """The stage of this chapter: 16×16 scenes of the digits 2 … 7 and ``BlockNet``; CIFAR-10 and ResNet-18 at full.
 
-    Ink is lighter or darker than its ground, both nearly grey, on textures stronger than the course's usual ones: local
-    strokes mean something here, colours little. The label is the digit less two. ``odd_images`` are images of no class:
+    The views keep what the course's usual ones turn, the direction from ground to ink in colour space: a task has to
+    learn on its own not to look at it. The label is the digit less two. ``odd_images`` are images of no class:
     test scenes of 0, 1, 8 and 9, or SVHN.
     """
 
@@ -167,14 +167,22 @@ class UprightStage(Stage):
     @staticmethod
     def draw(n: int, split: str, digits: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor]:
         """n scenes of 16×16 pixels, their digits drawn evenly from ``digits``: images and digits."""
-        g = torch.Generator().manual_seed(seed)
-        which = torch.tensor(digits)[torch.randint(len(digits), (n,), generator=g)]
-        ground = 0.5 + 0.15 * (2 * torch.rand(n, 3, generator=g) - 1)
-        polarity = 2 * torch.randint(2, (n, 1), generator=g) - 1
-        ink = polarity * F.normalize(1 + 0.5 * torch.randn(n, 3, generator=g), dim=1)
-        look = Difficulty(size=16, ink=0.6, texture=0.4)
-        made = scenes(n, seed, split, look, label=which, background=ground, ink=ink)
+        which = torch.randint(len(digits), (n,), generator=torch.Generator().manual_seed(seed))
+        made = scenes(n, seed, split, Difficulty(size=16), label=torch.tensor(digits)[which])
         return made.images, made.labels
+
+    @torch.no_grad()
+    def untrained(self, seed: int, batches: int = 20) -> nn.Module:
+        """The random encoder, its BatchNorm statistics estimated from the training images as in a training.
+
+        With the statistics of the start, mean 0 and variance 1, most of its units are all on or all off: a rival that
+        any training beats, even one that cannot learn a thing.
+        """
+        encoder, g = self.encoder(seed).train(), self.run.generator(seed)
+        for _ in range(batches):
+            index = torch.randint(len(self.train_images), (256,), generator=g, device=g.device)
+            encoder(self.views(self.train_images[index], generator=g, views=1))
+        return encoder.eval()
 
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:
         torch.manual_seed(seed)
