@@ -225,8 +225,9 @@ class VJEPA(nn.Module):
     steps      length of the training, over which the momentum rises linearly from ``momentum`` to 1
     momentum   of the target encoder; .998 for the paper's 90,000 steps
     masks      for each, (blocks, scale) of ``multiblock`` or the number of visible cells of ``random_tubes``
-    predict    "features", or "pixels": each hidden tubelet's normalised pixels by the same predictor, with the mean
-               squared error, as VideoMAE (Tong et al., 2022) does
+    predict    "features"; "pixels": each hidden tubelet's normalised pixels by the same predictor, with the mean
+               squared error, as VideoMAE (Tong et al., 2022) does; or, as a control, "another clip": the features of
+               the batch's previous clip, about which the visible tokens say nothing
     width, depth, heads  of the predictor
     norm       LayerNorm on the targets; False leaves it out
 
@@ -239,26 +240,26 @@ class VJEPA(nn.Module):
         predict: str = "features", width: int = 32, depth: int = 2, heads: int = 4, norm: bool = True,
     ):  # fmt: skip
         super().__init__()
-        if predict not in ("features", "pixels"):
-            raise ValueError(f"predict must be 'features' or 'pixels', got {predict!r}")
+        if predict not in ("features", "pixels", "another clip"):
+            raise ValueError(f"predict must be 'features', 'pixels' or 'another clip', got {predict!r}")
         if not 0 <= momentum <= 1 or steps < 1:
             raise ValueError(f"momentum must be in [0, 1] and steps at least 1, got {momentum} and {steps}")
         self.encoder, self.predict, self.masks, self.norm = encoder, predict, tuple(masks), norm
         self.steps, self.momentum, self.seen, self.trace = steps, momentum, 0, []
         self.target = copy.deepcopy(encoder).requires_grad_(False)
         d, pixels = encoder.features, encoder.embed.in_features
-        self.enter, self.leave = nn.Linear(d, width), nn.Linear(width, d if predict == "features" else pixels)
+        self.enter, self.leave = nn.Linear(d, width), nn.Linear(width, pixels if predict == "pixels" else d)
         self.predictor = Transformer(width, depth, heads)
         self.blank = nn.Parameter(torch.zeros(len(self.masks), width))  # one mask token for each kind of mask
         self.register_buffer("position", sincos(encoder.grid, width), persistent=False)
 
     def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         generator = self._generator(views.device)
-        if self.predict == "features":
+        if self.predict != "pixels":
             with torch.no_grad():
                 if self.training:
                     self.follow()
-                whole = self.target(views)
+                whole = self.target(views if self.predict == "features" else views.roll(1, 0))
                 if self.training and self.seen % 10 == 0:
                     self.trace.append(F.layer_norm(whole, whole.shape[2:]).std(0).mean())
         else:
@@ -285,6 +286,21 @@ class VJEPA(nn.Module):
         return self.leave(out[:, visible.shape[1] :])
 
     @torch.no_grad()
+    def told(self, views: Clips, generator: Generator) -> tuple[float, float]:
+        """The loss on clips when the predictor sees the clip's own visible tokens, and when it sees another clip's.
+
+        Their difference is what the context tells about the hidden features; both are means over the kinds of mask.
+        """
+        losses = []
+        for i, mask in enumerate(self.masks):
+            draw, settings = (multiblock, mask) if isinstance(mask, tuple) else (random_tubes, (mask,))
+            visible, hidden = draw(len(views), self.encoder.grid, *settings, generator=generator)
+            wanted = gather(self.target(views), hidden)
+            losses.append([jepa_loss(self.fill_in(x, visible, hidden, i), wanted) for x in (views, views.roll(1, 0))])
+        own, other = torch.tensor(losses).mean(0).tolist()
+        return own, other
+
+    @torch.no_grad()
     def follow(self) -> None:
         """The target takes its step towards the encoder: θ' ← m θ' + (1 - m) θ."""
         m = self.momentum + (1 - self.momentum) * min(1.0, self.seen / self.steps)
@@ -298,7 +314,7 @@ class VJEPA(nn.Module):
     @property
     def evaluated(self) -> ClipViT:
         """The encoder whose features are used: the moving average, or the only one where pixels are predicted."""
-        return self.target if self.predict == "features" else self.encoder
+        return self.encoder if self.predict == "pixels" else self.target
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -347,7 +363,8 @@ def recoloured(x: Shaped[Tensor, "n t c h w"], generator: Generator, shift: floa
     if turn:
         grey, cross = x.new_full((3, 3), 1 / 3), cross_matrix(x.new_full((1, 3), 3**-0.5))[0]
         cos, sin = (f(math.pi * u[:, 3])[:, None, None] for f in (torch.cos, torch.sin))
-        rotation = (1 + 0.3 * u[:, 4, None, None]) * (cos * torch.eye(3, device=x.device) + sin * cross + (1 - cos) * grey)
+        turned = cos * torch.eye(3, device=x.device) + sin * cross + (1 - cos) * grey
+        rotation = (1 + 0.3 * u[:, 4, None, None]) * turned
         x = 0.5 + 0.2 * u[:, 5, None, None, None, None] + torch.einsum("ndc,ntchw->ntdhw", rotation, x - 0.5)
     return x + 0.02 * torch.randn(x.shape, generator=generator, device=x.device)
 

@@ -169,6 +169,24 @@ def test_the_prediction_cannot_see_what_is_hidden():
     assert (model.fill_in(changed, visible, hidden)[0] - base[0]).abs().max() > 1e-4
 
 
+def test_what_the_context_tells_is_nothing_where_all_clips_are_one():
+    model = V.VJEPA(vit(), 10, width=16, depth=1).eval()
+    own, other = model.told(clips(1).expand(4, -1, -1, -1, -1), g())
+    assert own == pytest.approx(other, rel=1e-5)
+    own, other = model.told(clips(4), g())
+    assert own != pytest.approx(other, rel=1e-5)
+    control = V.VJEPA(vit(), 10, width=16, depth=1, predict="another clip").train()
+    same = V.VJEPA(vit(), 10, width=16, depth=1).train()
+    same.load_state_dict(control.state_dict())
+    x, losses = clips(4), []
+    for m, views in ((control, x.flip(0)), (same, x)):
+        torch.manual_seed(5)
+        losses.append(float(m(views[:1].expand(4, -1, -1, -1, -1), torch.arange(4)).detach()))
+    assert losses[0] != losses[1]
+    torch.manual_seed(5)
+    assert float(same(x[3:].expand(4, -1, -1, -1, -1), torch.arange(4)).detach()) == pytest.approx(losses[0], rel=1e-2)
+
+
 def test_a_constant_clip_and_a_batch_of_one_are_survived():
     model = V.VJEPA(vit(), 10, width=16, depth=1).train()
     for x in (torch.full((3, 4, 3, 12, 12), 0.5), clips(1)):
