@@ -100,7 +100,7 @@ class OBoW(nn.Module):
     momentum   m of the teacher at the start; 1 keeps the teacher as it was initialised
     steps      over which the momentum rises to 1 in a cosine; None leaves it constant
     queue      False keeps the random words of the start
-    renew      words that a step renews; None takes one from each image, as the paper does, whose K is 32 times its batch
+    renew      words that a step renews; None is one an image, as in the paper, whose K is 32 times its batch
     generator  False learns a classifier for each place of the vocabulary instead of generating it from the word
 
     Departures: one level, maps too small to cut off their border, averaged over 2×2 where they are no larger; the queue
