@@ -1,0 +1,139 @@
+"""What the course knows about itself: the plan, the paper cards and the ledger, read from the files that hold them.
+
+Sources: ``book/plan.yml`` (the plan), ``labcode/<part>/<chapter>.yml`` (paper cards), ``book/results/`` (the ledger).
+Each of them may be missing or empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VERDICTS = ("supported", "contradicted", "inconclusive")
+SCALES = ("quick", "full")
+PAGES = "notebooks"
+
+
+@dataclass
+class Paper:
+    key: str
+    title: str
+    kind: str = ""
+    idea: str = ""
+    reported: str = ""
+    differs: str = ""
+    code: tuple[str, ...] = ()
+
+
+@dataclass
+class Chapter:
+    part: str
+    slug: str
+    title: str
+    line: str
+    planned: int
+    papers: list[Paper] = field(default_factory=list)
+    results: dict[str, dict] = field(default_factory=dict)
+    module: Path | None = None
+    written: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}/{self.slug}"
+
+    @property
+    def page(self) -> str:
+        return f"{PAGES}/{self.name}"
+
+    def claims(self, scale: str | None = None, paper: str | None = None) -> list[dict]:
+        return [
+            c
+            for s in SCALES
+            if scale in (None, s)
+            for c in self.results.get(s, {}).get("claims", [])
+            if paper in (None, c.get("paper"))
+        ]
+
+
+@dataclass
+class Part:
+    slug: str
+    title: str
+    line: str
+    chapters: list[Chapter] = field(default_factory=list)
+
+
+@dataclass
+class Course:
+    root: Path
+    parts: list[Part]
+    maps: dict[str, dict]
+
+    def chapters(self) -> Iterator[Chapter]:
+        for part in self.parts:
+            yield from part.chapters
+
+    def claims(self, scale: str | None = None) -> Iterator[tuple[Chapter, str, int, dict]]:
+        """(chapter, scale, number of the claim in its chapter and scale, claim)"""
+        for chapter in self.chapters():
+            for s in SCALES:
+                if scale in (None, s):
+                    for i, claim in enumerate(chapter.claims(s)):
+                        yield chapter, s, i, claim
+
+    def counts(self) -> dict[str, int]:
+        chapters = list(self.chapters())
+        claims = [c for _, _, _, c in self.claims()]
+        found = dict(
+            parts=len(self.parts),
+            chapters=len(chapters),
+            papers=sum(c.planned for c in chapters),
+            written=sum(c.written for c in chapters),
+            cards=sum(len(c.papers) for c in chapters),
+            measured=len({(c.name, claim.get("paper")) for c, _, _, claim in self.claims()}),
+            claims=len(claims),
+        )
+        return found | {v: sum(c.get("verdict") == v for c in claims) for v in VERDICTS}
+
+
+def _read(path: Path, load: Callable[[str], Any]) -> Any:
+    return load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def load(root: Path) -> Course:
+    """Plan, cards and ledger under the project's root; whatever is missing is simply not there."""
+    plan = _read(root / "book" / "plan.yml", yaml.safe_load) or {}
+    parts = []
+    for p in plan.get("parts") or []:
+        part = Part(p["slug"], p["title"], p.get("line", ""))
+        for c in p.get("chapters") or []:
+            chapter = Chapter(part.slug, c["slug"], c["title"], c.get("line", ""), c.get("papers", 0))
+            cards = _read(root / "labcode" / f"{chapter.name}.yml", yaml.safe_load) or []
+            cards = cards.get("papers", []) if isinstance(cards, dict) else cards
+            chapter.papers = [
+                Paper(
+                    x["key"],
+                    x["title"],
+                    x.get("kind") or "",
+                    x.get("idea") or "",
+                    x.get("reported") or "",
+                    x.get("differs") or "",
+                    tuple(x.get("code") or ()),
+                )
+                for x in cards
+            ]
+            for scale in SCALES:
+                found = _read(root / "book" / "results" / scale / f"{chapter.name}.json", json.loads)
+                if found:
+                    chapter.results[scale] = found
+            module = root / "labcode" / f"{chapter.name}.py"
+            chapter.module = module if module.exists() else None
+            chapter.written = (root / f"{chapter.page}.ipynb").exists()
+            part.chapters.append(chapter)
+        parts.append(part)
+    return Course(root, parts, plan.get("maps") or {})

@@ -1,0 +1,494 @@
+"""The blocks of HTML that the book's pages are made of, each a function of the course."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html import escape
+from statistics import fmean
+from typing import Any
+
+from course_data import SCALES, VERDICTS, Chapter, Course
+
+SIGNS = {"supported": "✓", "contradicted": "✗", "inconclusive": "~"}
+EVIDENCE = "book/evidence"
+Link = Callable[..., str]
+def number(value: Any) -> str:
+    """Three significant digits, never more than a reader can use."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None else escape(str(value))
+    if value != value:
+        return "nan"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
+        return f"{int(value)}"
+    if abs(value) < 1e-3 or abs(value) >= 1e5:
+        return f"{value:.1e}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def values(claim: dict, arm: str) -> list[float]:
+    found = claim.get(arm)
+    found = found if isinstance(found, (list, tuple)) else [] if found is None else [found]
+    return [float(v) for v in found if isinstance(v, (int, float))]
+
+
+def mean(claim: dict, arm: str) -> float | None:
+    found = values(claim, arm)
+    return fmean(found) if found else None
+
+
+def is_exact(claim: dict) -> bool:
+    return claim.get("kind") == "exact" or claim.get("value") is not None
+
+
+def seeds(claim: dict, result: dict | None = None) -> int:
+    found = claim.get("seeds") or (result or {}).get("seeds") or []
+    return found if isinstance(found, int) else len(found)
+
+
+def duration(seconds: float | None) -> str:
+    if not isinstance(seconds, (int, float)):
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def badge(verdict: str, text: str | None = None) -> str:
+    v = verdict if verdict in VERDICTS else "none"
+    sign = f'<span aria-hidden="true">{SIGNS[v]}</span> ' if v in SIGNS else ""
+    return f'<span class="verdict verdict-{v}">{sign}{escape(verdict if text is None else text)}</span>'
+
+
+def tally(claims: list[dict]) -> str:
+    """Verdict counts as badges; the words are there for those who do not see colours."""
+    counted = [(v, sum(c.get("verdict") == v for c in claims)) for v in VERDICTS]
+    return " ".join(badge(v, f"{n} {v}") for v, n in counted if n)
+
+
+def anchor(chapter: Chapter, scale: str, i: int) -> str:
+    return f"claim-{scale}-{chapter.part}-{chapter.slug}-{i + 1}".replace("_", "-")
+
+
+Row = tuple[str, list[str]]  # attributes of the row, its cells; the first cell names the row
+
+
+def table(head: list[str], rows: list[Row], *, cls: str, caption: str, label: str) -> str:
+    """A table in a box that scrolls. The roles keep it a table where a phone's style stacks its cells."""
+
+    def line(attributes: str, cells: list[str]) -> str:
+        rest = "".join(
+            f'<td role="cell" data-label="{escape(h, quote=True)}"><div>{c}</div></td>'
+            for h, c in zip(plain[1:], cells[1:], strict=True)
+        )
+        return f'<tr role="row"{attributes}><th role="rowheader" scope="row">{cells[0]}</th>{rest}</tr>'
+
+    plain = [
+        h.split(">", 1)[-1].split("<")[0] if "verdict" not in h else h.rsplit("</span> ", 1)[-1].split("<")[0]
+        for h in head
+    ]
+    cells = "".join(f'<th role="columnheader" scope="col">{h}</th>' for h in head)
+    return (
+        f'<div class="table-scroll" role="region" aria-label="{escape(label)}" tabindex="0">'
+        f'<table role="table" class="course-table {cls}"><caption>{caption}</caption>'
+        f'<thead role="rowgroup"><tr role="row">{cells}</tr></thead><tbody role="rowgroup">'
+        f"{''.join(line(*row) for row in rows)}</tbody></table></div>"
+    )
+
+
+def strip(claim: dict) -> str:
+    """The interval of the difference as a small picture: the tick is the margin, the hollow one is zero."""
+    interval, margin = claim.get("interval"), claim.get("margin")
+    ours, base = mean(claim, "ours"), mean(claim, "baseline")
+    if ours is None or base is None:
+        return ""
+    sign = 1 if claim.get("higher_is_better", True) else -1
+    middle = sign * (ours - base)
+    lo, hi = (
+        interval
+        if isinstance(interval, (list, tuple)) and len(interval) == 2 and None not in interval
+        else (middle, middle)
+    )
+    margin = margin if isinstance(margin, (int, float)) else 0.0
+    left, right = min(0.0, lo, margin, middle), max(0.0, hi, margin, middle)
+    span = (right - left) or 1.0
+
+    def x(v: float) -> float:
+        return round(6 + 108 * (v - left) / span, 1)
+
+    return (
+        f'<svg class="strip strip-{escape(str(claim.get("verdict")))}" viewBox="0 0 120 18" width="120" '
+        f'height="18" aria-hidden="true" focusable="false">'
+        f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="2" y2="16"/>'
+        f'<line class="margin" x1="{x(margin)}" x2="{x(margin)}" y1="2" y2="16"/>'
+        f'<line class="range" x1="{x(lo)}" x2="{x(hi)}" y1="9" y2="9"/>'
+        f'<circle class="middle" cx="{x(middle)}" cy="9" r="3.5"/></svg>'
+    )
+
+
+def difference(claim: dict) -> str:
+    """‘+0.41 [0.37, 0.45], margin 0.30’, or the value and its bound for an exact claim."""
+    if is_exact(claim):
+        bound = next(
+            (
+                f"{word} {number(claim[k])}"
+                for k, word in (("at_most", "at most"), ("at_least", "at least"))
+                if claim.get(k) is not None
+            ),
+            "",
+        )
+        return (
+            f'{number(claim.get("value"))} <span class="quiet">({bound})</span>'
+            if bound
+            else number(claim.get("value"))
+        )
+    ours, base, interval = mean(claim, "ours"), mean(claim, "baseline"), claim.get("interval")
+    if ours is None or base is None:
+        return "–"
+    sign = 1 if claim.get("higher_is_better", True) else -1
+    text = f"{sign * (ours - base):+.3g}".replace("-", "−")
+    if isinstance(interval, (list, tuple)) and len(interval) == 2 and None not in interval:
+        text += f" [{number(interval[0])}, {number(interval[1])}]"
+    return f'{text}<br><span class="quiet">margin {number(claim.get("margin"))}</span>'
+
+
+def parts_html(course: Course, link: Link) -> str:
+    if not course.parts:
+        return '<p class="quiet">The plan is empty.</p>'
+    out = []
+    for part in course.parts:
+        written = sum(c.written for c in part.chapters)
+        total = sum(c.planned for c in part.chapters)
+        state = f"{written} of {len(part.chapters)} chapters" if written else f"{len(part.chapters)} chapters planned"
+        cards = []
+        for c in part.chapters:
+            papers = f"{c.planned} paper{'s' * (c.planned != 1)}"
+            if c.written:
+                seconds = c.results.get("quick", {}).get("seconds")
+                n = seeds({}, c.results.get("quick")) or 1
+                time = f" · about {duration(seconds / n)} to run" if seconds else ""
+                verdicts = tally(c.claims("quick") or c.claims()) or '<span class="quiet">not measured yet</span>'
+                cards.append(
+                    f'<li class="chapter is-written"><a href="{link(c.page)}"><span class="chapter-title">'
+                    f'{escape(c.title)}</span></a><p>{escape(c.line)}</p><p class="chapter-foot"><span class="quiet">'
+                    f"{papers}{time}</span> {verdicts}</p></li>"
+                )
+            else:
+                cards.append(
+                    f'<li class="chapter is-planned"><span class="chapter-title">{escape(c.title)}</span>'
+                    f' <span class="quiet">· {papers}<span class="sr-only">, not written yet</span></span>'
+                    "</li>"
+                )
+        cards = "".join(cards)
+        out.append(
+            f'<section class="part{" has-chapters" if written else ""}" aria-labelledby="part-{part.slug}">'
+            f'<div class="part-head"><h3 id="part-{part.slug}">{escape(part.title)}</h3>'
+            f'<span class="quiet">{state} · {total} papers</span></div>'
+            f'<p class="part-line">{escape(part.line)}</p><ul class="chapters">{cards}</ul></section>'
+        )
+    return f'<div class="course-parts">{"".join(out)}</div>'
+
+
+def sample_html(course: Course, link: Link) -> str:
+    found = [(c, s, i, claim) for c, s, i, claim in course.claims("quick") if c.written and not is_exact(claim)]
+    out = []
+    for verdict in VERDICTS:  # one of each kind, so that the sample is no selection of successes
+        for c, s, i, claim in found:
+            if claim.get("verdict") == verdict and mean(claim, "ours") is not None:
+                n = seeds(claim, c.results[s])
+                paper = next((p.title for p in c.papers if p.key == claim.get("paper")), claim.get("paper", ""))
+                out.append(
+                    f'<figure class="sample">{badge(verdict)}<blockquote><p>{escape(claim.get("statement", ""))}</p>'
+                    f'</blockquote><p class="sample-figures"><b>{number(mean(claim, "ours"))}</b> against '
+                    f"<b>{number(mean(claim, 'baseline'))}</b> {strip(claim)}</p><figcaption>"
+                    f'<a href="{link(c.page, claim.get("paper"))}">{escape(paper)}</a> · {n} seed{"s" * (n != 1)} · '
+                    f'<a href="{link(EVIDENCE, anchor(c, s, i))}">evidence</a></figcaption></figure>'
+                )
+                break
+    if not out:
+        return '<p class="quiet">Nothing has been measured yet: run <code>make notebooks</code>.</p>'
+    return f'<div class="samples">{"".join(out)}</div>'
+
+
+def map_html(course: Course, part_slug: str, link: Link) -> str:
+    part = next((p for p in course.parts if p.slug == part_slug), None)
+    plan = course.maps.get(part_slug) or {}
+    if part is None or not plan.get("nodes"):
+        return '<p class="quiet">This part has no map yet.</p>'
+    chapters = {c.slug: c for c in part.chapters}
+    width, w, h, gap = 440, 206, 76, 44
+    place = {
+        slug: (8 + (width - 16 - w) * n["at"][1], 8 + (h + gap) * n["at"][0])
+        for slug, n in plan["nodes"].items()
+        if slug in chapters
+    }
+    height = max(y for _, y in place.values()) + h + 8
+    lines, boxes = [], []
+    for a, b in plan.get("edges", []):
+        (xa, ya), (xb, yb) = place[a], place[b]
+        x1, x2, y1, y2 = xa + w / 2, xb + w / 2, ya + h, yb - 3
+        lines.append(
+            f'<path class="edge" d="M{x1:g} {y1:g} C{x1:g} {y1 + gap * 0.6:g} {x2:g} {y2 - gap * 0.6:g} '
+            f'{x2:g} {y2:g}" marker-end="url(#arrow-{part_slug})"/>'
+        )
+    for slug, (x, y) in place.items():
+        c = chapters[slug]
+        text = (
+            f'<rect x="{x:g}" y="{y:g}" width="{w}" height="{h}" rx="10"/>'
+            f'<text class="node-title" x="{x + w / 2:g}" y="{y + 24:g}">'
+            f"{escape(plan['nodes'][slug].get('short', c.title))}</text>"
+            f'<text class="node-asks" x="{x + w / 2:g}" y="{y + 45:g}">{escape(plan["nodes"][slug]["asks"])}</text>'
+            f'<text class="node-state" x="{x + w / 2:g}" y="{y + 65:g}">'
+            f"{c.planned} papers{'' if c.written else ', not written yet'}</text>"
+        )
+        boxes.append(
+            f'<a href="{link(c.page)}" class="node is-written">{text}</a>'
+            if c.written
+            else f'<g class="node is-planned">{text}</g>'
+        )
+    order = "".join(
+        "<li>"
+        + (
+            f'<a href="{link(c.page)}">{escape(c.title)}</a>'
+            if c.written
+            else f'{escape(c.title)} <span class="quiet">(not written yet)</span>'
+        )
+        + f": {escape(c.line)}</li>"
+        for c in (chapters[s] for s in plan.get("reading", chapters) if s in chapters)
+    )
+    said = "; ".join(f"{chapters[a].title} leads to {chapters[b].title}" for a, b in plan.get("edges", []))
+    return (
+        f'<figure class="course-map"><svg viewBox="0 0 {width} {height:g}" role="group" '
+        f'aria-labelledby="map-{part_slug}-t map-{part_slug}-d"><title id="map-{part_slug}-t">The chapters of '
+        f'{escape(part.title)} and how they follow from each other</title><desc id="map-{part_slug}-d">{escape(said)}.'
+        f'</desc><defs><marker id="arrow-{part_slug}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        f'markerHeight="7" orient="auto"><path class="arrow" d="M0 0 8 4 0 8z"/></marker></defs>'
+        f"{''.join(lines)}{''.join(boxes)}</svg><figcaption>Each chapter asks the question that the one before "
+        f"leaves open. Solid boxes can be read now.</figcaption></figure>"
+        f'<p>An order to read them in:</p><ol class="reading-order">{order}</ol>'
+    )
+
+
+def verdicts_html(course: Course, part_slug: str, link: Link) -> str:
+    """One line a paper, chapter by chapter in reading order: its claims at quick scale as signs, each a link."""
+    part = next((p for p in course.parts if p.slug == part_slug), None)
+    chapters = {c.slug: c for c in part.chapters} if part else {}
+    reading = (course.maps.get(part_slug) or {}).get("reading", chapters)
+    rows: list[Row] = []
+    for c in (chapters[s] for s in reading if s in chapters):
+        for n, p in enumerate(c.papers):
+            numbered = [(i, x) for d, s, i, x in course.claims("quick") if d is c and x.get("paper") == p.key]
+            signs = " ".join(
+                f'<a class="plain" href="{link(EVIDENCE, anchor(c, "quick", i))}" title="{escape(x["statement"])}" '
+                f'aria-label="{x["verdict"]}: {escape(x["statement"])}">{badge(x["verdict"], "")}</a>'
+                for i, x in numbered
+            )
+            title = f'<a href="{link(c.page, p.key)}">{escape(p.title)}</a>' if c.written else escape(p.title)
+            chapter = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+            rows.append(("", [chapter if n == 0 else "", title, signs or '<span class="quiet">not measured</span>']))
+    if not rows:
+        return '<p class="quiet">No paper of this part has been worked through yet.</p>'
+    caption = "One sign a claim: ✓ supported, ✗ contradicted, ~ inconclusive. Each leads to its numbers."
+    return table(["Chapter", "Paper", "Claims"], rows, cls="verdicts", label="Verdicts by paper", caption=caption)
+
+
+def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str | None]) -> str:
+    rows: list[Row] = []
+    kinds, parts = set(), {}
+    for part in course.parts:
+        for c in part.chapters:
+            for p in c.papers:
+                claims = c.claims(paper=p.key)
+                shown = c.claims("quick", p.key) or claims
+                verdicts = [v for v in VERDICTS if any(x.get("verdict") == v for x in claims)]
+                kinds.add(p.kind)
+                parts[part.slug] = part.title
+                first = next(((s, i) for d, s, i, x in course.claims() if d is c and x.get("paper") == p.key), None)
+                title = f'<a href="{link(c.page, p.key)}">{escape(p.title)}</a>' if c.written else escape(p.title)
+                symbols = ", ".join(
+                    f'<a href="{href}"><code>{escape(s)}</code></a>'
+                    if (href := code(c, s))
+                    else f"<code>{escape(s)}</code>"
+                    for s in p.code
+                )
+                chapter = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+                result = tally(shown) or '<span class="quiet">not measured</span>'
+                if first:
+                    result = f'<a class="plain" href="{link(EVIDENCE, anchor(c, *first))}">{result}</a>'
+                words = escape(" ".join((p.key, p.title, p.idea, c.title, *p.code)).lower(), quote=True)
+                rows.append(
+                    (
+                        f' id="paper-{p.key}" data-part="{part.slug}" data-kind="{escape(p.kind)}" '
+                        f'data-verdicts="{" ".join(verdicts) or "none"}" data-words="{words}"',
+                        [
+                            f'{title}<span class="idea">{escape(p.idea)}</span>',
+                            f'{chapter}<br><span class="quiet">{escape(p.kind)}</span>',
+                            symbols or "–",
+                            result,
+                        ],
+                    )
+                )
+    total = sum(c.planned for c in course.chapters())
+    if not rows:
+        return f'<p class="quiet">None of the {total} planned papers has a card yet.</p>'
+
+    def select(name: str, label: str, options: list[tuple[str, str]]) -> str:
+        listed = "".join(f'<option value="{escape(v)}">{escape(t)}</option>' for v, t in options)
+        return f'<label>{label} <select name="{name}"><option value="">all</option>{listed}</select></label>'
+
+    form = (
+        '<form class="paper-filter" role="search" aria-label="Filter the papers" hidden>'
+        '<label class="grow">Search <input type="search" name="q" placeholder="title, idea, function" '
+        'autocomplete="off"></label>'
+        + select("part", "Part", list(parts.items()))
+        + select("kind", "Kind", [(k, k) for k in sorted(kinds)])
+        + select("verdict", "Verdict", [(v, v) for v in VERDICTS] + [("none", "not measured")])
+        + '<button type="reset">Clear</button></form>'
+    )
+    return (
+        f'<div class="paper-index">{form}<p class="paper-count" role="status">{len(rows)} papers</p>'
+        + table(
+            ["Paper", "Chapter, kind", "Code", "Result"],
+            rows,
+            cls="papers",
+            label="Papers of the course",
+            caption=f"{len(rows)} of the {total} planned papers have been worked through.",
+        )
+        + "</div>"
+    )
+
+
+def evidence_html(course: Course, link: Link) -> str:
+    rows: dict[str, list[Row]] = {s: [] for s in SCALES}
+    for c, s, i, claim in course.claims():
+        result, key = c.results[s], claim.get("paper", "")
+        paper = next((p.title for p in c.papers if p.key == key), key)
+        title = f'<a href="{link(c.page, key)}">{escape(paper)}</a>' if c.written else escape(paper)
+
+        def arm(name: str, claim: dict = claim) -> str:
+            found = values(claim, name)
+            each = ", ".join(number(v) for v in found)
+            return f'<span title="by seed: {each}">{number(mean(claim, name))}</span>' if found else "–"
+
+        versions = claim.get("versions") or result.get("versions") or {}
+        origin = [
+            ("data", claim.get("data")),
+            ("device", claim.get("device")),
+            ("torch", versions.get("torch")),
+            ("labcode", versions.get("labcode")),
+            ("commit", str(claim.get("commit") or "")[:10]),
+            ("date", str(claim.get("date") or "")[:10]),
+            ("time", duration(claim.get("seconds")) if claim.get("seconds") else None),
+            ("ours", ", ".join(map(number, values(claim, "ours")))),
+            ("baseline", ", ".join(map(number, values(claim, "baseline")))),
+        ]
+        facts = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in origin if v)
+        n = seeds(claim, result)
+        rows[s].append(
+            (
+                f' id="{anchor(c, s, i)}"',
+                [
+                    f'{escape(claim.get("statement", ""))}<span class="idea">{title}</span>'
+                    f"<details><summary>where it comes from</summary><dl>{facts}</dl></details>",
+                    arm("ours"),
+                    arm("baseline"),
+                    f"{difference(claim)}{strip(claim)}",
+                    str(n or "–"),
+                    badge(claim.get("verdict", "–")),
+                ],
+            )
+        )
+    if not any(rows.values()):
+        return '<p class="quiet">The ledger is empty: nothing has been measured yet.</p>'
+    heads = {"quick": "Quick scale", "full": "Full scale"}
+    summary = [
+        (
+            "",
+            [
+                heads[s],
+                *(str(sum(x.get("verdict") == v for _, _, _, x in course.claims(s))) for v in VERDICTS),
+                str(len(rows[s])),
+            ],
+        )
+        for s in SCALES
+        if rows[s]
+    ]
+    out = [
+        table(
+            ["Scale", *(badge(v) for v in VERDICTS), "Claims"],
+            summary,
+            cls="summary",
+            label="Verdicts by scale",
+            caption="Verdicts by scale",
+        )
+    ]
+    for s in SCALES:
+        if rows[s]:
+            out.append(
+                f'<h2 id="evidence-{s}">{heads[s]}</h2>'
+                + table(
+                    ["Claim", "Ours", "Baseline", "Difference", "Seeds", "Verdict"],
+                    rows[s],
+                    cls="evidence",
+                    label=f"Claims at {s} scale",
+                    caption=f"{len(rows[s])} claims, means over the seeds",
+                )
+            )
+        else:
+            out.append(
+                f'<h2 id="evidence-{s}">{heads[s]}</h2><p class="quiet">Nothing has been measured at '
+                f"this scale yet.</p>"
+            )
+    return "".join(out)
+
+
+def machines_html(course: Course, link: Link) -> str:
+    rows: list[Row] = []
+    setups: dict[tuple[str, str], set[str]] = {}
+    for c in course.chapters():
+        for s in SCALES:
+            result = c.results.get(s)
+            if not result:
+                continue
+            claims = result.get("claims", [])
+            n = seeds({}, result) or 1
+            seconds = result.get("seconds")
+            devices = sorted({str(x.get("device") or "?") for x in claims}) or ["–"]
+            title = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+            each = duration(seconds / n) if isinstance(seconds, (int, float)) else "–"
+            rows.append(("", [title, s, str(n), duration(seconds), each, escape("; ".join(devices))]))
+            for x in claims:
+                key = (str(x.get("device") or "?"), json.dumps(x.get("versions") or {}, sort_keys=True))
+                setups.setdefault(key, set()).add(f"{c.title} ({s})")
+    if not rows:
+        return '<p class="quiet">The ledger is empty: no run has been recorded yet.</p>'
+    out = [
+        table(
+            ["Chapter", "Scale", "Seeds", "Whole run", "One seed", "Device"],
+            rows,
+            cls="machines",
+            label="Run times by chapter",
+            caption="Wall-clock time of the run that wrote the committed results",
+        )
+    ]
+    used = [
+        (
+            "",
+            [
+                escape(d),
+                escape(", ".join(f"{k} {v}" for k, v in json.loads(versions).items())) or "–",
+                escape(", ".join(sorted(which))),
+            ],
+        )
+        for (d, versions), which in sorted(setups.items())
+    ]
+    out.append(
+        table(
+            ["Device", "Versions", "Used for"],
+            used,
+            cls="setups",
+            label="Devices and versions",
+            caption="Devices and versions",
+        )
+    )
+    return "".join(out)
