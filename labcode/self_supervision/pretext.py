@@ -175,13 +175,19 @@ class UprightStage(Stage):
     def untrained(self, seed: int, batches: int = 20) -> nn.Module:
         """The random encoder, its BatchNorm statistics estimated from the training images as in a training.
 
-        With the statistics of the start, mean 0 and variance 1, most of its units are all on or all off: a rival that
-        any training beats, even one that cannot learn a thing.
+        With the statistics of the start, mean 0 and variance 1, the signal shrinks from block to block until GELU is a
+        straight line: a nearly linear rival, which any training beats, even one that cannot learn a thing. The estimate
+        is the plain mean over batches: the running one, a tenth a batch, would be far off where the variance is small.
         """
         encoder, g = self.encoder(seed).train(), self.run.generator(seed)
+        norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = None
         for _ in range(batches):
             index = torch.randint(len(self.train_images), (256,), generator=g, device=g.device)
             encoder(self.views(self.train_images[index], generator=g, views=1))
+        for norm in norms:
+            norm.momentum = 0.1
         return encoder.eval()
 
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:

@@ -129,8 +129,8 @@ results |= {name: read(trained) for name, trained in models.items()}
 lab.plots.bars(lab.plots.axes(1, 6, 2.0)[1], results, "probe accuracy after block 3", chance=1 / stage.classes)
 
 # %% [markdown]
-# Two random encoders, and the difference is a trap. Before training, BatchNorm believes that every unit has mean 0 and variance 1. It is wrong, and most
-# units of the untrained network are all on or all off. *Any* training mends that, even one whose task has no answer. So a random encoder
+# Two random encoders, and the difference is a trap. Before training, BatchNorm believes that every unit has mean 0 and variance 1. It is wrong: the signal shrinks from
+# block to block until GELU is a straight line, and the untrained network is nearly linear. *Any* training mends that, even one whose task has no answer. So a random encoder
 # is a fair rival only after its statistics have been estimated from images, and from here on it is.
 
 # %%
@@ -212,7 +212,7 @@ run.claim("rotnet", "Four turns give a better probe than two, at as many images 
 # (revisiting-ssl-cnn)=
 # ## The network matters as much as the question
 # Pretext tasks had been compared on whatever network was at hand. Revisiting Self-Supervised Visual Representation Learning crosses four tasks with
-# several architectures and widths, 4 × 4 and more trainings, all read by linear probes on every block, and finds that a ranking of tasks holds for one network and
+# several architectures and widths, all read by linear probes on every block, and finds that a ranking of tasks holds for one network and
 # turns for another. Two of its findings can be tested here:
 #
 # $$h_{l+1} = \phi(h_l) \;\text{(plain)}, \qquad h_{l+1} = h_l + \phi(h_l) \;\text{(with skip)} .$$

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from labcode import nets
+from labcode.run import start
 from labcode.self_supervision import pretext as P
 
 
@@ -391,6 +392,30 @@ def test_scenes_are_upright_and_splits_share_nothing():
     assert images.shape == (200, 3, 16, 16) and set(digits.tolist()) == set(P.UPRIGHT)
     assert torch.equal(images, P.UprightStage.draw(200, "train", P.UPRIGHT)[0])
     assert set(P.UprightStage.draw(200, "test", P.ODD)[1].tolist()) == set(P.ODD)
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    monkeypatch.setenv("LABCODE_SCALE", "quick")
+    return P.UprightStage(start("self_supervision/pretext"), train=300, test=60)
+
+
+def test_the_random_encoder_has_the_statistics_of_the_images(stage):
+    encoder, raw = stage.untrained(0), stage.encoder(0)
+    assert not encoder.training and all(norm.momentum == 0.1 for norm in encoder.norms)
+    assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), raw.parameters(), strict=True))
+    x = stage.views(stage.train_images, generator=torch.Generator().manual_seed(5), views=1)
+    for mine, theirs in zip(encoder.maps(x), raw.train().maps(x), strict=True):  # in training mode: a batch's own
+        assert float(mine.detach().std()) == pytest.approx(float(theirs.detach().std()), rel=0.05)
+
+
+def test_few_labels_are_balanced_and_belong_to_their_images(stage):
+    images, labels = stage.few(60, 3)
+    assert torch.bincount(labels).tolist() == [10] * 6
+    for image, label in zip(images, labels, strict=True):
+        at = (stage.train_images == image).flatten(1).all(1).nonzero()[0, 0]
+        assert stage.train_labels[at] == label
+    assert not torch.equal(stage.few(60, 4)[0], images)
 
 
 def test_views_stack_and_replay():
