@@ -161,13 +161,14 @@ def pair_classifier_loss(f: Rows, y: Labels, f_new: Rows, y_new: Labels, classes
     first, second = torch.triu_indices(classes, classes, 1)
     means = class_means(f, y, classes)
     w = (means[first] - means[second]).clone().requires_grad_()
-    solver = torch.optim.LBFGS([w], max_iter=steps, line_search_fn="strong_wolfe")
 
     def loss(f: Rows, y: Labels) -> Scalar:
-        margins = f @ w.T
-        each = [class_means(F.softplus(sign * margins) / math.log(2), y, classes) for sign in (-1, 1)]
-        at = torch.arange(len(first))
-        return (each[0][first, at] + each[1][second, at]).mean() / 2
+        between = w.new_zeros(classes, classes, f.shape[1])  # [c, c'] tells c from c', and [c', c] is its opposite
+        between = between.index_put((first, second), w).index_put((second, first), -w)
+        each = class_means(F.softplus(-(between[y] @ f[:, :, None])[..., 0]) / math.log(2), y, classes)
+        return (each.sum() - each.diagonal().sum()) / (classes * (classes - 1))
+
+    solver = torch.optim.LBFGS([w], max_iter=steps, line_search_fn="strong_wolfe")
 
     def closure() -> Scalar:
         solver.zero_grad()
