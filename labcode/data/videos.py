@@ -135,8 +135,25 @@ def moving_scenes(n: int, seed: int = 0, split: str = "train", motion: Motion = 
         span = m.size - 2 * room
         path = room + span - ((path - room) % (2 * span + 1e-9) - span).abs() if span else torch.full_like(path, room)
     turned = rotation[:, None] + time[:, None] * spin[:, None]
-    shape = _draw(images[digit], path, turned, m)  # (n, t, k, size, size)
+    photo = _crop(textures(), texture, corner, crop, m.size)
+    photo = m.texture * 0.25 * (photo - photo.mean((1, 2), keepdim=True))
+    inside = ((background[:, None] + m.ink * ink) - 0.5).abs() <= 0.5  # a channel that would leave [0, 1] goes the
+    seen = torch.where(inside, ink, -ink)  # other way
+    parts = (images[digit], path, turned, depth, seen, background, photo, light, edge, pillar)
+    many = max(1, (1 << 24) // (t * k * m.size**2))  # videos at a time: what is drawn needs several times their memory
+    films = [_film(*part, m) for part in zip(*(x.split(many) for x in parts), strict=True)]
+    frames, mask, visible = (torch.cat(x) if len(x) > 1 else x[0] for x in zip(*films, strict=True))
 
+    half = m.extent / 2
+    made = dict(digit=digit, label=classes[digit], start=start, direction=direction, speed=speed, rotation=rotation,
+                spin=spin, ink=seen, depth=depth, background=background, texture=texture, light=light, edge=edge,
+                path=path, boxes=torch.cat([path - half, path + half], 3), mask=mask, visible=visible)  # fmt: skip
+    return Videos(frames, classes[digit[:, 0]], made)
+
+
+def _film(images, path, turned, depth, ink, background, photo, light, edge, pillar, m: Motion):
+    """Frames, masks and visible shares of some videos, from their factors as ``moving_scenes`` names them."""
+    (n, t, k, _), shape = path.shape, _draw(images, path, turned, m)  # (n, t, k, size, size)
     clear = torch.ones(n, t, m.size, m.size)
     if m.bar:
         column = torch.arange(m.size)
@@ -148,26 +165,16 @@ def moving_scenes(n: int, seed: int = 0, split: str = "train", motion: Motion = 
         seen = shape.gather(2, at)[:, :, 0] * clear
         mask.scatter_(2, at, seen[:, :, None])
         clear = clear - seen
-
-    photo = _crop(textures(), texture, corner, crop, m.size)
-    photo = m.texture * 0.25 * (photo - photo.mean((1, 2), keepdim=True))
-    inside = ((background[:, None] + m.ink * ink) - 0.5).abs() <= 0.5  # a channel that would leave [0, 1] goes the
-    ink = torch.where(inside, ink, -ink)  # other way
     colours = background[:, None, :, None, None] + m.ink * torch.einsum("nkc,ntkhw->ntchw", ink, mask)
     colours = colours + photo[:, None, None]
     if m.bar:
         colours = torch.where(behind[:, None, None, None], (pillar + photo[:, None])[:, None], colours)
     if light.any():
+        time = torch.arange(t, dtype=torch.float32)
         turn = torch.linalg.matrix_exp(cross_matrix(light)[:, None] * time[:, None, None])  # (n, t, 3, 3)
         colours = 0.5 + torch.einsum("ntdc,ntchw->ntdhw", turn, colours - 0.5)
     frames = (colours.clamp(0, 1) * 255).round().to(torch.uint8)
-
-    half = m.extent / 2
-    made = dict(digit=digit, label=classes[digit], start=start, direction=direction, speed=speed, rotation=rotation,
-                spin=spin, ink=ink, depth=depth, background=background, texture=texture, light=light, edge=edge,
-                path=path, boxes=torch.cat([path - half, path + half], 3), mask=mask,
-                visible=mask.sum((3, 4)) / shape.sum((3, 4)).clamp_min(1e-6))  # fmt: skip
-    return Videos(frames, classes[digit[:, 0]], made)
+    return frames, mask, mask.sum((3, 4)) / shape.sum((3, 4)).clamp_min(1e-6)
 
 
 def _draw(images: Tensor, path: Tensor, turned: Tensor, motion: Motion) -> Tensor:
