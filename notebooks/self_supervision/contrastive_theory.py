@@ -216,8 +216,9 @@ weigh("more information", run.claim("mi-max-critique", "A bilinear critic gives 
 run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than a bilinear one", nats["max, joint critic"], nats["max, bilinear critic"], margin=0.0, data="digits")
 
 # %% [markdown]
-# The cloud on the right has no upward trend. The dearest critic is worst on both axes here, its bound included: at this
-# length it has not caught up with the bilinear one, so the paper's "tighter but worse" is half confirmed. And two bars
+# The cloud on the right has no upward trend. The dearest critic has the worst features, and its held-out bound is looser than
+# the bilinear one's, not tighter: at this length it has not caught up, so the paper's "tighter but worse" is half
+# confirmed. And two bars
 # ought to sober everybody: pixels, and a perceptron with random weights, read as well as anything that was trained.
 # InfoMax alone, without augmentation, has little to teach about halves of a digit.
 
@@ -340,8 +341,9 @@ weigh("shared information only", run.claim("ssl-information-review", "Moderate c
 weigh("shared information only", run.claim("ssl-information-review", "With forty labels, the codes read the shared symbol better than the view itself does", told(0.03, "shared"), told(None, "shared"), margin=0.02, data="symbols in two views"))
 
 # %% [markdown]
-# The private task falls at every step of β, on every seed, and the shared task barely moves. Whether it *gains* the seeds
-# leave open: they differ among themselves by far more than the compression does, as now and then a training finds fewer
+# Moderate compression costs the private task something on every seed, and the shared task, with all labels, next to nothing;
+# that the difference is not called confirmed is the work of two seeds where it is small. Whether the shared task *gains* the
+# seeds leave open: they differ among themselves by far more than the compression does, as now and then a training finds fewer
 # of the shared symbols, with or without it. What surprises is how much of the private symbol survives at β = 0, where
 # nothing rewards it: InfoMax does not discard by itself.
 
@@ -456,9 +458,9 @@ weigh("latent classes", run.claim("cl-theory-latent-classes", "With five labels 
 weigh("latent classes", run.claim("cl-theory-latent-classes", "With five classes, 32 negatives give worse features than four", shots["contrast, k = 32"], shots["contrast, k = 4"], margin=0.01, higher_is_better=False, data="Gaussian latent classes"))
 
 # %% [markdown]
-# Few labels do suffice. That more negatives hurt is not seen: with five classes most of thirty-two negatives' worth of
-# collisions is there already with four, and the larger sample of true negatives outweighs it. The paper's own drop is a few points on
-# two data sets, and the theorem only says that the *bound* gets worse.
+# Few labels do suffice. That more negatives hurt is not seen: with five classes four
+# negatives already collide more often than not, and what further ones add in true negatives outweighs what they add in
+# false ones. The paper's own drop is a few points on two data sets, and the theorem only says that the *bound* gets worse.
 
 # %% [markdown]
 # (multiview-redundancy-linear)=
@@ -717,7 +719,7 @@ weigh("alignment and uniformity", run.claim("dense-align-uniform", "One digit: t
 
 # %% [markdown]
 # With one digit on the canvas, the place decides, and runs that align well read well. Adding uniformity to the score makes it worse, not better:
-# the most uniform dense features are those of random positives, which spread because they agree on nothing. With four
+# among these runs the evener spread goes with the worse features, as positives that agree on nothing spread best. With four
 # digits the trainings hardly leave the random encoder behind, the order of the settings is noise, and so is a
 # correlation over them: for the image's label its sign even turns. A correlation of two measures with accuracy is a fact about a *family of runs*.
 
@@ -838,8 +840,8 @@ weigh("simplicity", run.claim("cl-simplicity-bias", "Labels and views together k
 
 # %% [markdown]
 # Width and augmentation do what the theory of linear maps says, on digits too. The joint loss keeps the digit better than
-# views alone on most seeds, but not better than labels alone: our parity labels do not collapse the digits in a training this short, so
-# there is nothing to rescue. The linear experiment, which walks to the minimum, shows the collapse that the theorem is about.
+# views alone on all seeds but one, and no better than labels alone: parity labels do not collapse the digits in a training
+# this short, so there is nothing to rescue. The linear experiment, which walks to the minimum, shows the collapse that the theorem is about.
 
 # %% [markdown]
 # ## What is left standing
@@ -874,9 +876,10 @@ for name, entries in rows.items():
 # %% [markdown]
 # Information, as a quantity, does not survive: features of one and the same information reach from useless to good. What
 # survives of it is a question of *estimation*, a gentler measure, and of *selection*, which part is shared. The theorems on
-# classification hold to the last digit and explain less than one would like, as their bounds leave room for almost
+# classification hold wherever we looked and explain less than one would like, as their bounds leave room for almost
 # anything. The reading by the gradient, which negatives push, made the sharpest predictions and lost none. And the
-# last row explains what all others take for granted: which of the many minima we get.
+# last row explains what all others take for granted: which of the many minima we get. What works, then, is a choice of
+# positives and of negatives, made by augmentation and temperature, and an optimiser that prefers the simple.
 
 # %%
 # NBVAL_CHECK_OUTPUT
