@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,9 @@ def fit(
     Raises ValueError for arguments out of range and for a checkpoint of another run, FloatingPointError for a loss
     that is not finite, naming the step and its learning rate.
     """
-    from accelerate import PartialState
+    with warnings.catch_warnings():  # of its progress bar, which wants widgets in a notebook; ours does not
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from accelerate import PartialState
 
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
