@@ -44,8 +44,8 @@ def to_float(x: Shaped[Tensor, "n c h w"]) -> Images:
 
 
 def random_resized_crop(
-    x: Shaped[Tensor, "n c h w"], size: int, scale: Pair = (0.2, 1.0), ratio: Pair = (3 / 4, 4 / 3), flip_p: float = 0.0, *,
-    generator: Generator,
+    x: Shaped[Tensor, "n c h w"], size: int, scale: Pair = (0.2, 1.0), ratio: Pair = (3 / 4, 4 / 3),
+    flip_p: float = 0.0, *, generator: Generator,
 ) -> Float[Tensor, "n c {size} {size}"]:  # fmt: skip
     """A random box of each image, resized to size × size: Inception's crop, as in SimCLR (appendix A).
 
@@ -334,7 +334,7 @@ def _turn(x: RGB, factor: PerImage) -> Images:
     scale = chroma.clamp_min(torch.finfo(x.dtype).tiny).reciprocal()
     red, green = (g - b).mul_(scale), (b - r).mul_(scale).add_(2)
     blue = (r - g).mul_(scale).add_(4)
-    # The largest channel names the hue. Signs and lerp choose it: on a CPU seven times as fast as comparisons and where.
+    # The largest channel names the hue; signs and lerp choose it, on a CPU far faster than comparisons and where
     hue = torch.lerp(red, torch.lerp(green, blue, (top - g).sign_()), (top - r).sign_())
     hue = hue.add(6 * _wide(factor))  # sixths of a circle
     hue.sub_((hue / 6).floor_().mul_(6))  # in 0 … 6

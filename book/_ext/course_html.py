@@ -468,7 +468,7 @@ def machines_html(course: Course, link: Link) -> str:
             rows,
             cls="machines",
             label="Run times by chapter",
-            caption="Time of the run that wrote the committed results: processor time of one thread on a CPU, wall clock on a GPU",
+            caption="Time of the run that wrote the results: processor time on a CPU (one thread), wall clock on a GPU",
         )
     ]
     used = [
