@@ -36,9 +36,12 @@ def crops(frames: Shaped[Tensor, "n t c h w"], boxes: Float[Tensor, "n t k 4"], 
     bound = torch.tensor([w, h, w, h], device=boxes.device)
     boxes = torch.minimum(boxes.clamp_min(0), bound)
     left, top, right, bottom = boxes.flatten(0, 2).unbind(1)
-    whole = (frames.float() / 255)[:, :, None].expand(-1, -1, k, -1, -1, -1).flatten(0, 2)
-    out = crop(whole, torch.stack([top, left, bottom - top, right - left], 1), size)
-    return out.mul(255).round().to(torch.uint8).view(n, t, k, *out.shape[1:])
+    at = torch.stack([top, left, bottom - top, right - left], 1).view(n, t * k, 4)
+    out = []
+    for part, where in zip(frames.split(128), at.split(128), strict=True):  # whole frames, repeated k times, are large
+        whole = (part.float() / 255)[:, :, None].expand(-1, -1, k, -1, -1, -1).flatten(0, 2)
+        out.append(crop(whole, where.flatten(0, 1), size).mul(255).round().to(torch.uint8))
+    return torch.cat(out).view(n, t, k, *frames.shape[2:3], size, size)
 
 
 def wander(

@@ -534,11 +534,22 @@ gained["self-distilled, accuracy"] = difference(tuned["self-distilled"], tuned["
 
 # %% mystnb={"image": {"alt": "Three rows of eight frames. In the first a bright digit moves over a dark texture and reappears at the opposite border. In the second a digit moves while the colours of the scene change. In the third four digits cross each other and vanish behind an upright bar."}, "figure": {"caption": "Three kinds of films: one object on a torus; changing light; objects that hide each other.", "name": "fig-predictive-films"}}
 fit_split, test_split = run.splits
+sizes, FILMS = run.pick(quick=(2000, 1000), full=(20000, 5000)), "videos"
 torus = dict(size=12, frames=4, speed=(1.5, 1.5)) if run.scale == "quick" else dict(size=32, extent=14.0, frames=16, speed=(1.0, 3.0), classes=tuple(range(10)))
 lit = dict(size=12, frames=16, walls="bounce", drift=0.15, texture=0.0)
 crowd = dict(size=32, frames=8, objects=4, walls="bounce", bar=7, spin=0.15, drift=0.05, classes=tuple(range(10)))
 shown = [lab.data.moving_scenes(1, 4, fit_split, lab.data.Motion(**(kind | dict(frames=8)))).frames[0].float() for kind in (torus, lit, crowd)]
 _ = lab.plots.images(torch.cat([F.interpolate(s, 32) for s in shown]).byte(), rows=3)
+
+# %% [markdown]
+# Where a clip needs one vector, a small 3-D convolutional net makes it.
+
+
+# %%
+def clip_net(seed):
+    torch.manual_seed(seed)
+    return V.ClipNet(*run.pick(quick=(24, 128), full=(96, 512))).to(run.device)
+
 
 # %% [markdown]
 # (v-jepa)=
@@ -559,7 +570,6 @@ lab.show(V.jepa_loss, V.VJEPA.forward, V.multiblock)
 
 # %%
 WORLD = lab.data.Motion(**torus)
-sizes = run.pick(quick=(2000, 1000), full=(20000, 5000))
 films, new_films = (lab.data.moving_scenes(n, 1, s, WORLD).to(run.device) for n, s in zip(sizes, run.splits))
 labels = {"appearance": (films.labels, new_films.labels), "motion": tuple(v.factors["direction"][:, 0] for v in (films, new_films))}
 MASKS = run.pick(quick=((4, 0.15), (1, 0.5)), full=(V.SHORT, V.LONG))  # fewer blocks on a grid of 3×3 cells
@@ -619,13 +629,13 @@ _ = panels[1].set_yticklabels([])
 
 # %%
 rivals = [max(pair) for pair in zip(read["appearance"]["pixels"], read["appearance"]["another clip"])]
-run.claim("v-jepa", "With equal masks, predicting features gives a better appearance probe than the better of predicting pixels and another clip's features", read["appearance"]["features"], rivals, margin=0.02, data=films.source)
+run.claim("v-jepa", "With equal masks, predicting features gives a better appearance probe than the better of predicting pixels and another clip's features", read["appearance"]["features"], rivals, margin=0.02, data=FILMS)
 
 # %%
-run.claim("v-jepa", "Large blocks give a better appearance probe than random tubes with as many visible cells", read["appearance"]["features"], read["appearance"]["random tubes"], margin=0.02, data=films.source)
+run.claim("v-jepa", "Large blocks give a better appearance probe than random tubes with as many visible cells", read["appearance"]["features"], read["appearance"]["random tubes"], margin=0.02, data=FILMS)
 
 # %%
-run.claim("v-jepa", "Predicting features gives a better appearance probe than the untrained encoder", read["appearance"]["features"], read["appearance"]["random encoder"], margin=0.02, data=films.source)
+run.claim("v-jepa", "Predicting features gives a better appearance probe than the untrained encoder", read["appearance"]["features"], read["appearance"]["random encoder"], margin=0.02, data=FILMS)
 
 # %% [markdown]
 # Is anything predicted at all? On new clips the predictor may see the clip's own visible tokens, or another clip's. And is it
@@ -634,12 +644,12 @@ run.claim("v-jepa", "Predicting features gives a better appearance probe than th
 # %%
 clips = new_films.frames[:500].float() / 255
 own, other = zip(*(m.told(clips, run.generator(s)) for m, s in zip(jepa["features"], run.seeds)))
-run.claim("v-jepa", "On new clips, the clip's own context predicts the hidden features with an error at least a tenth lower than another clip's", own, [0.9 * v for v in other], margin=0.0, higher_is_better=False, data=films.source)
+run.claim("v-jepa", "On new clips, the clip's own context predicts the hidden features with an error at least a tenth lower than another clip's", own, [0.9 * v for v in other], margin=0.0, higher_is_better=False, data=FILMS)
 
 # %%
 last = [float(m.trace[-1] / m.trace[0]) for m in jepa["features"]]
 print("spread of the targets at the end, as a share of that at the start:", " ".join(f"{v:.2f}" for v in last))
-run.exact("v-jepa", "With stop-gradient, slow targets and their LayerNorm the targets keep more than half of the spread they started with", min(last), at_least=0.5, data=films.source)
+run.exact("v-jepa", "With stop-gradient, slow targets and their LayerNorm the targets keep more than half of the spread they started with", min(last), at_least=0.5, data=FILMS)
 
 # %% [markdown]
 # The pixel target pays for the textures: it paints them, and what the probe needs is left over. Predicting features avoids that
@@ -678,12 +688,6 @@ draw = lambda n, split, seed: lab.data.moving_scenes(n, seed, split, LIT, path=V
 lasting, new_lasting = draw(sizes[0] // 2, fit_split, 11), draw(sizes[1], test_split, 12)
 middle = lambda v: V.cut(v.frames, torch.full((len(v),), LIT.frames // 2 - 2, device=run.device), 4)
 old_clips, new_clips = middle(lasting), middle(new_lasting)
-
-
-def clip_net(seed):
-    torch.manual_seed(seed)
-    return V.ClipNet(*run.pick(quick=(24, 128), full=(96, 512))).to(run.device)
-
 
 # %%
 CLIPS, RHO_STEPS = run.pick(quick=(96, 80), full=(512, 5000))
@@ -896,19 +900,19 @@ lab.plots.bars(panels[0], {"raw pixels": [lab.evaluate.knn(patches.flatten(1) / 
 lab.plots.bars(panels[1], agree, "NMI of clusters and classes")
 
 # %%
-run.claim("odct", "One label a track gives better features than online clustering without tracks", shape["ODCT, all, pure"], shape["ODC"], margin=0.05, data=films.source)
+run.claim("odct", "One label a track gives better features than online clustering without tracks", shape["ODCT, all, pure"], shape["ODC"], margin=0.05, data=FILMS)
 
 # %%
-run.claim("odct", "Tracks give better features than random groups of the same size", shape["ODCT, all, pure"], shape["random groups"], margin=0.03, data=films.source)
+run.claim("odct", "Tracks give better features than random groups of the same size", shape["ODCT, all, pure"], shape["random groups"], margin=0.03, data=FILMS)
 
 # %%
-run.claim("odct", "One label a track makes clusters that agree better with the classes", agree["ODCT, all, pure"], agree["ODC"], margin=0.05, data=films.source)
+run.claim("odct", "One label a track makes clusters that agree better with the classes", agree["ODCT, all, pure"], agree["ODC"], margin=0.05, data=FILMS)
 
 # %%
-run.claim("odct", "All tracks with 15 % identity errors give better features than a third of them without", shape["ODCT, all, 15 % errors"], shape["ODCT, a third, pure"], margin=0.0, data=films.source)
+run.claim("odct", "All tracks with 15 % identity errors give better features than a third of them without", shape["ODCT, all, 15 % errors"], shape["ODCT, a third, pure"], margin=0.0, data=FILMS)
 
 # %%
-run.claim("odct", "Without tracks, online clustering gives better features than clustering once an epoch", shape["ODC"], shape["DeepCluster"], margin=0.0, data=films.source)
+run.claim("odct", "Without tracks, online clustering gives better features than clustering once an epoch", shape["ODC"], shape["DeepCluster"], margin=0.0, data=FILMS)
 
 # %% [markdown]
 # Without tracks clustering forgets what the untrained encoder still knew: it sharpens whatever groups it began with, and those
@@ -946,7 +950,7 @@ lab.show(V.match, V.indirect_contrast, V.round_trip, V.cross_contrast, V.ambigui
 # %%
 CROWD, step = lab.data.Motion(**(crowd | run.pick(quick={}, full=dict(size=64, objects=8, frames=16, extent=12.0, bar=12)))), run.pick(quick=6.0, full=8.0)
 side = run.pick(quick=8, full=12)
-(objects, found, _), (new_objects, new_found, new_boxes) = (V.shown_objects(n, seed, split, CROWD, step, side) for n, seed, split in zip(run.pick(quick=(200, 100), full=(4000, 500)), (41, 42), run.splits))
+(objects, found, _), (new_objects, new_found, new_boxes) = (V.shown_objects(n, seed, split, CROWD, step, side) for n, seed, split in zip(run.pick(quick=(200, 100), full=(2000, 500)), (41, 42), run.splits))
 print(f"{100 * (1 - new_found.float().mean()):.0f} % of the detections are hidden")
 
 # %%
@@ -973,23 +977,23 @@ lab.plots.bars(panels[1], after_gap, "switches after a gap, per film")
 _ = panels[1].set_yticklabels([])
 
 # %%
-run.claim("ucsl", "The round trip adds to the direct term: higher IDF1", f1["+ indirect"], f1["direct"], margin=0.02, data=films.source)
+run.claim("ucsl", "The round trip adds to the direct term: higher IDF1", f1["+ indirect"], f1["direct"], margin=0.02, data=FILMS)
 
 # %%
-run.claim("ucsl", "The cross term adds to direct and indirect: higher IDF1", f1["+ cross"], f1["+ indirect"], margin=0.0, data=films.source)
+run.claim("ucsl", "The cross term adds to direct and indirect: higher IDF1", f1["+ cross"], f1["+ indirect"], margin=0.0, data=FILMS)
 
 # %%
-run.claim("ucsl", "The ambiguity term adds to the other three: higher IDF1", f1["+ ambiguity"], f1["+ cross"], margin=0.0, data=films.source)
+run.claim("ucsl", "The ambiguity term adds to the other three: higher IDF1", f1["+ ambiguity"], f1["+ cross"], margin=0.0, data=FILMS)
 
 # %%
-run.claim("ucsl", "All four terms give a higher IDF1 than raw pixels", f1["+ ambiguity"], f1["raw pixels"], margin=0.05, data=films.source)
+run.claim("ucsl", "All four terms give a higher IDF1 than raw pixels", f1["+ ambiguity"], f1["raw pixels"], margin=0.05, data=FILMS)
 
 # %%
-run.claim("ucsl", "All four terms leave fewer identity switches after a gap than boxes alone", after_gap["+ ambiguity"], after_gap["boxes alone (IoU)"], margin=0.5, higher_is_better=False, data=films.source)
+run.claim("ucsl", "All four terms leave fewer identity switches after a gap than boxes alone", after_gap["+ ambiguity"], after_gap["boxes alone (IoU)"], margin=0.5, higher_is_better=False, data=FILMS)
 
 # %%
 run.claim("ucsl", "All four terms close at least half of the gap in IDF1 between raw pixels and a supervised embedding", [a - b for a, b in zip(f1["+ ambiguity"], f1["raw pixels"])],
-          [(a - b) / 2 for a, b in zip(f1["supervised"], f1["raw pixels"])], margin=0.0, data=films.source)
+          [(a - b) / 2 for a, b in zip(f1["supervised"], f1["raw pixels"])], margin=0.0, data=FILMS)
 
 # %% [markdown]
 # Two of the four terms do all of it: be unlike your neighbours, and come back to yourself. The round trip is the label, and it costs
