@@ -23,7 +23,7 @@
 # - predict features instead of pixels in video, and take a film's own continuity as the label.
 #
 # **You should know** how attention works, and the first section of [Contrastive learning](contrastive.ipynb).
-# **Run time:** a bit over a minute on a laptop; on a GPU the same cells take CIFAR-10 and larger models.
+# **Run time:** a minute and a half on a laptop; on a GPU the same cells take CIFAR-10 and larger models.
 
 # %% tags=["remove-cell"]
 import importlib.util
@@ -212,7 +212,7 @@ lab.plots.bars(panels[0], table, "attentive-probe accuracy", chance=0.1)
 lab.plots.bars(panels[1], part, "attentive-probe accuracy", chance=0.1)
 
 # %% [markdown]
-# The mask does what it must, and longer training lowers the loss and raises the accuracy, most clearly in the wider model. But an
+# The mask does what it must, and longer training lowers the loss and mostly raises the accuracy, most clearly in the wider model. But an
 # untrained transformer is read as well: it keeps nearly all of its input, and the probe is trained on two thousand labels.
 # In so short a training a model learns strokes that continue, and to pass on what the next patch needs is not to
 # keep what the digit is. That AIM needs length is the paper's point, and this is its short end.
@@ -738,11 +738,11 @@ run.claim("rho-byol-study", "In spliced films, clips at most three frames apart 
 run.claim("rho-byol-study", "Splicing the films costs clips from the whole span some class kNN", study["moco", 2], cuts[None], margin=0.02, data=lasting.source)
 
 # %% [markdown]
-# All four frameworks lean towards two clips, SimCLR and SwAV beyond doubt. What time helps *against* is instructive: with two
+# All four frameworks lean towards two clips, SwAV beyond doubt and the others by about the margin. What time helps *against* is instructive: with two
 # augmentations of one clip the nets fall below their untrained selves, presumably as they learn the light that tells films apart.
 # Two moments say that light does not matter, what colour jitter would have said, and take the nets back to where they began, hardly
 # further in so few steps. With colour augmentation on both arms the advantage shrinks, as the exercise below shows. Splicing, meant
-# to do harm, did none: about half of the pairs in a spliced film still show one digit, which is label enough, it seems, while clips
+# to do harm, did none that shows: about half of the pairs in a spliced film still show one digit, which is label enough, it seems, while clips
 # close in time are alike in light, which teaches nothing.
 
 # %%
