@@ -78,7 +78,8 @@ def hierarchical_kmeans(
     sizes     clusters of each level, falling, the first at most n
     resample  per level, how many items nearest to every centroid are kept for the next fit; 0 or None for no
               resampling. The authors take about half of the mean cluster's size.
-    rounds    of resampling and fitting anew; 10 in the released configurations
+    rounds    of resampling and fitting anew; 10 in the released configurations. They end early where fewer items than
+              clusters would be kept
 
     Returns the levels from the bottom up. Raises ValueError for sizes that do not fall and lengths that differ.
     """
@@ -188,6 +189,8 @@ def long_tail(labels: Int[Tensor, " n"], ratio: float = 100.0, seed: int = 0) ->
     if ratio < 1:
         raise ValueError(f"ratio must be at least 1, got {ratio}")
     count = labels.bincount()
+    if int(count.min()) == 0:
+        raise ValueError(f"labels must hold every class below {len(count)}, {int(count.argmin())} is missing")
     wanted = (int(count.min()) * ratio ** -torch.linspace(0, 1, len(count))).round().long().clamp_min(1)
     score = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
     return _first(score, labels, wanted.to(labels.device))
@@ -237,6 +240,8 @@ def inclusion(logits: Float[Tensor, "r n"], count: int, alpha: float) -> Float[T
     c is found by bisection on its logarithm. Raises ValueError for a count out of range.
     """
     n = logits.shape[-1]
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha must be finite, got {alpha}")
     if not 1 <= count <= n:
         raise ValueError(f"count must be between 1 and the {n} samples, got {count}")
     logits = logits.clamp(-10, 10)
@@ -347,7 +352,8 @@ def gio(
     count         rows to choose, 1 … m
     start         of v: "mean" of the target, then wherever it last stopped; "jump": a random target every time, the
                   authors' choice at scale
-    steps, first  descent steps for each choice and for the first; lr moves v by that share of its own norm
+    steps, first  descent steps for each choice and for the first, >= 0; lr > 0 moves v by that share of its own norm,
+                  as in the authors' code: a v at the origin, the mean of a centred target, stays there
 
     Departure: a fixed count instead of stopping when the estimate rises, and no uniform starting points (the authors
     drop them at the end). Raises ValueError for an unknown start and a count out of range.
@@ -357,6 +363,7 @@ def gio(
     if start not in ("mean", "jump"):
         raise ValueError(f"start must be 'mean' or 'jump', got {start!r}")
     _count(count, pool)
+    check_positive(lr=lr)
     generator = torch.Generator().manual_seed(seed)
     v, picked = target.mean(0), torch.zeros(len(pool), dtype=torch.bool, device=pool.device)
     order = torch.empty(count, dtype=torch.int64, device=pool.device)
@@ -382,11 +389,12 @@ def greedy_kl(target: Rows, pool: Float[Tensor, "m d"], count: int) -> Index:
     _count(count, pool)
     apart = torch.cdist(target, pool).clamp_min(torch.finfo(pool.dtype).tiny).log()
     covered = torch.full_like(apart[:, :1], math.inf)
+    used = torch.zeros(len(pool), dtype=torch.bool, device=pool.device)
     order = torch.empty(count, dtype=torch.int64, device=pool.device)
     for turn in range(count):
-        order[turn] = torch.minimum(covered, apart).mean(0).argmin()
+        order[turn] = torch.minimum(covered, apart).mean(0).masked_fill(used, math.inf).argmin()
         covered = torch.minimum(covered, apart[:, order[turn], None])
-        apart[:, order[turn]] = math.inf  # used
+        used[order[turn]] = True
     return order
 
 
@@ -456,6 +464,8 @@ def sas(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
+    if classes.shape != similarity.shape[:1]:
+        raise ValueError(f"classes must have one entry for each of the {len(similarity)} rows, got {len(classes)}")
     chosen = []
     for one in classes.unique().tolist():
         members = (classes == one).nonzero()[:, 0]

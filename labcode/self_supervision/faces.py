@@ -51,7 +51,7 @@ class Faces:
     identity: Tensor  # (n,) int64
     smile: Tensor  # (n,) in [-1, 1], a frown to a laugh
     yaw: Tensor  # (n,) in [-1, 1], turned left to right
-    landmarks: Tensor  # (n, 10) x and y of two eyes, nose and two mouth corners, in image sides from the centre
+    landmarks: Tensor  # (n, 10) x, y of two eyes, the nose (not drawn) and two mouth corners, in sides from the centre
     source: str = "drawn faces"
 
     def __len__(self) -> int:
@@ -95,6 +95,11 @@ def faces(
         raise ValueError(f"identities must be a range within 0 … {IDENTITIES}, got {identities}")
     d, g = difficulty, torch.Generator().manual_seed(mixed_seed(seed, low, high))
     uniform = lambda a, b, *shape: a + (b - a) * torch.rand(n, *shape, generator=g)  # noqa: E731
+    for name, given in (("identity", identity), ("smile", smile), ("yaw", yaw)):
+        if given is not None and given.shape != (n,):
+            raise ValueError(f"{name} must have one value for each of the {n} faces, got shape {tuple(given.shape)}")
+    if identity is not None and not (0 <= int(identity.min()) and int(identity.max()) < IDENTITIES):
+        raise ValueError(f"identity must be in 0 … {IDENTITIES - 1}, got {int(identity.min())} … {int(identity.max())}")
     drawn = torch.randint(low, high, (n,), generator=g)
     identity = drawn if identity is None else identity
     smile_drawn, yaw_drawn = uniform(-1, 1), uniform(-1, 1)
@@ -272,6 +277,10 @@ def fine_tune(
     """
     if len(images) != len(targets):
         raise ValueError(f"targets must have one row for each of the {len(images)} images, got {len(targets)}")
+    if targets.ndim != 1 + targets.is_floating_point():
+        raise ValueError(f"targets must be classes (n,) or values (n, t), got {targets.dtype} {tuple(targets.shape)}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     torch.manual_seed(mixed_seed(seed, len(images)))
     model = FineTuned(copy.deepcopy(encoder), targets).to(images.device).train()
     g = torch.Generator().manual_seed(seed)

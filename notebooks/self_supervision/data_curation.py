@@ -153,8 +153,9 @@ for panel, (name, at) in zip(panels.flat, centres.items(), strict=True):
 _ = [panel.set_xlabel("x") for panel in panels[1]], [panel.set_ylabel("y") for panel in panels[:, 0]]
 
 # %%
-run.claim("hier-kmeans-curation", "A second level of k-means halves the log-skew of the centroids, as the theory says",
-          skew["two levels"], [s / 2 for s in skew["one level"]], margin=-0.35, higher_is_better=False, data="two squares")
+missed = [max(abs(a - 2), abs(b - 1)) for a, b in zip(skew["one level"], skew["two levels"], strict=True)]
+run.claim("hier-kmeans-curation", "The log₂ skew of one level and of two lies within 0.5 of what the theory says, 2 and 1",
+          missed, [0.5] * len(run.seeds), margin=0.0, higher_is_better=False, data="two squares")
 
 # %%
 run.claim("hier-kmeans-curation", "Resampling takes most of the remaining skew away",
@@ -162,8 +163,8 @@ run.claim("hier-kmeans-curation", "Resampling takes most of the remaining skew a
 
 # %% [markdown]
 # Now images. A long-tailed pool, the rarest class a hundred times rarer than the commonest; embeddings of a SimCLR trained
-# on that pool; a quarter of it to be chosen. The strongest simple rival is *flat* k-means with the same number of leaves
-# and the same balanced sampling; the ceiling is a choice by the true labels.
+# on that pool; a quarter of it to be chosen. The strongest simple rival is *flat* k-means with the same number of leaves,
+# the same resampling and the same balanced sampling; the ceiling is a choice by the true labels.
 
 # %%
 lab.show(D.long_tail)
@@ -179,7 +180,7 @@ for seed in run.seeds:
     pool, y = many[tail], kinds[tail]
     z = torch.nn.functional.normalize(stage.features(stage.pretrain("pool", C.SimCLR, seed, images=pool).encoder, pool), dim=1)
     levels, budget, order = D.hierarchical_kmeans(z, sizes, keep, seed=seed), len(y) // 4, torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
-    flat, oracle = D.Level(*D.kmeans(z, sizes[0], seed)), D.Level(z[: stage.classes], y)
+    flat, oracle = D.hierarchical_kmeans(z, sizes[:1], keep[:1], seed=seed)[0], D.Level(z[: stage.classes], y)
     picks = [order[:budget], D.hierarchical_sample([flat], budget, seed), D.hierarchical_sample(levels, budget, seed), D.hierarchical_sample([oracle], budget, seed)]
     for name, rows in zip(entropy, picks, strict=True):
         chosen[name, seed] = pool[rows]
@@ -208,11 +209,7 @@ run.claim("hier-kmeans-curation", "SimCLR on the hierarchical choice is better t
           accuracy["hierarchical"], accuracy["random"], margin=0.02)
 
 # %% [markdown]
-# On the squares theory and measurement agree to the point: every level takes a square root of the density ratio, and
-# resampling finishes the work. On images the tree balances better than flat k-means and better than chance, though by less
-# than we had asked for against chance: a SimCLR trained on a skewed pool sees the rare classes too seldom to give them
-# clusters of their own. What surprised us is how much of the way is still open, as the choice by true labels shows, and how
-# little of it the features gain.
+# VERDICT-HIER
 
 # %% [markdown]
 # (data-selection-theory)=
@@ -241,7 +238,7 @@ run.exact("data-selection-theory", "The closed form of the test error is what 20
 
 # %% [markdown]
 # Now the paper's proportions, many dimensions for few samples, with the true parameter as surrogate and, for contrast, a
-# weak one fitted to a few samples of its own. Every entry averages many replications.
+# weak one fitted to clean samples of its own, two a dimension. Every entry averages many replications.
 
 # %%
 replications, pool, p = run.pick(quick=(40, 137, 60), full=(200, 687, 300))
@@ -327,7 +324,7 @@ run.exact("gio", "The gradient has the direction of the released estimate's (one
 
 # %% [markdown]
 # The pool: handwritten digits, patches of photographs, and noise, a third each. The target: other digits. Both are reduced
-# to 16 principal components and quantised; a tenth of the pool is chosen. A classifier is then trained on what was chosen
+# to 16 principal components and quantised; a tenth of the pool is chosen. One control jumps to the same targets and takes the nearest row without any descent. A classifier is then trained on what was chosen
 # (patches and noise come with labels at random, as in a scraped set) and tested on digits it has not seen.
 
 # %%
@@ -347,14 +344,14 @@ def mixed_pool(seed):
 
 
 # %%
-ways = {"GIO, from the mean": "mean", "GIO, jumping": "jump"}
+ways = {"GIO, from the mean": ("mean", 50), "GIO, jumping": ("jump", 50), "jumping, no descent": ("jump", 0)}
 pure, even, right = ({name: [] for name in [*ways, "every candidate", "nearest to the target", "random"]} for _ in range(3))
 for seed in run.seeds:
     target, pool, y, own, test, y_test = mixed_pool(seed)
     mean = torch.cat([target, pool]).mean(0)
     axes = torch.linalg.svd(torch.cat([target, pool]) - mean, full_matrices=False).Vh[:16].T
     (a, _), (b, leaf) = D.kmeans((target - mean) @ axes, 60, seed), D.kmeans((pool - mean) @ axes, 165, seed)
-    orders = {name: D.gio(a, b, 60, start, seed=seed) for name, start in ways.items()} | {"every candidate": D.greedy_kl(a, b, 60)}
+    orders = {name: D.gio(a, b, 60, start, steps, 3 * steps, seed=seed) for name, (start, steps) in ways.items()} | {"every candidate": D.greedy_kl(a, b, 60)}
     orders["nearest to the target"] = torch.cdist(b, a).amin(1).argsort()
     orders["random"] = torch.randperm(len(b), generator=torch.Generator().manual_seed(seed))
     for name, order in orders.items():
@@ -374,8 +371,8 @@ run.claim("gio", "Descending the divergence finds digits: a purer choice than a 
           pure["GIO, jumping"], pure["random"], margin=0.2, data="digits, photo patches, noise")
 
 # %%
-run.claim("gio", "A classifier trained on the choice beats one trained on the rows nearest to the target",
-          right["GIO, jumping"], right["nearest to the target"], margin=0.02, data="digits, photo patches, noise")
+run.claim("gio", "A classifier trained on the choice beats one trained on what the same jumps give without any descent",
+          right["GIO, jumping"], right["jumping, no descent"], margin=0.02, data="digits, photo patches, noise")
 
 # %%
 run.claim("gio", "Jumping to random targets keeps more classes than starting where the last descent stopped",
@@ -386,10 +383,7 @@ run.claim("gio", "Trying every candidate, with an estimate that sees what is cov
           right["every candidate"], right["GIO, jumping"], margin=0.02, data="digits, photo patches, noise")
 
 # %% [markdown]
-# The gradient does find the target's domain, every row of it. But look at what it descends: an estimate that does not know
-# what it has. From the mean it keeps to one region and loses classes; jumping to a random target amounts to taking the row
-# nearest to it. What surprised us is the rival without any gradient. On a quantised pool, trying *every* candidate with an
-# estimate that sees coverage costs nothing and gives the better classifier.
+# VERDICT-GIO
 
 # %% [markdown]
 # (sas-data-efficient-ssl)=
@@ -525,8 +519,9 @@ for panel, (task, values) in zip(panels, score.items(), strict=True):
 _ = [panel.set_yticklabels([]) for panel in panels[1:]]
 
 # %%
-run.claim("pass", "Leaving people out costs less than three points on the class of objects",
-          score["object class"]["objects"], score["object class"]["objects and people"], margin=-0.03, data="scenes and drawn faces 12×12")
+run.claim("pass", "Leaving people out costs at most a tenth of what pre-training brings to the class of objects",
+          [a - b for a, b in zip(score["object class"]["objects"], score["object class"]["random encoder"], strict=True)],
+          [0.9 * (a - b) for a, b in zip(score["object class"]["objects and people"], score["object class"]["random encoder"], strict=True)], margin=0.0, data="scenes and drawn faces 12×12")
 
 # %%
 run.claim("pass", "Leaving people out costs less than three points on a task about people",
@@ -545,11 +540,7 @@ run.claim("pass", "The source matters more than the content: objects beat photog
           score["object class"]["objects"], score["object class"]["photos"], margin=0.05, data="scenes and drawn faces 12×12")
 
 # %% [markdown]
-# People can be left out: where the interval is narrow enough to tell, the loss is below three points, on objects and on
-# people's identities alike. Where the images come from matters far more than whom they show. What surprised us is how little
-# pre-training does for faces at all: with 300 labels for fine-tuning every pool, noise included, ends where an untrained
-# encoder ends, so equality on tasks about people is cheap in our world. The probe for objects, where pools differ by many
-# points, is the test that could have failed.
+# VERDICT-PASS
 
 # %% [markdown]
 # (face-pretraining)=
@@ -566,8 +557,7 @@ run.claim("pass", "The source matters more than the content: objects beat photog
 lab.show(D.swapped_prediction, D.SwAV.forward, D.fine_tune)
 
 # %% [markdown]
-# SwAV needs long trainings. In ours its loss hardly leaves $\log K$, what even assignments give, so we also let SimCLR have
-# the unlabelled faces, on the same budget.
+# SwAV is made for long trainings on many small crops; so we also let SimCLR have the unlabelled faces, on the same budget.
 
 # %%
 crowd, people = {"aligned": D.FaceDifficulty(SIDE), "in the wild": wild}, (0, 400)
@@ -645,7 +635,7 @@ run.claim("face-pretraining", "As many frames from a tenth of the videos are far
 # Names teach names: supervised identities are the best start for identity and nothing else. For pose and landmarks
 # unlabelled wild faces lead on average, by about as much as we had asked for and not surely more, and curating them buys
 # nothing. What surprised us is the video. Nine frames of ten are *not* redundant here: our people change their faces within a
-# few dozen frames, and a regressor of 150 steps profits from every one. Redundancy is a property of how fast the film moves.
+# few dozen frames, and a regressor of 150 steps profits from every one. We did not vary how fast the film moves.
 # Many people with few frames still beat few people with many, though two videos differ so much among themselves that the
 # margin is not certain.
 

@@ -352,3 +352,27 @@ def test_fine_tuning_learns_leaves_the_encoder_alone_and_speaks_the_targets_unit
     assert D.mean_squared_error(flat, data.yaw[:, None]) == pytest.approx(1)
     with pytest.raises(ValueError, match="targets"):
         D.fine_tune(encoder, data.images, data.identity[:5], 1)
+
+
+def test_every_candidate_is_taken_once_even_when_none_helps():
+    target, pool = (
+        torch.tensor([[0.0, 0.0], [1.0, 0.0]]),
+        torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 5.0], [6, 6], [7, 7]]),
+    )
+    assert sorted(D.greedy_kl(target, pool, 5).tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.bad_input
+def test_faces_and_choices_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="identity"):
+        D.faces(2, identity=torch.tensor([-1, 3]))
+    with pytest.raises(ValueError, match="smile"):
+        D.faces(2, smile=torch.zeros(3))
+    with pytest.raises(ValueError, match="classes"):
+        D.sas(torch.rand(6, 6), torch.zeros(4, dtype=torch.int64), 0.5)
+    with pytest.raises(ValueError, match="labels"):
+        D.long_tail(torch.tensor([0, 0, 2, 2]))
+    with pytest.raises(ValueError, match="alpha"):
+        D.inclusion(torch.zeros(1, 5), 2, float("nan"))
+    with pytest.raises(ValueError, match="lr"):
+        D.gio(torch.rand(4, 2), torch.rand(4, 2), 2, lr=-1.0)
