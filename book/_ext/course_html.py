@@ -276,7 +276,10 @@ def verdicts_html(course: Course, part_slug: str, link: Link) -> str:
     reading = (course.maps.get(part_slug) or {}).get("reading", chapters)
     rows: list[Row] = []
     for c in (chapters[s] for s in reading if s in chapters):
-        for n, p in enumerate(c.papers):
+        if c.papers:
+            chapter = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+            rows.append((' class="chapter-row"', [f"<strong>{chapter}</strong>", ""]))
+        for p in c.papers:
             numbered = [(i, x) for d, s, i, x in course.claims("quick") if d is c and x.get("paper") == p.key]
             signs = " ".join(
                 f'<a class="plain" href="{link(EVIDENCE, anchor(c, "quick", i))}" title="{escape(x["statement"])}" '
@@ -284,12 +287,11 @@ def verdicts_html(course: Course, part_slug: str, link: Link) -> str:
                 for i, x in numbered
             )
             title = f'<a href="{link(c.page, p.key)}">{escape(p.title)}</a>' if c.written else escape(p.title)
-            chapter = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
-            rows.append(("", [chapter if n == 0 else "", title, signs or '<span class="quiet">not measured</span>']))
+            rows.append(("", [title, signs or '<span class="quiet">not measured</span>']))
     if not rows:
         return '<p class="quiet">No paper of this part has been worked through yet.</p>'
     caption = "One sign a claim: ✓ supported, ✗ contradicted, ~ inconclusive. Each leads to its numbers."
-    return table(["Chapter", "Paper", "Claims"], rows, cls="verdicts", label="Verdicts by paper", caption=caption)
+    return table(["Paper", "Claims"], rows, cls="verdicts", label="Verdicts by paper", caption=caption)
 
 
 def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str | None]) -> str:

@@ -208,6 +208,15 @@ def test_map_says_in_words_what_it_draws(root):
     assert svg.select_one("a")["href"] == "notebooks/p/a.html" and len(svg.select("g.node.is-planned")) == 1
 
 
+def test_a_part_shows_a_sign_for_every_claim_of_every_paper(root):
+    loaded = course.load(root)
+    page = soup(course.verdicts_html(loaded, "p", link))
+    signs, claims = page.select("tbody td a"), [x for c, _, _, x in loaded.claims("quick") if c.part == "p"]
+    assert sorted(a["title"] for a in signs) == sorted(x["statement"] for x in claims) and signs
+    assert all(a["href"].startswith("book/evidence.html#") and ": " in a["aria-label"] for a in signs)
+    assert "No paper" in course.verdicts_html(loaded, "unknown", link)
+
+
 @pytest.mark.parametrize("gone", ["book/results", "labcode", "notebooks", "book/plan.yml", "book labcode notebooks"])
 def test_whatever_is_missing_the_pages_can_be_made(root, gone):
     import shutil
