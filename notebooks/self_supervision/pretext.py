@@ -22,7 +22,7 @@
 # - tell a task from its shortcut.
 #
 # **You should know** the chapter [Contrastive learning](contrastive.ipynb) and what a linear probe is. **Run time:** about a
-# minute on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
+# minute and a half on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
 
 # %% tags=["remove-cell"]
 import importlib.util
