@@ -7,7 +7,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = {"augment", "cards", "data", "evaluate", "ledger", "nets", "plots", "run", "train"}
+_SUBMODULES = {"augment", "cards", "data", "evaluate", "ledger", "nets", "plots", "run", "train", "transport"}
 _SHORTCUTS = {"start": "run", "papers": "cards", "card": "cards", "show": "_show"}
 
 __all__ = sorted(_SUBMODULES | _SHORTCUTS.keys())

@@ -17,7 +17,7 @@ from ..data import mixed_seed, textures
 from ..data.synthetic import _crop, _installed
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
-from .video import sinkhorn_codes
+from ..transport import sinkhorn_codes
 
 IDENTITIES = 1000
 

@@ -28,6 +28,7 @@ from ..nets.vit import (
     unpatchify,
 )
 from ..train import fit
+from ..transport import sinkhorn_codes  # noqa: F401
 from .masked import (
     FACTORS,
     MAE,
@@ -76,7 +77,6 @@ from .video import (  # noqa: F401
     rho_swav,
     round_trip,
     shown_objects,
-    sinkhorn_codes,
     spatial_disturbance,
     temporal_disturbance,
     tied_scenes,

@@ -23,6 +23,7 @@ from ..data.videos import Motion, Videos, cross_matrix, moving_scenes
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
 from ..nets.vit import Transformer, ViT, gather, normalise_patches, patchify, sincos
+from ..transport import sinkhorn_codes
 from .contrastive import moco_loss
 from .tracks import (  # noqa: F401
     ODC,
@@ -420,21 +421,6 @@ def rho_byol(p: Float[Tensor, "two_n d"], k: Float[Tensor, "two_n d"], rho: int 
     p, k = F.normalize(p, dim=1), F.normalize(k.detach(), dim=1)
     agree = torch.stack([(p * k.roll(j * n, 0)).sum(1).mean() for j in range(1, rho)])
     return 2 - 2 * agree.mean()
-
-
-def sinkhorn_codes(scores: Float[Tensor, "n K"], eps: float = 0.05, iterations: int = 3) -> Float[Tensor, "n K"]:
-    """Soft assignments of n clips to K prototypes that use all prototypes alike: rows sum to 1.
-
-    SwAV (Caron et al., 2020), appendix A: exp(scores / eps), columns and rows normalised in turn. In logarithms, so no
-    score overflows. No gradient.
-    """
-    check_positive(eps=eps)
-    with torch.no_grad():
-        log_q = scores / eps
-        for _ in range(iterations):
-            log_q = log_q - log_q.logsumexp(0)
-            log_q = log_q - log_q.logsumexp(1, keepdim=True)
-        return log_q.exp()
 
 
 @float32

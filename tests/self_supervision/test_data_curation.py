@@ -316,7 +316,7 @@ def test_swapped_prediction_has_no_gradient_through_its_targets():
     unit = torch.nn.functional.normalize(c, dim=1)
     scores = torch.nn.functional.normalize(z, dim=1) @ unit.T
     with torch.no_grad():
-        from labcode.self_supervision.video import sinkhorn_codes
+        from labcode.transport import sinkhorn_codes
 
         codes = torch.cat([sinkhorn_codes(h) for h in scores.chunk(2)]).roll(3, 0)
     wanted = torch.autograd.grad(-(codes * (scores / 0.1).log_softmax(1)).sum(1).mean(), z)[0]

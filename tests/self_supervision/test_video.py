@@ -229,9 +229,6 @@ def test_swav_is_its_loop(rho):
                 log_p = p - np.log(np.exp(p).sum(1, keepdims=True))
                 wanted, count = wanted - (q * log_p).sum(1).mean(), count + 1
     assert float(V.rho_swav(scores, rho)) == pytest.approx(wanted / count, rel=1e-9)
-    assert torch.allclose(V.sinkhorn_codes(1e4 * scores).sum(1), torch.ones(rho * n, dtype=torch.float64))
-    even = V.sinkhorn_codes(scores, iterations=200).sum(0)
-    assert torch.allclose(even, torch.full((k,), rho * n / k, dtype=torch.float64), rtol=1e-3)
 
 
 def test_two_clips_are_nt_xent_and_order_of_clips_does_not_matter():
@@ -289,7 +286,7 @@ def test_dsm_loss_is_the_loop():
             scores = [math.exp(cosine(q[i].detach(), z) / 0.2) for z in (k[i].detach(), *negatives)]
             wanted -= math.log(scores[0] / sum(scores)) / 4
         loss = V.dsm_loss(q, k, queue, own if with_own else None, 0.2)
-        assert float(loss) == pytest.approx(wanted, rel=1e-9)
+        assert float(loss.detach()) == pytest.approx(wanted, rel=1e-9)
     assert torch.allclose(V.dsm_loss(q, k, queue, tau=0.2), contrastive.moco_loss(q, k, queue, 0.2))
     V.dsm_loss(q, k, queue, own).backward()
     assert k.grad is None and q.grad.abs().sum() > 0 and own.grad.abs().sum() > 0
