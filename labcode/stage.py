@@ -76,6 +76,25 @@ class Stage:
         make = self.run.pick(quick=nets.SmallNet, full=nets.ResNet18)
         return make(**keywords).to(self.run.device)
 
+    @torch.no_grad()
+    def untrained(self, seed: int, batches: int = 20) -> nn.Module:
+        """The random encoder, its BatchNorm statistics estimated from the training images as in a training.
+
+        With the statistics of the start, mean 0 and variance 1, the signal shrinks from block to block until GELU is a
+        straight line: a nearly linear rival, which any training beats, even one that cannot learn a thing. The estimate
+        is the plain mean over batches: the running one, a tenth a batch, would be far off where the variance is small.
+        """
+        encoder, g = self.encoder(seed).train(), self.run.generator(seed)
+        norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = None
+        for _ in range(batches):
+            index = torch.randint(len(self.train_images), (256,), generator=g, device=g.device)
+            encoder(self.views(self.train_images[index], generator=g, views=1))
+        for norm in norms:
+            norm.momentum = 0.1
+        return encoder.eval()
+
     def pretrain(
         self,
         name: str,
@@ -167,7 +186,7 @@ class Stage:
         def measure() -> dict[str, float]:
             flat = [x.flatten(1).float() / 255 - 0.5 for x in (self.train_images, self.test_images)]
             pixels = knn(flat[0], self.train_labels, flat[1], self.test_labels, k=self.run.pick(quick=20, full=200))
-            random = self.knn(self.encoder(seed))
+            random = self.knn(self.untrained(seed))
             return {
                 "chance": 1 / self.classes,
                 "pixels": pixels,

@@ -101,7 +101,6 @@ class OBoW(nn.Module):
     steps      over which the momentum rises to 1 in a cosine; None leaves it constant
     queue      False keeps the random words of the start
     renew      words that a step renews; None is one an image, as in the paper, whose K is 32 times its batch
-    generator  False learns a classifier for each place of the vocabulary instead of generating it from the word
 
     Departures: one level, maps too small to cut off their border, averaged over 2×2 where they are no larger; the queue
     is shifted, not overwritten, so that its length need not be a multiple of the batch.
@@ -109,7 +108,7 @@ class OBoW(nn.Module):
 
     def __init__(self, encoder: nn.Module, level: int = 2, words: int = 256, inv_delta: float | None = 15.0,
                  kappa: float = 2.0, momentum: float = 0.99, steps: int | None = None, queue: bool = True,
-                 renew: int | None = None, generator: bool = True):  # fmt: skip
+                 renew: int | None = None):  # fmt: skip
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be in [0, 1], got {momentum}")
@@ -118,15 +117,13 @@ class OBoW(nn.Module):
         self.momentum, self.steps, self.queue, self.renew = momentum, steps, queue, renew
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.generate = mlp([c, 2 * d, d])
-        self.fixed = None if generator else nn.Parameter(torch.randn(words, d) / d**0.5)
         self.register_buffer("words", torch.randn(words, c).clamp_min(0))
         self.register_buffer("distance", torch.tensor(0.5))  # running mean of the distance to the nearest word
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def classifiers(self) -> Float[Tensor, "k d"]:
         """κ · G(words), of length κ each."""
-        made = self.generate(F.normalize(self.words, dim=1)) if self.fixed is None else self.fixed
-        return self.kappa * F.normalize(made, dim=1)
+        return self.kappa * F.normalize(self.generate(F.normalize(self.words, dim=1)), dim=1)
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -1149,7 +1149,7 @@ lab.show(C.negative_elbo, C.DenoisingAutoencoder)
 side = stage.train_images.shape[-1]
 keeping = run.pick(quick=C.colour_keeping_views, full=lambda x, generator: lab.augment.simclr_views(x, generator, jitter_p=0, grey_p=0))
 calm = run.pick(quick={}, full=dict(lr=1e-3, optimizer="adamw", weight_decay=1e-4))
-trained = {"random encoder": lambda s: stage.encoder(s),
+trained = {"random encoder": lambda s: stage.untrained(s),
            "denoising AE": lambda s: stage.pretrain("dae", lambda e: C.DenoisingAutoencoder(e, side), s, views=C.noisy_views(), **calm).encoder,
            "VAE": lambda s: stage.pretrain("vae", lambda e: C.VAE(e, side), s, views=C.noisy_views(), **calm).encoder,
            "SimCLR": lambda s: simclr(s).encoder,
@@ -1362,7 +1362,7 @@ for wide in (1, 10, 100, 10_000):
 
 # %%
 forces = {}
-for name, encoder in (("random", stage.encoder(run.seeds[0])), ("trained", simclr(run.seeds[0]).encoder)):
+for name, encoder in (("random", stage.untrained(run.seeds[0])), ("trained", simclr(run.seeds[0]).encoder)):
     with torch.no_grad():
         h = encoder.eval()(stage.views(stage.test_images[:500], generator=run.generator(0))).float()
     one, other = torch.nn.functional.normalize(h, dim=1).chunk(2)
@@ -1379,6 +1379,160 @@ print("training brings the two views of an image together:", forces["trained"][0
 # and neither does alignment, which a constant encoder has perfectly. Only both at once describe a representation. For the second
 # half, train with `stage.pretrain("tau 0.05", partial(C.SimCLR, tau=0.05), seed)` and a few more temperatures, and hand
 # `run.claim` one value a seed for each arm.
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+
+# %% [markdown]
+# ````{exercise-start} NT-Xent from its equation
+# :label: ex-nt-xent
+# ````
+# Write SimCLR's loss (eq. 1) of $2n$ projections, where rows $i$ and $i+n$ are the two views of image $i$. With the cosine
+# $s_{ik} = z_i^\top z_k / (\lVert z_i\rVert \lVert z_k\rVert)$ and $i'$ the row of the other view of $i$'s image,
+#
+# $$\mathcal L = -\frac{1}{2n} \sum_{i=1}^{2n} \log \frac{\exp(s_{ii'}/\tau)}{\sum_{k \neq i} \exp(s_{ik}/\tau)}.$$
+#
+# Make sure that small temperatures do not overflow. What is the loss when all rows are alike?
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-nt-xent
+# :class: dropdown
+# ````
+# It is a cross entropy over $2n - 1$ candidates: the row itself is struck out, the other view is the right answer. Rows that are
+# all alike give $\log(2n-1)$.
+
+# %% tags=["task:nt-xent"]
+import torch
+import torch.nn.functional as F
+
+
+def nt_xent(z, tau):
+    """SimCLR's loss, a scalar, of projections z (2n, d), not normalised; tau > 0."""
+    ### BEGIN SOLUTION
+    z = F.normalize(z, dim=1)
+    logits = z @ z.T / tau
+    itself = torch.eye(len(z), dtype=torch.bool)
+    other = torch.arange(len(z)).roll(len(z) // 2)
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), other)
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:nt-xent:3", "remove-cell"]
+import math
+
+alike = nt_xent(torch.ones(6, 4), 0.5)
+assert alike.shape == (), "the loss is one number"
+assert abs(float(alike) - math.log(5)) < 1e-4, "rows alike: five candidates, none better than the others"
+### BEGIN HIDDEN TESTS
+z = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+rows = [[v / math.hypot(*row) for v in row] for row in z.tolist()]
+e = [[math.exp(sum(a * b for a, b in zip(p, q)) / 0.3) for q in rows] for p in rows]
+want = -sum(math.log(e[i][(i + 5) % 10] / (sum(e[i]) - e[i][i])) for i in range(10)) / 10
+assert abs(float(nt_xent(z, 0.3)) - want) < 1e-4
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:nt-xent:2", "remove-cell"]
+z = torch.cat([torch.eye(4), torch.eye(4)])
+assert abs(float(nt_xent(z, 0.5)) - math.log(1 + 6 * math.exp(-2))) < 1e-4, "views agree, images are orthogonal"
+### BEGIN HIDDEN TESTS
+assert abs(float(nt_xent(z, 0.005))) < 1e-4, "a small temperature overflows"
+leaf = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+nt_xent(leaf, 0.5).backward()
+assert bool(torch.isfinite(leaf.grad).all()) and float(leaf.grad.abs().min()) > 0, "a gradient for both views"
+assert float((leaf.grad * leaf.detach()).sum(1).abs().max()) < 1e-4, "the length of a row must not matter"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+z = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+print("as the package has it:", torch.allclose(nt_xent(z, 0.2), C.nt_xent(z, 0.2)))
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ````{exercise-start} A slow encoder and a queue
+# :label: ex-moco-update
+# ````
+# Write both halves of MoCo's update. No gradient takes part in either.
+#
+# - `follow` moves every parameter of the key encoder, in place: $\theta_k \leftarrow m\,\theta_k + (1-m)\,\theta_q$ (eq. 2).
+# - `enqueue` puts a batch of keys, normalised and in their order, before those in the queue; the oldest leave at the other end. A batch
+#   longer than the queue fills it with its first $K$ keys.
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-moco-update
+# :class: dropdown
+# ````
+# The usual slips: the weights the wrong way round, and keys whose graph is still attached. Then the queue holds on to every batch
+# it has seen, and memory grows by the step.
+
+# %% tags=["task:moco-update"]
+import torch
+
+
+def follow(key, query, m):
+    """Move the parameters of the module ``key`` towards those of ``query``, in place; m in [0, 1]."""
+    ### BEGIN SOLUTION
+    with torch.no_grad():
+        for slow, fast in zip(key.parameters(), query.parameters()):
+            slow.copy_(m * slow + (1 - m) * fast)
+    ### END SOLUTION
+
+
+def enqueue(queue, k):
+    """The queue (K, d) after the keys k (n, d) came in: K unit rows without a graph, the newest batch first."""
+    ### BEGIN SOLUTION
+    keys = torch.nn.functional.normalize(k.detach(), dim=1)
+    return torch.cat([keys, queue])[: len(queue)]
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:moco-update:2", "remove-cell"]
+torch.manual_seed(0)
+key, query = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+before, goal = key.weight.tolist(), query.weight.tolist()
+follow(key, query, 1.0)
+assert key.weight.tolist() == before, "m = 1 moves nothing"
+### BEGIN HIDDEN TESTS
+follow(key, query, 0.9)
+follow(key, query, 0.9)
+for old, new, towards in zip(before, key.weight.tolist(), goal):
+    assert all(abs(n - (0.81 * o + 0.19 * t)) < 1e-5 for o, n, t in zip(old, new, towards))
+assert query.weight.tolist() == goal, "the query encoder must stay"
+follow(key, query, 0.0)
+assert torch.allclose(key.bias, query.bias) and key.bias.is_leaf and key.bias.grad_fn is None
+follow(query, torch.nn.Linear(3, 2), 0.0)
+assert not torch.allclose(key.bias, query.bias), "key and query share a tensor"
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:moco-update:2", "remove-cell"]
+queue = enqueue(torch.zeros(4, 2), torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
+assert queue.tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]], "new keys in front, as unit rows"
+### BEGIN HIDDEN TESTS
+k = torch.tensor([[-3.0, 4.0], [-2.0, 0.0], [0.0, -1.0]], requires_grad=True)
+queue = enqueue(queue, k)
+want = [[-0.6, 0.8], [-1, 0], [0, -1], [1, 0]]
+assert queue.shape == (4, 2) and torch.allclose(queue, torch.tensor(want, dtype=queue.dtype))
+assert not queue.requires_grad, "keys keep their graph"
+assert torch.allclose(enqueue(queue[:2], k.detach()), torch.tensor(want[:2]))
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+queue = torch.zeros(6, 2)
+for batch in range(3):
+    queue = enqueue(queue, torch.full((2, 2), batch + 1.0) * torch.tensor([1.0, batch]))
+[round(float(angle), 2) for angle in torch.atan2(queue[:, 1], queue[:, 0])]
+
+# %% [markdown]
 # ````{solution-end}
 # ````
 

@@ -120,7 +120,10 @@ def accuracy(scores, labels):
 # %%
 pixels = [x.flatten(1).float() / 255 for x in (stage.train_images, stage.test_images)]
 flat = lab.evaluate.linear_probe(pixels[0], stage.train_labels, pixels[1], stage.test_labels, l2=(0.1,), steps=50)
-models = {"random encoder": [stage.untrained(s) for s in run.seeds], "random, BatchNorm as it starts": [stage.encoder(s) for s in run.seeds]}
+models = {
+    "random encoder": [stage.untrained(s) for s in run.seeds],
+    "random, BatchNorm as it starts": [stage.encoder(s) for s in run.seeds],
+}
 results = {"chance": [1 / stage.classes] * len(run.seeds), "raw pixels": [flat.accuracy] * len(run.seeds)}
 models |= {name: [make(s) for s in run.seeds] for name, make in (("all labels", labelled), ("SimCLR", simclr))}
 results |= {name: read(trained) for name, trained in models.items()}
@@ -224,20 +227,24 @@ run.claim("rotnet", "Four turns give a better probe than two, at as many images 
 lab.show(P.BlockNet.maps, P.Block.forward)
 
 # %% [markdown]
-# To have an end that can specialise, the encoder gets three blocks more, which keep the map's size: with and without skips, at two
-# widths. Two tasks: rotation, and relational reasoning, which has its own section below and asks whether two views show one image.
+# To have an end that can specialise, the encoder gets three blocks more, which keep the map's size: with and without skips, and with
+# skips at twice the width. Two tasks: rotation, and relational reasoning, which has its own section below and asks whether two views show one image.
 
 # %%
-NETS = {f"{kind}, {width}": dict(width=width, residual=kind == "skip") | run.pick(quick=dict(tail=3), full={})
-        for width in run.pick(quick=(16, 32), full=(32, 64)) for kind in ("plain", "skip")}
+narrow, wide = run.pick(quick=(16, 32), full=(32, 64))
+tail = run.pick(quick=dict(tail=3), full={})
+NETS = {f"plain, {narrow}": dict(width=narrow, residual=False) | tail,
+        f"skip, {narrow}": dict(width=narrow, residual=True) | tail,
+        f"skip, {wide}": dict(width=wide, residual=True) | tail}  # fmt: skip
 DEPTHS = run.pick(quick=(3, 4, 7), full=(2, 3, 4))
 
 # %%
-crossed = {(task.__name__, net): [task(s, **keywords) for s in run.seeds] for task in (rotation, relational) for net, keywords in NETS.items()}
+crossed = {(task.__name__, net): [task(s, **keywords) for s in run.seeds]
+           for task in (rotation, relational) for net, keywords in NETS.items()}  # fmt: skip
 found = {key: {b: read(trained, b) for b in DEPTHS} for key, trained in crossed.items()}
 pretext = {net: [m.correct(stage.test_images).float().mean().item() for m in crossed["rotation", net]] for net in NETS}
 
-# %% mystnb={"image": {"alt": "Two panels, rotation and relational reasoning: probe accuracy after blocks 3, 4 and 7 for plain and skip networks of two widths. All curves fall towards the last block, those with skips less."}, "figure": {"caption": "The cross of two tasks and four networks, read after several blocks. Mean over seeds.", "name": "fig-revisiting-cross"}}
+# %% mystnb={"image": {"alt": "Two panels, rotation and relational reasoning: probe accuracy after blocks 3, 4 and 7 for a plain network, one with skips, and one with skips and twice the width. All curves fall towards the last block, those with skips less."}, "figure": {"caption": "The cross of two tasks and three networks, read after several blocks. Mean over seeds.", "name": "fig-revisiting-cross"}}
 figure, panels = lab.plots.axes(2, 7.5, 2.8, sharey=True)
 for panel, task in zip(panels, ("rotation", "relational"), strict=True):
     for i, net in enumerate(NETS):
@@ -247,26 +254,21 @@ panels[0].set_ylabel("probe accuracy")
 _ = panels[1].legend(title="tail, width")
 
 # %%
-def mean_over(values):
-    return [sum(v) / len(v) for v in zip(*values, strict=True)]
-
-
-last, (narrow, wide) = DEPTHS[-1], run.pick(quick=(16, 32), full=(32, 64))
-drop = {(task, kind): mean_over([[max(found[task, f"{kind}, {w}"][b][i] for b in DEPTHS) - found[task, f"{kind}, {w}"][last][i] for i in range(len(run.seeds))] for w in (narrow, wide)])
-        for task in ("rotation", "relational") for kind in ("plain", "skip")}
-width = {(task, w): mean_over([found[task, f"{kind}, {w}"][3] for kind in ("plain", "skip")]) for task in ("rotation", "relational") for w in (narrow, wide)}
+last = DEPTHS[-1]
+after = {(task, net): list(zip(*(found[task, net][b] for b in DEPTHS), strict=True)) for task, net in found}
+drop = {key: [max(row) - row[-1] for row in rows] for key, rows in after.items()}
 
 # %%
-run.claim("revisiting-ssl-cnn", "With skips a rotation network loses less of its best block's probe by the last one", drop["rotation", "skip"], drop["rotation", "plain"], margin=0.02, higher_is_better=False)
+run.claim("revisiting-ssl-cnn", "With skips a rotation network loses less of its best block's probe by the last one", drop["rotation", f"skip, {narrow}"], drop["rotation", f"plain, {narrow}"], margin=0.02, higher_is_better=False)
 
 # %%
-run.claim("revisiting-ssl-cnn", "With skips a relational network loses less of its best block's probe by the last one", drop["relational", "skip"], drop["relational", "plain"], margin=0.02, higher_is_better=False)
+run.claim("revisiting-ssl-cnn", "With skips a relational network loses less of its best block's probe by the last one", drop["relational", f"skip, {narrow}"], drop["relational", f"plain, {narrow}"], margin=0.02, higher_is_better=False)
 
 # %%
-run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after rotation", width["rotation", wide], width["rotation", narrow], margin=0.02)
+run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after rotation", found["rotation", f"skip, {wide}"][3], found["rotation", f"skip, {narrow}"][3], margin=0.02)
 
 # %%
-run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after relational reasoning", width["relational", wide], width["relational", narrow], margin=0.02)
+run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after relational reasoning", found["relational", f"skip, {wide}"][3], found["relational", f"skip, {narrow}"][3], margin=0.02)
 
 # %% [markdown]
 # Does the pretext's own accuracy say which network to take? The paper says: within one architecture perhaps, across them no.
@@ -274,8 +276,10 @@ run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after rela
 # block is worth?
 
 # %%
-apart = {"turns told": [abs(a - b) for a, b in zip(pretext[f"skip, {wide}"], pretext[f"plain, {wide}"], strict=True)],
-         "probe": [abs(a - b) for a, b in zip(found["rotation", f"skip, {wide}"][last], found["rotation", f"plain, {wide}"][last], strict=True)]}
+plain, skip = f"plain, {narrow}", f"skip, {narrow}"
+distance = lambda a, b: [abs(x - y) for x, y in zip(a, b, strict=True)]
+apart = {"turns told": distance(pretext[plain], pretext[skip]),
+         "probe": distance(found["rotation", plain][last], found["rotation", skip][last])}  # fmt: skip
 for net in NETS:
     print(f"{net:10} turns told {sum(pretext[net]) / len(run.seeds):.2f}   probe after the last block {sum(found['rotation', net][last]) / len(run.seeds):.2f}")
 
@@ -408,12 +412,11 @@ run.claim("relational-reasoning", "Relational reasoning gives a better probe tha
 lab.show(P.soft_codes, P.bag_of_words, P.bow_loss, P.OBoW.target, P.OBoW.forward)
 
 # %% [markdown]
-# Each arm takes one part out: crops, the queue (random words stay), the generator (one learnt classifier a place), the
-# moving teacher (its first, random weights stay).
+# Each arm takes one part out: crops, the queue (random words stay), the moving teacher (its first, random weights stay).
 
 # %%
 WORDS = run.pick(quick=dict(level=3, words=256, renew=8, momentum=0.97, steps=STEPS), full=dict(words=4096, momentum=0.99, steps=STEPS, level=4, kappa=5.0, inv_delta=10.0))
-arms = {"OBoW": {}, "no crops": {}, "no queue": dict(queue=False), "no generator": dict(generator=False), "no moving teacher": dict(momentum=1.0)}
+arms = {"OBoW": {}, "no crops": {}, "no queue": dict(queue=False), "no moving teacher": dict(momentum=1.0)}
 parts = {name: partial(P.crop_views, views=stage.views, scale=(1, 1) if name == "no crops" else (0.3, 0.8)) for name in arms}
 bags = {name: [train(f"obow {name}", lambda e, a=changed: P.OBoW(e, **(WORDS | a)), s, parts[name]) for s in run.seeds] for name, changed in arms.items()}
 models["OBoW"] = bags["OBoW"]
@@ -439,7 +442,7 @@ print(f"words in use: {sum(u[0] for u in used) / len(used):.0f} in an image, {su
 # NBVAL_CHECK_OUTPUT
 print("targets sum to one:", all(torch.allclose(t.sum(1), torch.ones_like(t[:, 0]), atol=1e-4) for t in targets), "| no collapse to a few words:", min(u[1] for u in used) > 20)
 
-# %% mystnb={"image": {"alt": "Bars of probe accuracy for OBoW, OBoW without crops, without the queue, without the generator, without a moving teacher, and a random encoder."}, "figure": {"caption": "OBoW, and OBoW with one part taken out.", "name": "fig-obow-parts"}}
+# %% mystnb={"image": {"alt": "Bars of probe accuracy for OBoW, OBoW without crops, without the queue, without a moving teacher, and a random encoder."}, "figure": {"caption": "OBoW, and OBoW with one part taken out.", "name": "fig-obow-parts"}}
 lab.plots.bars(lab.plots.axes(1, 6, 2.2)[1], guessed | {"random encoder": results["random encoder"]}, "probe accuracy after block 3")
 
 # %%
@@ -456,8 +459,7 @@ run.claim("obow", "A moving teacher gives a better probe than its random start",
 
 # %% [markdown]
 # The task is learnt, and little comes of it: the student knows far more about the words of an image than the mean bag does, while the probe gains so little over a random encoder that the seeds do not
-# settle it. Words that a random teacher makes are probably patches of colour first of all, and to guess them is to know the colours. The bars say what matters at this length: crops, and above all the generator, since a classifier
-# learnt for the $k$-th place of a queue is a classifier for nothing; it ends below the random encoder. Whether a moving teacher beats a still one cannot show before the student is worth following. OBoW lifts itself by its
+# settle it. Words that a random teacher makes are probably patches of colour first of all, and to guess them is to know the colours. What matters at this length is the crop. Whether a moving teacher beats a still one cannot show before the student is worth following. OBoW lifts itself by its
 # own bootstraps, and a hundred steps are too few for that.
 
 # %% [markdown]
@@ -625,15 +627,15 @@ run.claim("sla", "The distilled head is more accurate than the joint head's sing
 # ## Where the chapter ends
 # Same images, same encoder, as many steps and pixels: what did each question leave, and where?
 
-# %% mystnb={"image": {"alt": "Table of probe accuracies after blocks 2, 3 and 4 for a random encoder, rotation, JigClu, relational reasoning, OBoW, SimCLR and training with all labels."}, "figure": {"caption": "Probe accuracy by task and block; the first two seeds.", "name": "fig-pretext-table"}}
+# %% mystnb={"image": {"alt": "Table of probe accuracies after blocks 3 and 4 for a random encoder, rotation, JigClu, relational reasoning, OBoW, SimCLR and training with all labels."}, "figure": {"caption": "Probe accuracy by task and block; the first two seeds.", "name": "fig-pretext-table"}}
 kept = [name for name in ("random encoder", "rotation", "JigClu", "relational", "OBoW", "SimCLR", "all labels") if name in models]
-table = [[sum(v) / len(v) for v in (read(models[name][:2], b) for b in (2, 3, 4))] for name in kept]
-axis = lab.plots.axes(1, 5, 3)[1]
+table = [[sum(v) / len(v) for v in (read(models[name][:2], b) for b in (3, 4))] for name in kept]
+axis = lab.plots.axes(1, 4, 3)[1]
 axis.imshow(table, cmap="viridis", aspect="auto", vmin=0.3, vmax=1)
 for i, row in enumerate(table):
     for j, value in enumerate(row):
         axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.75 else "black")
-axis.set(xticks=range(3), xticklabels=(2, 3, 4), yticks=range(len(kept)), yticklabels=kept, xlabel="after block")
+axis.set(xticks=range(2), xticklabels=(3, 4), yticks=range(len(kept)), yticklabels=kept, xlabel="after block")
 axis.grid(False)
 
 # %% mystnb={"image": {"alt": "Bars of probe accuracy after block 3: chance, raw pixels, random encoder, all labels, SimCLR, rotation, JigClu, relational reasoning and OBoW."}, "figure": {"caption": "All of the chapter's pretext tasks beside the references. Dots are seeds.", "name": "fig-pretext-results"}}
@@ -654,7 +656,8 @@ run.table()
 # :label: ex-pretext-upright
 # ````
 # The rotation network has never seen the digits 0, 1, 8 and 9. For each of them, which turns does it tell, and which does it confuse?
-# Guess before you run: a 0 and an 8 look the same after half a turn, and a 1 nearly so.
+# Guess before you run: a 0 and an 8 look the same after half a turn, and a 1 nearly so. And what is a 9 to a network that
+# knows the 6?
 # ````{exercise-end}
 # ````
 
@@ -663,7 +666,8 @@ run.table()
 # :class: dropdown
 # ````
 # Compare the answer with the true turn modulo a half turn: where the first is much rarer than the second, the digit has an axis
-# but no upright.
+# but no upright that the network could know. For 0, 1 and 8 it has none at all. The 9 has one, but half a turn makes it a 6,
+# and the network has met the 6: expect an upright 9 to be called upside down, and the exact answers to fall below a quarter.
 
 # %%
 odd, which = P.UprightStage.draw(600, run.splits[1], P.ODD)
@@ -724,6 +728,149 @@ with torch.no_grad():
     said = [net.scores(x.float() / 255).log_softmax(1).view(4, len(x), 4).diagonal(dim1=0, dim2=2).mean(1) for x in (stage.test_images, stage.odd_images)]
     taught_few = [P.distance_from_uniform(teach["labels alone"][0].scores(x.float() / 255)) for x in (stage.test_images, stage.odd_images)]
 print(f"AUROC of the rotation loss {auroc(*said):.2f}, of the classifier with {LABELS} labels {auroc(*taught_few):.2f}")
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+
+# %% [markdown]
+# ````{exercise-start} JigClu's clustering loss from its equation
+# :label: ex-cluster-loss
+# ````
+# Write JigClu's equation 1. Row $i$ of $z$ is the embedding of a patch, $P(i)$ are the *other* patches of the same image, and
+# $s_{ij}$ is a cosine:
+#
+# $$\ell_i = -\frac{1}{|P(i)|} \sum_{j \in P(i)} \log \frac{\exp(s_{ij}/\tau)}{\sum_{k \neq i} \exp(s_{ik}/\tau)}.$$
+#
+# The loss is the mean of $\ell_i$ over the rows that have a partner; rows without one count for nothing there, though they stay among the
+# candidates of the others.
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-cluster-loss
+# :class: dropdown
+# ````
+# The sum over partners stands outside the logarithm. Inside, a single good partner would be enough.
+
+# %% tags=["task:cluster-loss"]
+import torch
+import torch.nn.functional as F
+
+
+def cluster_loss(z, source, tau):
+    """The loss, a scalar, of embeddings z (n, d), not normalised; source (n,) says which image a row comes from."""
+    ### BEGIN SOLUTION
+    z = F.normalize(z, dim=1)
+    itself = torch.eye(len(z), dtype=torch.bool)
+    logits = z @ z.T / tau
+    log_p = logits - logits.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
+    partner = (source[:, None] == source) & ~itself
+    paired = partner.any(1)
+    each = -(log_p * partner).sum(1)[paired] / partner.sum(1)[paired]
+    return each.mean()
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:cluster-loss:3", "remove-cell"]
+import math
+
+source = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+alike = cluster_loss(torch.ones(8, 3), source, 0.3)
+assert alike.shape == () and abs(float(alike) - math.log(7)) < 1e-4, "rows alike: each of seven others is as likely"
+### BEGIN HIDDEN TESTS
+z = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+source = [2, 0, 1, 0, 2, 2, 1, 0, 2]
+unit = [[v / math.hypot(*row) for v in row] for row in z.tolist()]
+e = [[math.exp(sum(a * b for a, b in zip(p, q)) / 0.4) for q in unit] for p in unit]
+want = 0.0
+for i in range(9):
+    own = [j for j in range(9) if j != i and source[j] == source[i]]
+    want -= sum(math.log(e[i][j] / (sum(e[i]) - e[i][i])) for j in own) / len(own) / 9
+assert abs(float(cluster_loss(z, torch.tensor(source), 0.4)) - want) < 1e-4
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:cluster-loss:2", "remove-cell"]
+z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+found = cluster_loss(z, torch.tensor([0, 0, 1]), 1.0)
+assert abs(float(found) - math.log(1 + math.exp(-1))) < 1e-4, "the third row has no partner, but is a candidate"
+### BEGIN HIDDEN TESTS
+found = cluster_loss(3 * z.repeat(2, 1), torch.tensor([0, 0, 1, 0, 2, 1]), 0.01)
+want = 3 * math.log(3) / 5  # rows 0, 1 and 3 choose among three alike, 2 and 5 are certain, 4 has no partner
+assert abs(float(found) - want) < 1e-3
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+z = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+source = torch.arange(32) % 9
+print("as the package has it:", torch.allclose(cluster_loss(z, source, 0.3), P.cluster_loss(z, source, 0.3)))
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ````{exercise-start} Ask each copy only what concerns it
+# :label: ex-aggregate
+# ````
+# SLA's network scores pairs of class and turn. Row $i + n v$ of the scores belongs to image $i$ turned $v$ times; column
+# $M c + v$ to class $c$ and turn $v$, with $M$ turns in all. Write equation 5: the score of a class is the mean over the turned copies,
+# each of which is asked for its own turn alone,
+#
+# $$s_c(x) = \frac1M \sum_{v=0}^{M-1} f_{(c, v)}(t_v\,x).$$
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-aggregate
+# :class: dropdown
+# ````
+# Of the $M \times M$ combinations of the turn that was made and the turn that is asked for, only the diagonal counts.
+
+# %% tags=["task:aggregate"]
+import torch
+
+
+def aggregate(scores, copies):
+    """Scores of the classes (n, classes) from joint scores (copies · n, classes · copies)."""
+    ### BEGIN SOLUTION
+    n = len(scores) // copies
+    table = scores.view(copies, n, -1, copies)  # turn made, image, class, turn asked for
+    return torch.stack([table[v, :, :, v] for v in range(copies)]).mean(0)
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:aggregate:3", "remove-cell"]
+# one image, two classes, two turns: rows are turns, columns are (class, turn)
+found = aggregate(torch.tensor([[1.0, 90.0, 3.0, 90.0], [90.0, 5.0, 90.0, 9.0]]), 2)
+assert found.tolist() == [[3.0, 6.0]], "(1 + 5)/2 for the first class, (3 + 9)/2 for the second"
+### BEGIN HIDDEN TESTS
+scores = torch.randn(4 * 3, 5 * 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+found, rows = aggregate(scores, 4), scores.tolist()
+assert found.shape == (3, 5)
+for i in range(3):
+    for c in range(5):
+        want = sum(rows[i + 3 * v][4 * c + v] for v in range(4)) / 4
+        assert abs(float(found[i, c]) - want) < 1e-6
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:aggregate:1", "remove-cell"]
+assert torch.equal(aggregate(torch.eye(3), 1), torch.eye(3)), "one copy: nothing to aggregate"
+### BEGIN HIDDEN TESTS
+leaf = torch.zeros(6, 4, requires_grad=True)
+aggregate(leaf, 2).sum().backward()
+want = torch.tensor([[0.5, 0.0, 0.5, 0.0]] * 3 + [[0.0, 0.5, 0.0, 0.5]] * 3)
+assert torch.allclose(leaf.grad, want), "which scores matter, and how much"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+scores = torch.randn(40, 24, generator=torch.Generator().manual_seed(0))
+print("as the package has it:", torch.allclose(aggregate(scores, 4), P.aggregate(scores, 4), atol=1e-6))
 
 # %% [markdown]
 # ````{solution-end}
