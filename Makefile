@@ -17,7 +17,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint notebooks serve lab full bench picture clean
+.PHONY: help env book test lint notebooks assignments serve lab full bench picture clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -50,6 +50,9 @@ test: $(READY)  ## lint, every notebook executed again and compared, all tests
 
 notebooks: $(READY)  ## execute changed chapters in place, five seeds, and write their results (ALL=1: every chapter)
 	@$(PY) book/make_notebooks.py $(if $(ALL),--all) $(ONLY)
+
+assignments: $(READY)  ## nbgrader assignments from the chapters' graded tasks (ONLY=contrastive PRIVATE=folder)
+	@$(PY) book/assignments.py $(if $(PRIVATE),--private "$(PRIVATE)") $(ONLY)
 
 serve: book  ## build the book and serve it on http://localhost:8000
 	@cd _build/html && "$(abspath $(PY))" -m http.server 8000 --bind 127.0.0.1

@@ -1023,6 +1023,147 @@ for name, cross in (("supervised", with_labels), ("joint", (with_labels + withou
 # ````
 
 # %% [markdown]
+# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+
+# %% [markdown]
+# ````{exercise-start} InfoNCE from its equation
+# :label: ex-infonce-bound
+# ````
+# A critic has scored $n$ samples of $x$ (rows) against $n$ samples of $y$ (columns); the pairs that belong together stand on the
+# diagonal of $S$. Write the estimate of the mutual information, in nats, in which each $x$ chooses among all $y$:
+#
+# $$I_{\mathrm{NCE}} = \frac1n \sum_{i=1}^{n} \log \frac{\exp S_{ii}}{\frac1n \sum_{j=1}^{n} \exp S_{ij}}.$$
+#
+# Large scores must not overflow. What is the largest value that it can take?
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-infonce-bound
+# :class: dropdown
+# ````
+# Log and exponential are kept together in `logsumexp`. As $\exp S_{ii}$ is one of the terms of the sum, no row can give more
+# than $\log n$: the estimate cannot show more information than that, however much there is.
+
+# %% tags=["task:infonce-bound"]
+import math
+
+import torch
+
+
+def info_nce(scores):
+    """The estimate, a scalar in nats, of scores (n, n): row i belongs to x_i, column j to y_j."""
+    ### BEGIN SOLUTION
+    right = scores.diagonal() - scores.logsumexp(1)
+    return math.log(len(scores)) + right.mean()
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:infonce-bound:3", "remove-cell"]
+assert abs(float(info_nce(torch.zeros(8, 8)))) < 1e-4, "scores that tell nothing"
+assert abs(float(info_nce(50 * torch.eye(8))) - math.log(8)) < 1e-4, "every pair is certain"
+### BEGIN HIDDEN TESTS
+scores = 2 * torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+rows = scores.tolist()
+want = sum(math.log(math.exp(row[i]) / (sum(map(math.exp, row)) / 7)) for i, row in enumerate(rows)) / 7
+assert abs(float(info_nce(scores)) - want) < 1e-4
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:infonce-bound:2", "remove-cell"]
+shift = torch.arange(5.0)[:, None]
+assert abs(float(info_nce(torch.eye(5) + shift) - info_nce(torch.eye(5)))) < 1e-4, "a constant for each x changes nothing"
+### BEGIN HIDDEN TESTS
+assert abs(float(info_nce(1000 * torch.eye(5))) - math.log(5)) < 1e-4, "large scores overflow"
+leaf = torch.zeros(4, 4, requires_grad=True)
+info_nce(leaf).backward()
+assert torch.allclose(leaf.grad, (torch.eye(4) - 0.25) / 4, atol=1e-5), "softmax of each row, from the diagonal"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+scores = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+print("as the package has it:", torch.allclose(info_nce(scores), T.nce_bound(scores), atol=1e-6))
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ````{exercise-start} Alignment and uniformity
+# :label: ex-uniformity
+# ````
+# Write the two measures of Wang and Isola (2020), both of rows brought to unit length. The mean of the second goes over all pairs
+# of *different* rows, $i \neq j$:
+#
+# $$\mathrm{align} = \frac1n \sum_i \lVert z_i - z_i' \rVert^2, \qquad
+#   \mathrm{uniform} = \log \frac{1}{n(n-1)} \sum_{i \neq j} \exp(-t\,\lVert z_i - z_j \rVert^2).$$
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-uniformity
+# :class: dropdown
+# ````
+# On the sphere $\lVert z_i - z_j\rVert^2 = 2 - 2 z_i^\top z_j$. A row is no pair with itself: with the diagonal in the mean, its
+# $n$ ones would hide how well a small sample is spread.
+
+# %% tags=["task:uniformity"]
+import torch
+import torch.nn.functional as F
+
+
+def alignment(z1, z2):
+    """Mean squared distance, a scalar, of rows that belong together; z1 and z2 (n, d), not normalised."""
+    ### BEGIN SOLUTION
+    return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).square().sum(1).mean()
+    ### END SOLUTION
+
+
+def uniformity(z, t=2.0):
+    """Log of the mean Gaussian potential of pairs of different rows, a scalar; z (n, d), not normalised."""
+    ### BEGIN SOLUTION
+    apart = torch.pdist(F.normalize(z, dim=1)).square()
+    return (-t * apart).exp().mean().log()
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:uniformity:2", "remove-cell"]
+import math
+
+z = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+assert abs(float(alignment(z, 3 * z))) < 1e-4, "length does not matter"
+assert abs(float(alignment(z, -z)) - 4) < 1e-4, "opposite points are 2 apart"
+### BEGIN HIDDEN TESTS
+z1, z2 = torch.randn(2, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+cosine = lambda p, q: sum(a * b for a, b in zip(p, q)) / math.hypot(*p) / math.hypot(*q)
+want = sum(2 - 2 * cosine(p, q) for p, q in zip(z1.tolist(), z2.tolist())) / 9
+assert abs(float(alignment(z1, z2)) - want) < 1e-4
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:uniformity:3", "remove-cell"]
+z = torch.tensor([[2.0, 0.0], [-1.0, 0.0]])
+assert abs(float(uniformity(z, 1.0)) + 4) < 1e-4, "a single pair, 2 apart"
+### BEGIN HIDDEN TESTS
+z = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+cosine = lambda p, q: sum(a * b for a, b in zip(p, q)) / math.hypot(*p) / math.hypot(*q)
+pairs = [(p, q) for i, p in enumerate(z.tolist()) for j, q in enumerate(z.tolist()) if i != j]
+for t in (2.0, 0.5):
+    want = math.log(sum(math.exp(-t * (2 - 2 * cosine(p, q))) for p, q in pairs) / len(pairs))
+    assert abs(float(uniformity(z, t)) - want) < 1e-4
+assert abs(float(uniformity(torch.ones(4, 3)))) < 1e-4, "collapse"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+z1, z2 = torch.randn(2, 100, 8, generator=torch.Generator().manual_seed(0))
+theirs = lab.evaluate.alignment(z1, z2), lab.evaluate.uniformity(z1)
+print("as the package has them:", abs(float(alignment(z1, z2)) - theirs[0]) < 1e-5, abs(float(uniformity(z1)) - theirs[1]) < 1e-5)
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
 # ## What to read next
 # [Contrastive learning](contrastive.ipynb) has the methods that this chapter explains; read its section on false negatives
 # beside the latent classes here. [Redundancy reduction](redundancy.ipynb) drops the negatives, and with them most of the

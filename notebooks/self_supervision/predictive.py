@@ -1141,6 +1141,138 @@ print("hidden in a frame, visible in a neighbour:", round(float(near.float().mea
 # ````
 
 # %% [markdown]
+# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+
+# %% [markdown]
+# ````{exercise-start} AIM's loss from its equation
+# :label: ex-next-patch
+# ````
+# Write the loss of AIM (eq. 2). Row $i$ of the prediction is what the network says about patch $i + 1$; the first $S$ patches of an
+# image, its prefix, are no targets. Each target has its own mean taken away and is divided by its own standard deviation
+# (the unbiased one, `torch.std`). With $K$ patches of $p$ values, and the mean over all targets of the batch, each counting alike:
+#
+# $$\mathcal L = \operatorname*{mean}_{\text{images, patches } k \ge S} \; \frac1p \lVert \hat x_k(x_{<k}) - x_k \rVert^2,
+#   \qquad k = 0, \dots, K-1, \quad S \ge 1.$$
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-next-patch
+# :class: dropdown
+# ````
+# Predictions are shifted by one against the targets, and the last one speaks of a patch that does not exist. An image with a long prefix has fewer
+# targets, so it counts less.
+
+# %% tags=["task:next-patch"]
+import torch
+
+
+def next_patch_loss(predicted, patches, prefix):
+    """The loss, a scalar, of predictions and raw patches, both (n, K, p); prefix (n,) holds S, 1 … K - 1, of each image."""
+    ### BEGIN SOLUTION
+    target = (patches - patches.mean(2, keepdim=True)) / patches.std(2, keepdim=True)
+    error = (predicted[:, :-1] - target[:, 1:]).square().mean(2)
+    counts = torch.arange(1, patches.shape[1]) >= prefix[:, None]
+    return error[counts].mean()
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:next-patch:3", "remove-cell"]
+patches = torch.tensor([[[5.0, 7.0], [2.0, 0.0], [1.0, 9.0], [4.0, 3.0]]])  # one image, four patches of two values
+found = next_patch_loss(torch.zeros(1, 4, 2), patches, torch.tensor([1]))
+assert found.shape == () and abs(float(found) - 0.5) < 1e-4, "normalised, each patch is ±0.7071"
+### BEGIN HIDDEN TESTS
+said, patches = torch.randn(2, 3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+prefix, errors = [1, 4, 3], []
+for a, b, s in zip(said.tolist(), (3 * patches + 1).tolist(), prefix):
+    for k in range(s, 6):
+        mean = sum(b[k]) / 4
+        std = (sum((v - mean) ** 2 for v in b[k]) / 3) ** 0.5
+        errors.append(sum((p - (v - mean) / std) ** 2 for p, v in zip(a[k - 1], b[k])) / 4)
+found = next_patch_loss(said, 3 * patches + 1, torch.tensor(prefix))
+assert abs(float(found) - sum(errors) / len(errors)) < 1e-4
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:next-patch:2", "remove-cell"]
+said = torch.zeros(2, 4, 3, requires_grad=True)
+patches = torch.arange(24.0).view(2, 4, 3)
+next_patch_loss(said, patches, torch.tensor([1, 3])).backward()
+assert not said.grad[:, -1].any(), "the last row predicts nothing"
+### BEGIN HIDDEN TESTS
+trained = [[bool(row.any()) for row in image] for image in said.grad]
+assert trained == [[True, True, True, False], [False, False, True, False]], "which rows have a target"
+assert torch.allclose(said.grad[0, 0], said.grad[1, 2]), "every target counts alike"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+said, patches = torch.randn(2, 8, 16, 9, generator=torch.Generator().manual_seed(0))
+prefix = torch.arange(1, 9)
+print("as the package has it:", torch.allclose(next_patch_loss(said, patches, prefix), P.autoregressive_loss(said, patches, prefix), rtol=1e-4))
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ````{exercise-start} Who may see whom
+# :label: ex-prefix-mask
+# ````
+# Write AIM's attention mask for a batch of images with prefixes of different lengths: in raster order a token sees itself and all before it,
+# and every token of an image sees the whole prefix of that image. Which off-by-one would leak the answer?
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-prefix-mask
+# :class: dropdown
+# ````
+# Row $i$ predicts patch $i+1$. A mask that lets it see $j \le i + 1$ shows it the answer, and so does a prefix longer by one: the patch at
+# place $S$ is the first target.
+
+# %% tags=["task:prefix-mask"]
+import torch
+
+
+def prefix_mask(k, prefix):
+    """Boolean (n, k, k): may token i (row) see token j (column)? prefix (n,) holds each image's length, 0 … k."""
+    ### BEGIN SOLUTION
+    place = torch.arange(k)
+    causal = place <= place[:, None]
+    return causal | (place < prefix[:, None, None])
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:prefix-mask:3", "remove-cell"]
+mask = prefix_mask(3, torch.tensor([2]))
+assert mask.shape == (1, 3, 3) and mask.dtype == torch.bool
+assert mask[0].tolist() == [[True, True, False], [True, True, False], [True, True, True]], "a prefix of two"
+### BEGIN HIDDEN TESTS
+lengths = [0, 1, 3, 5]
+mask = prefix_mask(5, torch.tensor(lengths)).tolist()
+for n, s in enumerate(lengths):
+    assert mask[n] == [[j <= i or j < s for j in range(5)] for i in range(5)]
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:prefix-mask:1", "remove-cell"]
+assert prefix_mask(4, torch.tensor([4])).all(), "a prefix of everything hides nothing"
+### BEGIN HIDDEN TESTS
+mask = prefix_mask(6, torch.tensor([2, 4, 1]))
+first = torch.tensor([2, 4, 1])  # place of the first target
+assert not mask[torch.arange(3), first - 1, first].any(), "the token before the first target sees it"
+assert mask.diagonal(dim1=1, dim2=2).all(), "a token does not see itself"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+lengths = torch.arange(1, 16)
+print("as the package has it:", torch.equal(prefix_mask(16, lengths), nets.prefix_causal(16, lengths)))
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
 # ## What to read next
 # [Contrastive learning](contrastive.ipynb) and [redundancy reduction](redundancy.ipynb) say what a view is, and learn from few
 # steps; [pretext tasks](pretext.ipynb) ask questions about a transformed image instead of a hidden one.

@@ -667,6 +667,141 @@ for level in (0.0, 1.0, 3.0):
 # ````
 
 # %% [markdown]
+# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+
+# %% [markdown]
+# ````{exercise-start} Barlow Twins from its equation
+# :label: ex-barlow-twins
+# ````
+# Write equations 1 and 2 of Barlow Twins. $C$ is the correlation, over the batch, of feature $i$ of one view with feature $j$ of the other,
+# and every feature is first centred over the batch:
+#
+# $$C_{ij} = \frac{\sum_b z^A_{b,i} z^B_{b,j}}{\sqrt{\sum_b (z^A_{b,i})^2} \sqrt{\sum_b (z^B_{b,j})^2}}, \qquad
+#   \mathcal L = \sum_i (1 - C_{ii})^2 + \lambda \sum_i \sum_{j \neq i} C_{ij}^2.$$
+#
+# What does the loss become if each feature is scaled and shifted?
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-barlow-twins
+# :class: dropdown
+# ````
+# Everything is normalised along the batch, dimension 0, and nothing along the features: that would be the contrastive habit. So scale
+# and shift of a feature make no difference.
+
+# %% tags=["task:barlow-twins"]
+import torch
+import torch.nn.functional as F
+
+
+def barlow_twins(z1, z2, lam):
+    """The loss, a scalar, of projections z1 and z2 (n, d) of the two views; lam >= 0."""
+    ### BEGIN SOLUTION
+    z1, z2 = (F.normalize(z - z.mean(0), dim=0) for z in (z1, z2))
+    c = z1.T @ z2
+    on = (1 - c.diagonal()).square().sum()
+    off = c.square().sum() - c.diagonal().square().sum()
+    return on + lam * off
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:barlow-twins:3", "remove-cell"]
+z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # uncorrelated features
+assert abs(float(barlow_twins(z, z, 1.0))) < 1e-3, "views agree, features are uncorrelated: nothing to pay"
+assert abs(float(barlow_twins(z, -z, 1.0)) - 8) < 1e-3, "each of two features is correlated with -1"
+### BEGIN HIDDEN TESTS
+z1, z2 = 1 + torch.randn(2, 12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+centre = lambda column: [v - sum(column) / len(column) for v in column]
+one, two = ([centre(column) for column in z.T.tolist()] for z in (z1, z2))
+c = lambda i, j: sum(a * b for a, b in zip(one[i], two[j])) / sum(a * a for a in one[i]) ** 0.5 / sum(b * b for b in two[j]) ** 0.5
+cells = [(i, j) for i in range(4) for j in range(4)]
+for lam in (0.0, 0.3):
+    want = sum((1 - c(i, j)) ** 2 if i == j else lam * c(i, j) ** 2 for i, j in cells)
+    assert abs(float(barlow_twins(z1, z2, lam)) - want) < 1e-3
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:barlow-twins:2", "remove-cell"]
+z1, z2 = torch.randn(2, 16, 3, generator=torch.Generator().manual_seed(1))
+assert abs(float(barlow_twins(z1, z2, 0.1) - barlow_twins(z2, z1, 0.1))) < 1e-3, "the views play the same part"
+### BEGIN HIDDEN TESTS
+scaled = z1 * torch.tensor([0.5, 2.0, 5.0]) + torch.tensor([3.0, 0.0, -1.0])
+assert abs(float(barlow_twins(scaled, z2, 0.1) - barlow_twins(z1, z2, 0.1))) < 1e-3, "scale and shift of a feature"
+left, right = z1.clone().requires_grad_(), z2.clone().requires_grad_()
+barlow_twins(left, right, 0.1).backward()
+assert float(left.grad.norm()) > 1e-3 and float(right.grad.norm()) > 1e-3, "gradients flow through both views"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+z1, z2 = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0))
+print("as the package has it:", torch.allclose(barlow_twins(z1, z2, 0.1), R.barlow_twins(z1, z2, 0.1), rtol=1e-3))
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
+# ````{exercise-start} The rank that is used
+# :label: ex-rankme
+# ````
+# Write RankMe (eq. 1 and 2) of features $Z$, which are not centred, with singular values $\sigma_k$:
+#
+# $$p_k = \frac{\sigma_k}{\sum_l \sigma_l} + \epsilon, \qquad \mathrm{RankMe} = \exp\Big(-\sum_k p_k \log p_k\Big), \qquad \epsilon = 10^{-7}.$$
+#
+# What is it for orthonormal columns, and for a single direction?
+# ````{exercise-end}
+# ````
+
+# %% [markdown]
+# ````{solution-start} ex-rankme
+# :class: dropdown
+# ````
+# It is $d$ for $d$ orthonormal columns and 1 for one direction. The $\epsilon$ keeps $0 \log 0$ away from singular values that are 0.
+
+# %% tags=["task:rankme"]
+import torch
+
+
+def rankme(z, eps=1e-7):
+    """The effective rank, a number or a scalar, of features z (n, d): between 1 and min(n, d)."""
+    ### BEGIN SOLUTION
+    values = torch.linalg.svdvals(z)
+    p = values / values.sum() + eps
+    return torch.exp(-(p * p.log()).sum())
+    ### END SOLUTION
+
+
+# %% tags=["task-tests:rankme:3", "remove-cell"]
+assert abs(float(rankme(torch.eye(5, 3))) - 3) < 1e-3, "three directions, all alike"
+### BEGIN HIDDEN TESTS
+z = torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, -1.0]])  # singular values 3 and 1
+assert abs(float(rankme(z)) - 0.75**-0.75 * 0.25**-0.25) < 1e-3
+z = torch.randn(30, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 2
+values = torch.linalg.eigvalsh(z.T @ z).sqrt().tolist()
+want = 1.0
+for v in values:
+    want *= (v / sum(values)) ** (-v / sum(values))
+assert abs(float(rankme(z)) - want) < 1e-3
+### END HIDDEN TESTS
+
+# %% tags=["task-tests:rankme:1", "remove-cell"]
+assert abs(float(rankme(torch.ones(8, 4))) - 1) < 1e-3, "one direction"
+### BEGIN HIDDEN TESTS
+z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+assert abs(float(rankme(1000 * z) - rankme(z))) < 1e-3, "the scale of all features"
+### END HIDDEN TESTS
+
+# %%
+# NBVAL_CHECK_OUTPUT
+z = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+print("as the package has it:", abs(float(rankme(z)) - R.rankme(z)) < 1e-3)
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+
+# %% [markdown]
 # ## What to read next
 # [Contrastive learning](contrastive.ipynb) holds the other family: the same encoder, with other images instead of other
 # features to prevent collapse. Compare its SimCLR section with the first one here: the Gram identity says that decorrelating
