@@ -130,7 +130,7 @@ class Record:
         if self.kind == "exact":
             bound = f"at most {self.at_most:.3g}" if self.at_most is not None else f"at least {self.at_least:.3g}"
             return f"{self.value:.3g}, {bound} wanted"
-        text = f"{_arm(self.ours)} against {_arm(self.baseline)}, margin {self.margin:g}"
+        text = f"{_arm(self.ours)} against {_arm(self.baseline)}, at least {self.margin:+g} wanted"
         if self.interval:
             low, high = self.interval
             text += f", difference {statistics.fmean(self.differences):+.3g} [{low:+.3g}, {high:+.3g}]"
@@ -159,6 +159,58 @@ class Table(list):
         return "\n".join(["| paper | statement | measured | verdict |", "|---|---|---|---|", *rows])
 
 
+@dataclass
+class Summary:
+    """A chapter's methods in one measure, beside what an untrained network and all labels give."""
+
+    measure: str
+    data: str
+    seeds: list[int]
+    rows: dict[str, list[float]]  # method -> one value a seed
+    floor: str | None = None  # the row that counts as 0 of the way
+    ceiling: str | None = None  # the row that counts as 1
+
+    def __post_init__(self):
+        if not self.rows:
+            raise ValueError("rows must hold at least one method")
+        for name, values in self.rows.items():
+            if len(values) != len(self.seeds) or not all(math.isfinite(v) for v in values):
+                raise ValueError(f"rows[{name!r}] must be {len(self.seeds)} finite values, one a seed, got {values}")
+        for end in (self.floor, self.ceiling):
+            if end is not None and end not in self.rows:
+                raise ValueError(f"floor and ceiling must be rows, got {end!r}")
+
+    def way(self, name: str) -> float | None:
+        """Share of the way from floor to ceiling, from the means over the seeds; None without both."""
+        if self.floor is None or self.ceiling is None:
+            return None
+        low, high, value = (statistics.fmean(self.rows[n]) for n in (self.floor, self.ceiling, name))
+        return (value - low) / (high - low) if high != low else None
+
+    def differs(self, old: "Summary") -> list[str]:
+        """What of it lies outside the committed summary's tolerance, in words; seeds that both have are compared."""
+        amiss = [f"{self.measure}: {name} was not measured" for name in old.rows if name not in self.rows]
+        for name, values in self.rows.items():
+            was = dict(zip(old.seeds, old.rows.get(name, [None] * len(old.seeds)), strict=True))
+            known = [v for v in was.values() if v is not None]
+            sd = statistics.stdev(known) if len(known) > 1 else 0.0
+            allowed = max(3 * sd, 0.02 * max([1.0, *map(abs, known)]))
+            for seed, value in zip(self.seeds, values, strict=True):
+                if was.get(seed) is not None and not abs(value - was[seed]) <= allowed:
+                    amiss.append(
+                        f"{self.measure}: {name} is {value:.4g} for seed {seed}, committed {was[seed]:.4g}, "
+                        f"tolerance {allowed:.2g}"
+                    )
+        return amiss
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"| | {self.measure} | share of the way |", "|---|---|---|"]
+        for name, values in self.rows.items():
+            way = self.way(name)
+            lines.append(f"| {name} | {_arm(values)} | {'' if way is None else f'{way:.2f}'} |")
+        return "\n".join(lines)
+
+
 def compare(new: Record, old: Record) -> list[str]:
     """What a re-run did that the committed record does not allow, in words; empty when they agree.
 
@@ -185,21 +237,27 @@ def compare(new: Record, old: Record) -> list[str]:
 def read(file: Path) -> dict:
     """A results file: its fields, with ``claims`` as records. An absent file gives an empty one."""
     if not file.exists():
-        return {"claims": []}
+        return {"claims": [], "summary": None}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return found | {"claims": [Record(**claim) for claim in found["claims"]]}
+        summary = Summary(**found["summary"]) if found.get("summary") else None
+        return found | {"claims": [Record(**claim) for claim in found["claims"]], "summary": summary}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged ({error}): restore it with git, or delete it and run the chapter"
         ) from error
 
 
-def write(file: Path, chapter: str, scale: str, seeds: list[int], seconds: float, claims: list[Record]) -> None:
+def write(
+    file: Path, chapter: str, scale: str, seeds: list[int], seconds: float, claims: list[Record],
+    summary: Summary | None = None,
+) -> None:  # fmt: skip
     """Write a results file in one piece, sorted, so that a diff shows what changed."""
     body = [{k: v for k, v in asdict(c).items() if v is not None} for c in claims]
     body.sort(key=lambda c: (c["paper"], c["statement"]))
     found = dict(chapter=chapter, scale=scale, seeds=seeds, seconds=round(seconds, 1), claims=body)
+    if summary:
+        found["summary"] = asdict(summary)
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     aside.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .ledger import Record, Table, compare, interval, read, write
+from .ledger import Record, Summary, Table, compare, interval, read, write
 
 PACKAGE = Path(__file__).parent
 
@@ -74,7 +74,8 @@ class Run:
         self.data: str | None = None  # where the numbers come from; every record carries it
         self.records = Table()
         self.file = root() / "book" / "results" / self.scale / f"{chapter}.json"
-        self.committed = {"claims": []} if self.tuning else read(self.file)
+        self.committed = {"claims": [], "summary": None} if self.tuning else read(self.file)
+        self.summary: Summary | None = None
         self._held: dict = {}
         # one thread on a CPU: processor time is the wall clock of an idle machine, and other programs do not count
         self._clock = time.process_time if self.device.type == "cpu" else time.perf_counter
@@ -167,6 +168,20 @@ class Run:
             data=data or self.data,
         )
 
+    def summarise(
+        self, measure: str, rows: dict[str, Sequence[float]], floor: str | None = None, ceiling: str | None = None,
+        data: str | None = None,
+    ) -> Summary:  # fmt: skip
+        """The chapter's lines in the part's table of results: one measure, one value a seed for every method.
+
+        floor, ceiling  rows that count as 0 and 1 of the way: the untrained network and the one taught with all labels
+
+        Raises ValueError for rows that have not one finite value a seed, and for a floor or ceiling that is no row.
+        """
+        rounded = {name: [round(float(v), 6) for v in values] for name, values in rows.items()}
+        self.summary = Summary(measure, data or self.data, list(self.seeds), rounded, floor, ceiling)
+        return self.summary
+
     def _record(self, make, **fields) -> Record:
         now = self._clock()
         record = make(
@@ -227,6 +242,9 @@ class Run:
         amiss = [line for r in self.records if (old := self._committed(r)) for line in compare(r, old)]
         made = {(r.paper, r.statement) for r in self.records}
         amiss += [f"{c.paper}: “{c.statement}” was not measured" for c in before if (c.paper, c.statement) not in made]
+        was = None if only else self.committed["summary"]
+        if was:
+            amiss += self.summary.differs(was) if self.summary else [f"{was.measure}: the summary was not made"]
         have = {r.paper for r in self.records}
         amiss += [
             f"{key}: a paper with no claim" for key in _keys(self.chapter) if key not in have and only in (None, key)
@@ -235,7 +253,8 @@ class Run:
             kept = [c for c in self.committed["claims"] if only and c.paper != only]
             if kept:
                 seconds = self.committed.get("seconds", 0) or seconds
-            write(self.file, self.chapter, self.scale, list(self.seeds), seconds, kept + list(self.records))
+            summary = self.committed["summary"] if only else self.summary
+            write(self.file, self.chapter, self.scale, list(self.seeds), seconds, kept + list(self.records), summary)
             print(f"wrote {len(self.records)} records")
             for line in amiss:
                 print("changed:", line)

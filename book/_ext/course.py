@@ -1,9 +1,10 @@
 """What the book says about itself, made at build time from the files that hold it.
 
 Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a family as a picture), ``course-verdicts
-PART`` (every paper's verdicts, chapter by chapter), ``course-sample`` (measured results), ``course-papers`` (the paper
-index), ``course-evidence`` (every claim), ``course-machines``. Role: ``{course}`papers``` and other counts. Pages
-``code/…`` show the package's source, one anchor a symbol.
+PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
+``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
+``course-failures`` (the clearest contradictions), ``course-machines``. Role: ``{course}`papers``` and other counts.
+Pages ``code/…`` show the package's source, one anchor a symbol.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from course_data import PAGES, load
 from course_html import (
     Link,
     evidence_html,
+    failures_html,
     machines_html,
     map_html,
     papers_html,
     parts_html,
+    results_html,
     sample_html,
     verdicts_html,
 )
@@ -42,7 +45,7 @@ class Block(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         what = self.name.removeprefix("course-")
-        if what in ("map", "verdicts") and not self.arguments:
+        if what in ("map", "verdicts", "results") and not self.arguments:
             raise self.error(f"{self.name} needs the name of a part")
         self.env.__dict__.setdefault("course_pages", set()).add(self.env.docname)
         return [course_block("", what=what, argument=(self.arguments or [""])[0])]
@@ -97,6 +100,8 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "sample": lambda _: sample_html(course, link),
         "map": lambda part: map_html(course, part, link),
         "verdicts": lambda part: verdicts_html(course, part, link),
+        "results": lambda part: results_html(course, part, link),
+        "failures": lambda _: failures_html(course, link),
         "papers": lambda _: papers_html(course, link, code_link(course, link)),
         "evidence": lambda _: evidence_html(course, link),
         "machines": lambda _: machines_html(course, link),
@@ -132,7 +137,7 @@ def source_pages(app) -> Iterator[tuple[str, dict, str]]:
 
 def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
-    for name in ("parts", "sample", "map", "verdicts", "papers", "evidence", "machines"):
+    for name in ("parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines"):
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())
     app.connect("doctree-read", tidy)

@@ -73,6 +73,7 @@ class Course:
     root: Path
     parts: list[Part]
     maps: dict[str, dict]
+    samples: tuple[str, ...] = ()  # statements that the landing page shows
 
     def chapters(self) -> Iterator[Chapter]:
         for part in self.parts:
@@ -136,4 +137,4 @@ def load(root: Path) -> Course:
             chapter.written = (root / f"{chapter.page}.ipynb").exists()
             part.chapters.append(chapter)
         parts.append(part)
-    return Course(root, parts, plan.get("maps") or {})
+    return Course(root, parts, plan.get("maps") or {}, tuple(plan.get("samples") or ()))

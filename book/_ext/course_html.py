@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from html import escape
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from course_data import SCALES, VERDICTS, Chapter, Course
@@ -13,6 +13,8 @@ from course_data import SCALES, VERDICTS, Chapter, Course
 SIGNS = {"supported": "✓", "contradicted": "✗", "inconclusive": "~"}
 EVIDENCE = "book/evidence"
 Link = Callable[..., str]
+
+
 def number(value: Any) -> str:
     """Three significant digits, never more than a reader can use."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -21,9 +23,7 @@ def number(value: Any) -> str:
         return "nan"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
         return f"{int(value)}"
-    if abs(value) < 1e-3 or abs(value) >= 1e5:
-        return f"{value:.1e}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.1e}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:#.3g}".rstrip(".")
 
 
 def values(claim: dict, arm: str) -> list[float]:
@@ -146,10 +146,11 @@ def difference(claim: dict) -> str:
     if ours is None or base is None:
         return "–"
     sign = 1 if claim.get("higher_is_better", True) else -1
-    text = f"{sign * (ours - base):+.3g}".replace("-", "−")
+    text = f"{sign * (ours - base):+.3g}"
     if isinstance(interval, (list, tuple)) and len(interval) == 2 and None not in interval:
         text += f" [{number(interval[0])}, {number(interval[1])}]"
-    return f'{text}<br><span class="quiet">margin {number(claim.get("margin"))}</span>'
+    wanted = f"at least {claim.get('margin') or 0.0:+g} wanted"
+    return f'{text}<br><span class="quiet">{wanted}</span>'.replace("-", "−")
 
 
 def parts_html(course: Course, link: Link) -> str:
@@ -190,7 +191,9 @@ def parts_html(course: Course, link: Link) -> str:
 
 
 def sample_html(course: Course, link: Link) -> str:
+    """One claim of each verdict: of those that the plan names, else the first that was measured."""
     found = [(c, s, i, claim) for c, s, i, claim in course.claims("quick") if c.written and not is_exact(claim)]
+    found.sort(key=lambda x: x[3].get("statement") not in course.samples)
     out = []
     for verdict in VERDICTS:  # one of each kind, so that the sample is no selection of successes
         for c, s, i, claim in found:
@@ -294,6 +297,48 @@ def verdicts_html(course: Course, part_slug: str, link: Link) -> str:
     return table(["Paper", "Claims"], rows, cls="verdicts", label="Verdicts by paper", caption=caption)
 
 
+def results_html(course: Course, part_slug: str, link: Link) -> str:
+    """The chapters' summaries one under the other, in reading order: each method between its floor and its ceiling."""
+    part = next((p for p in course.parts if p.slug == part_slug), None)
+    chapters = {c.slug: c for c in part.chapters} if part else {}
+    rows: list[Row] = []
+    for c in (chapters[s] for s in (course.maps.get(part_slug) or {}).get("reading", chapters) if s in chapters):
+        found = c.results.get("quick", {}).get("summary")
+        if not found:
+            continue
+        mean_of = {name: fmean(v) for name, v in found["rows"].items()}
+        low, high = (mean_of.get(found.get(end)) for end in ("floor", "ceiling"))
+        title = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+        rows.append((' class="chapter-row"', [f"<strong>{title}</strong>", f"<em>{escape(found['measure'])}</em>", ""]))
+        for name in sorted(mean_of, key=mean_of.get):
+            each = found["rows"][name]
+            spread = f" ± {number(stdev(each))}" if len(each) > 1 else ""
+            way = (mean_of[name] - low) / (high - low) if None not in (low, high) and high != low else None
+            end = {found.get("floor"): "0", found.get("ceiling"): "1"}.get(name)
+            rows.append(("", [escape(name), number(mean_of[name]) + spread, _way(way, end)]))
+    if not rows:
+        return '<p class="quiet">No chapter of this part has a summary yet.</p>'
+    caption = (
+        "Means over the seeds. Share of the way: 0 is the same network untrained, 1 the same network taught with all "
+        "labels. Data, networks and lengths of training are those of the chapter, so compare within a chapter."
+    )
+    head = ["Method", "Measured", "Share of the way"]
+    return table(head, rows, cls="results", label="Methods by chapter", caption=caption)
+
+
+def _way(way: float | None, end: str | None) -> str:
+    """A share as a number and a small bar; below 0 there is no bar."""
+    if way is None:
+        return "–"
+    width = 90 * min(1.0, max(0.0, way))
+    bar = (
+        f'<svg class="way" viewBox="0 0 92 10" width="92" height="10" aria-hidden="true" focusable="false">'
+        f'<rect class="way-all" x="1" y="1" width="90" height="8"/><rect class="way-done" x="1" y="1" '
+        f'width="{width:.1f}" height="8"/></svg>'
+    )
+    return f"{bar} {end or f'{way:.2f}'.replace('-', '−')}"
+
+
 def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str | None]) -> str:
     rows: list[Row] = []
     kinds, parts = set(), {}
@@ -360,10 +405,31 @@ def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str |
     )
 
 
+def _chapter_order(course: Course, chapter: Chapter) -> tuple[int, int]:
+    """Parts as in the plan, chapters in the order to read them in."""
+    for i, part in enumerate(course.parts):
+        if part.slug == chapter.part:
+            reading = (course.maps.get(part.slug) or {}).get("reading", [c.slug for c in part.chapters])
+            return i, reading.index(chapter.slug) if chapter.slug in reading else len(reading)
+    return len(course.parts), 0
+
+
 def evidence_html(course: Course, link: Link) -> str:
     rows: dict[str, list[Row]] = {s: [] for s in SCALES}
-    for c, s, i, claim in course.claims():
+    place = {(c.name, p.key): i for c in course.chapters() for i, p in enumerate(c.papers)}
+    last: dict[str, Chapter] = {}
+
+    def told(found: tuple[Chapter, str, int, dict]) -> tuple:
+        """As the chapters' sections tell it; the numbers of the anchors stay those of the file."""
+        c, s, i, claim = found
+        return _chapter_order(course, c), s, place.get((c.name, claim.get("paper")), 99), i
+
+    for c, s, i, claim in sorted(course.claims(), key=told):
         result, key = c.results[s], claim.get("paper", "")
+        if last.get(s) is not c:
+            last[s] = c
+            name = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+            rows[s].append((' class="chapter-row"', [f"<strong>{name}</strong>", *[""] * 5]))
         paper = next((p.title for p in c.papers if p.key == key), key)
         title = f'<a href="{link(c.page, key)}">{escape(paper)}</a>' if c.written else escape(paper)
 
@@ -409,7 +475,7 @@ def evidence_html(course: Course, link: Link) -> str:
             [
                 heads[s],
                 *(str(sum(x.get("verdict") == v for _, _, _, x in course.claims(s))) for v in VERDICTS),
-                str(len(rows[s])),
+                str(sum(1 for _ in course.claims(s))),
             ],
         )
         for s in SCALES
@@ -433,7 +499,7 @@ def evidence_html(course: Course, link: Link) -> str:
                     rows[s],
                     cls="evidence",
                     label=f"Claims at {s} scale",
-                    caption=f"{len(rows[s])} claims, means over the seeds",
+                    caption=f"{sum(1 for _ in course.claims(s))} claims, means over the seeds",
                 )
             )
         else:
@@ -442,6 +508,30 @@ def evidence_html(course: Course, link: Link) -> str:
                 f"this scale yet.</p>"
             )
     return "".join(out)
+
+
+def failures_html(course: Course, link: Link, count: int = 8) -> str:
+    """The contradicted claims that fell furthest short: the most telling paper by paper, in standard errors."""
+    found = {}
+    for c, s, i, x in course.claims("quick"):
+        interval, margin = x.get("interval"), x.get("margin")
+        if x.get("verdict") != "contradicted" or is_exact(x) or not interval or interval[0] == interval[1]:
+            continue
+        middle, half = fmean(interval), (interval[1] - interval[0]) / 2
+        short, key = (margin - middle) / half, x.get("paper")
+        if short > found.get(key, (0.0,))[0]:
+            found[key] = (short, c, s, i, x)
+    rows: list[Row] = []
+    for _, c, s, i, x in sorted(found.values(), key=lambda row: -row[0])[:count]:
+        paper = next((p.title for p in c.papers if p.key == x["paper"]), x["paper"])
+        title = f'<a href="{link(c.page, x["paper"])}">{escape(paper)}</a>' if c.written else escape(paper)
+        said = f'<a href="{link(EVIDENCE, anchor(c, s, i))}">{escape(x["statement"])}</a>'
+        arms = f"{number(mean(x, 'ours'))} against {number(mean(x, 'baseline'))}"
+        rows.append(("", [f'{said}<span class="idea">{title}</span>', arms, f"{difference(x)}{strip(x)}"]))
+    if not rows:
+        return '<p class="quiet">No claim has been contradicted yet.</p>'
+    head, caption = ["Claim", "Ours against baseline", "Difference"], "At most one a paper, the clearest first"
+    return table(head, rows, cls="failures", label="Contradicted claims", caption=caption)
 
 
 def machines_html(course: Course, link: Link) -> str:

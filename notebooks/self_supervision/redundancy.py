@@ -576,6 +576,13 @@ run.claim("rankme", "Without the collapsed runs RankMe orders the sweep as well 
 # %% mystnb={"image": {"alt": "Bars of kNN accuracy: chance, raw pixels, random encoder, supervised, SimCLR, and the chapter's methods."}, "figure": {"caption": "kNN test accuracy of the references and of this chapter's methods. BYOL and VICReg had fewer steps.", "name": "fig-redundancy-results"}}
 lab.plots.bars(lab.plots.axes(1, 6.5, 3.0)[1], results, "kNN test accuracy", chance=0.1)
 
+# %%
+run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="supervised")
+
+# %% [markdown]
+# 0 of the way is the untrained encoder, 1 the same encoder taught with all labels. The
+# [part's page](../../book/parts/self_supervision.md) has these rows beside the other chapters'.
+
 # %% [markdown]
 # How this table was made matters to how it should be read. Learning rates differ by method; like all lengths, margins and
 # statements they were fixed on seeds and validation images of their own, then everything was measured once. An earlier
@@ -790,6 +797,7 @@ assert abs(float(rankme(torch.ones(8, 4))) - 1) < 1e-3, "one direction"
 ### BEGIN HIDDEN TESTS
 z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
 assert abs(float(rankme(1000 * z) - rankme(z))) < 1e-3, "the scale of all features"
+assert abs(float(rankme(torch.diag(torch.tensor([4.0, 0.0, 0.0])))) - 1) < 1e-3, "singular values that are 0"
 ### END HIDDEN TESTS
 
 # %%

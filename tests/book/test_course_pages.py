@@ -182,7 +182,7 @@ def test_evidence_shows_arms_interval_verdict_and_origin(root):
     row = soup(course.evidence_html(course.load(root), link)).find(id="claim-quick-p-a-1")
     cells = [c.text for c in row.find_all("td")]
     assert cells[0] == "0.510" and cells[1] == "0.500" and cells[3] == "2" and "contradicted" in cells[4]
-    assert "+0.01" in cells[2] and "[-0.100, 0.080]" in cells[2] and "margin 0.100" in cells[2]
+    assert "+0.01 [−0.100, 0.0800]" in cells[2] and "at least +0.1 wanted" in cells[2]
     for part in ("scenes", "cpu", "2.14.1", "abc"):
         assert part in row.details.text
 
@@ -324,3 +324,37 @@ def test_symbols_are_followed_to_the_module_that_holds_them(root):
     assert find(chapter, "other.far") == "code/p/other.html#far"
     assert find(chapter, "labcode/core.py:near") == "code/core.html#near"
     assert find(chapter, "nowhere") is None and find(chapter, "os.path") is None
+
+
+SUMMARY = {
+    "measure": "kNN", "data": "scenes", "seeds": [0, 1], "floor": "untrained", "ceiling": "labels",
+    "rows": {"labels": [0.9, 0.7], "method": [0.5, 0.7], "untrained": [0.3, 0.5], "lost": [0.2, 0.2]},
+}  # fmt: skip
+
+
+def test_results_place_methods_between_floor_and_ceiling(root):
+    path = root / "book" / "results" / "quick" / "p" / "a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": SUMMARY}))
+    html = soup(course.results_html(course.load(root), "p", link))
+    rows = {tr.th.text: [td.text.strip() for td in tr.find_all("td")] for tr in html.tbody.find_all("tr")}
+    assert list(rows) == ["Chapter A", "lost", "untrained", "method", "labels"]  # one chapter has a summary
+    assert rows["method"] == ["0.600 ± 0.141", "0.50"] and rows["labels"][1] == "1" and rows["lost"][1] == "−0.50"
+    assert html.find("rect", class_="way-done")["width"] == "0.0"
+    assert "No chapter" in course.results_html(course.load(root), "nobody", link)
+
+
+def test_failures_are_the_clearest_and_one_a_paper(root):
+    claims = [CLAIM | {"statement": s, "interval": i} for s, i in (("close", [0.0, 0.08]), ("clear", [-0.3, -0.28]))]
+    path = root / "book" / "results" / "quick" / "p" / "a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"claims": [*claims, EXACT]}))
+    (row,) = soup(course.failures_html(course.load(root), link)).tbody.find_all("tr")
+    assert "clear" in row.th.text and row.th.a["href"] == "book/evidence.html#claim-quick-p-a-2"
+
+
+def test_evidence_is_told_in_the_order_of_the_sections(root):
+    """The file is sorted by key; the page follows the cards, and the anchors keep the file's numbers."""
+    path = root / "book" / "results" / "quick" / "p" / "a.json"
+    claims = [CLAIM | {"paper": "two", "statement": "second"}, CLAIM | {"paper": "one", "statement": "first"}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"claims": claims}))
+    rows = soup(course.evidence_html(course.load(root), link)).find("table", class_="evidence").tbody.find_all("tr")
+    assert [r.get("id") for r in rows] == [None, "claim-quick-p-a-2", "claim-quick-p-a-1"]

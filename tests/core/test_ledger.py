@@ -119,4 +119,32 @@ def test_a_damaged_file_is_named(tmp_path):
     file.write_text('{"claims": [{"paper": "moco"}]}')
     with pytest.raises(ValueError, match="x.json is damaged"):
         ledger.read(file)
-    assert ledger.read(tmp_path / "none.json") == {"claims": []}
+    assert ledger.read(tmp_path / "none.json") == {"claims": [], "summary": None}
+
+
+def summary(**changes):
+    rows = {"untrained": [0.2, 0.3], "method": [0.5, 0.6], "labels": [0.9, 0.8]}
+    return ledger.Summary(
+        **(dict(measure="kNN", data="scenes", seeds=[0, 1], rows=rows, floor="untrained", ceiling="labels") | changes)
+    )
+
+
+def test_a_summary_places_methods_between_floor_and_ceiling_and_survives_its_file(tmp_path):
+    made = summary()
+    assert (made.way("untrained"), made.way("labels")) == (0, 1) and made.way("method") == pytest.approx(0.5)
+    assert summary(ceiling=None).way("method") is None
+    assert "| method | 0.55 ± 0.071 | 0.50 |" in made._repr_markdown_()
+    ledger.write(tmp_path / "r.json", "p/c", "quick", [0, 1], 1.0, [record()], made)
+    assert ledger.read(tmp_path / "r.json")["summary"] == made
+
+
+def test_a_summary_that_left_its_tolerance_or_lost_a_row_is_told():
+    old = summary()
+    one = summary(seeds=[0], rows={"untrained": [0.2], "method": [0.5], "labels": [0.9]})
+    assert one.differs(old) == []
+    assert "method is 0.95 for seed 0" in summary(seeds=[0], rows=one.rows | {"method": [0.95]}).differs(old)[0]
+    lost = summary(rows={k: v for k, v in old.rows.items() if k != "method"})
+    assert lost.differs(old) == ["kNN: method was not measured"]
+    for bad in (dict(rows={}), dict(floor="nobody"), dict(rows={"untrained": [0.1]}), dict(seeds=[0])):
+        with pytest.raises(ValueError, match="rows"):
+            summary(**bad)

@@ -196,3 +196,23 @@ def test_tuning_has_seeds_and_splits_of_its_own_and_leaves_the_ledger_alone(cour
     assert run.seeds == (100, 101, 102) and run.splits == ("fit", "validation") and "tuning" in repr(run)
     monkeypatch.delenv("LABCODE_TUNE")
     assert running.start("p/c").splits == ("train", "test") and running.start("p/c").seeds == (0, 1, 2)
+
+
+def test_a_summary_is_written_with_the_results_and_compared(course, monkeypatch):
+    rows = {"random": [0.2], "labels": [0.9]}
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    run = _run()
+    run.summarise("accuracy", rows, floor="random", ceiling="labels")
+    run.close()
+    assert written(course)["summary"]["rows"] == rows
+    monkeypatch.setenv("LABCODE_WRITE", "0")
+    for values, word in (({"random": [0.5]}, "random is 0.5 for seed 0, committed 0.2"), ({}, "the summary was not made")):
+        run = _run()
+        if values:
+            run.summarise("accuracy", rows | values)
+        with pytest.raises(AssertionError, match=word):
+            run.close()
+    monkeypatch.setenv("LABCODE_PAPER", "a")  # one paper alone leaves the chapter's summary as it is
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    _run().close()
+    assert written(course)["summary"]["rows"] == rows
