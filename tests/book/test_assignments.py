@@ -1,0 +1,245 @@
+"""Assignments: the reference answer gets every point, the stub none, wrong answers fewer, and nothing leaks."""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+spec = importlib.util.spec_from_file_location("assignments", ROOT / "book" / "assignments.py")
+assignments = importlib.util.module_from_spec(spec)
+sys.modules["assignments"] = assignments
+spec.loader.exec_module(assignments)
+
+MUTANTS = runpy.run_path(str(Path(__file__).with_name("mutants.py")))["MUTANTS"]
+COURSE = assignments.assignments()
+TASKS = {task.name: task for _, tasks in COURSE.values() for task in tasks}
+CHAPTERS = sorted(p.stem for p in (ROOT / "notebooks").glob("*/*.py"))
+NBGRADER = importlib.util.find_spec("nbgrader") is not None
+needs_nbgrader = pytest.mark.skipif(not NBGRADER, reason="nbgrader is not installed: pip install nbgrader==0.9.6")
+each_task = pytest.mark.parametrize("name", TASKS)
+STUB = 'raise NotImplementedError("your answer")'
+
+
+def grade(task, answer):
+    """Points of an answer's cell, as nbgrader counts them: a cell of tests that raises gives none."""
+    space, points = {}, 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(assignments.SETUP, space)
+        with contextlib.suppress(Exception):
+            exec(answer, space)
+        for source, worth in task.tests:
+            with contextlib.suppress(Exception):
+                exec(source, space)
+                points += worth
+    return points
+
+
+def region(marks):
+    """A pattern of a marked region: its indentation, its lines."""
+    return re.compile(rf"(?ms)^( *){marks[0]}\n(.*?)^ *{marks[1]}$")
+
+
+def lines(source):
+    return {line.strip() for line in source.split("\n")} - {""}
+
+
+def stub(source):
+    """The starter, made without nbgrader's help."""
+    return region(assignments.SOLUTION).sub(rf"\1{STUB}", source)
+
+
+def test_every_finished_chapter_has_two_tasks_and_names_are_unique():
+    assert set(COURSE) == set(CHAPTERS)
+    names = [task.name for _, tasks in COURSE.values() for task in tasks]
+    assert all(len(tasks) >= 2 for _, tasks in COURSE.values()) and len(set(names)) == len(names)
+    assert set(MUTANTS) == set(names)
+
+
+@each_task
+def test_the_reference_gets_all_points_and_the_stub_none(name):
+    task = TASKS[name]
+    assert task.points > 0 and all(points > 0 for _, points in task.tests)
+    assert grade(task, task.solution) == task.points
+    assert grade(task, stub(task.solution)) == 0
+
+
+@pytest.mark.parametrize(("name", "wrong"), [(n, w) for n, found in MUTANTS.items() for w in found])
+def test_a_wrong_answer_loses_points(name, wrong):
+    task, (old, new) = TASKS[name], MUTANTS[name][wrong]
+    assert task.solution.count(old) == 1, "the change fits no place, or several"
+    answer = task.solution.replace(old, new)
+    compile(answer, wrong, "exec")
+    assert grade(task, answer) < task.points
+
+
+@each_task
+def test_a_task_needs_only_what_it_imports_and_has_visible_and_hidden_tests(name):
+    task = TASKS[name]
+    assert len(MUTANTS[name]) >= 2
+    assert "](" not in task.text and "{" + "exercise" not in task.text, "links and directives mean nothing outside"
+    for source, _ in task.tests:
+        hidden = region(assignments.HIDDEN)
+        assert "assert" in hidden.sub("", source) and "assert" in hidden.search(source)[2]
+    for source in (task.solution, *(source for source, _ in task.tests)):
+        assert "labcode" not in source, "whoever grades needs torch alone"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp("assignments")
+    assignments.write(out, COURSE)
+    return out
+
+
+@needs_nbgrader
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_the_student_version_leaks_nothing(made, name):
+    text = (made / "release" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+    book, (_, tasks) = nbformat.reads(text, as_version=4), COURSE[name]
+    by_name = {cell.metadata.nbgrader.grade_id: cell for cell in book.cells}
+    assert len(by_name) == len(book.cells) == len({c.id for c in book.cells})
+    assert set(book.metadata) == {"kernelspec"}
+    for cell in book.cells:
+        assert set(cell.metadata) <= {"nbgrader", "deletable", "editable"}
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+    decoded = "\n".join(_strings(json.loads(text)))
+    for task in tasks:
+        assert by_name[task.name].source == stub(task.solution)
+        for line in lines(task.solution) - lines(stub(task.solution)):
+            assert line not in decoded, f"{task.name}: {line}"
+        for i, (source, points) in enumerate(task.tests, 1):
+            visible = region(assignments.HIDDEN).sub("", source)
+            cell = by_name[f"{task.name}-tests-{i}"]
+            assert cell.source.strip() == visible.strip() and cell.metadata.nbgrader.points == points
+            for line in lines(source) - lines(visible):
+                assert line not in decoded, f"{task.name}: {line}"
+    assert "BEGIN" not in decoded and "solution-start" not in decoded
+
+
+def _strings(value):
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for one in value:
+            yield from _strings(one)
+    else:
+        yield str(value)
+
+
+@needs_nbgrader
+def test_the_whole_cycle_of_nbgrader(tmp_path):
+    """Two students hand in by e-mail, are collected, graded, answered, and their grades exported."""
+    assignments.write(tmp_path, {"contrastive": COURSE["contrastive"]})
+    first, second = COURSE["contrastive"][1]
+    released = tmp_path / "release" / "contrastive" / "contrastive.ipynb"
+    old, new = MUTANTS[first.name]["exponentials that overflow"]
+    answers = {
+        "ada": {first.name: first.solution, second.name: second.solution},
+        "bob": {first.name: first.solution.replace(old, new)},
+        "eve": {},
+    }
+    inbox = tmp_path / "downloaded" / "contrastive" / "archive"
+    inbox.mkdir(parents=True)
+    for student, cells in answers.items():
+        book = nbformat.read(released, as_version=4)
+        for cell in book.cells:
+            cell.source = cells.get(cell.id, cell.source)
+            if cell.metadata.nbgrader.grade and student == "eve":
+                cell.source = "assert True"  # no way to points: the tests are put back
+        nbformat.write(book, inbox / f"{student}_contrastive.ipynb")
+
+    def nbgrader(*command):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        run = [sys.executable, "-m", "nbgrader", *command]
+        done = subprocess.run(run, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    for command in (
+        ("zip_collect", "contrastive"),
+        ("autograde", "contrastive"),
+        ("generate_feedback", "contrastive"),
+        ("export", "--to", "grades.csv"),
+    ):
+        status, said = nbgrader(*command)
+        assert status == 0, said
+    with open(tmp_path / "grades.csv", newline="") as file:
+        grades = {row["student_id"]: row for row in csv.DictReader(file)}
+    points = {student: float(row["score"]) for student, row in grades.items()}
+    whole = first.points + second.points
+    assert points["ada"] == whole == float(grades["ada"]["max_score"])
+    assert 0 < points["bob"] == grade(first, answers["bob"][first.name]) < first.points
+    assert points["eve"] == 0
+    for student in answers:
+        assert (tmp_path / "feedback" / student / "contrastive" / "contrastive.html").stat().st_size > 1000
+
+
+PRIVATE = """# %% [markdown]
+# # {title}
+
+# %% [markdown]
+# ````{{exercise-start}} Twice
+# :label: ex-{name}
+# ````
+# Double it.
+# ````{{exercise-end}}
+# ````
+
+# %% tags=["task:{name}"]
+def twice(x):
+    ### BEGIN SOLUTION
+    return x + x
+    ### END SOLUTION
+
+# %% tags=["task-tests:{name}:7"]
+assert twice(1) == 2
+"""
+
+
+def test_private_tasks_are_added_replace_and_stand_alone(tmp_path):
+    (tmp_path / "contrastive.py").write_text(PRIVATE.format(title="Other", name="twice"))
+    (tmp_path / "redundancy.py").write_text(PRIVATE.format(title="Other", name="rankme"))
+    (tmp_path / "midterm.py").write_text(PRIVATE.format(title="Midterm", name="twice"))
+    found = assignments.assignments(tmp_path)
+    assert [t.name for t in found["contrastive"][1]] == ["nt-xent", "moco-update", "twice"]
+    title, tasks = found["redundancy"]
+    assert title == COURSE["redundancy"][0]
+    assert [(t.name, t.title, t.points) for t in tasks][1] == ("rankme", "Twice", 7)
+    assert found["midterm"][0] == "Midterm" and found["midterm"][1][0].text == "Double it."
+    assert grade(found["midterm"][1][0], found["midterm"][1][0].solution) == 7
+    with pytest.raises(ValueError, match="--private must be a folder"):
+        assignments.assignments(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("task:twice", "task:other", "no exercise with :label: ex-other"),
+        ("task:twice", "task:Twice", "the tag must be"),
+        (":7", ":0", "the tag must be"),
+        ("tests:twice", "tests:thrice", "has no cell task:thrice"),
+        ("### END SOLUTION", "", "needs '### BEGIN SOLUTION'"),
+        ('# %% tags=["task-tests:twice:7"]', "# %%", "no cell task-tests:NAME:POINTS for twice"),
+    ],
+)
+def test_half_a_task_is_refused(tmp_path, old, new, message):
+    text = PRIVATE.format(title="T", name="twice")
+    assert text.count(old) == 1
+    (tmp_path / "t.py").write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        assignments.read(tmp_path / "t.py")
+
+
+def test_an_unknown_assignment_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["assignments.py", "--out", str(tmp_path), "unknown"])
+    assert assignments.main() == 1 and "no assignment unknown; there are contrastive" in capsys.readouterr().err
