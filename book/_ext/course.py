@@ -3,8 +3,8 @@
 Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a family as a picture), ``course-verdicts
 PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
 ``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
-``course-failures`` (the clearest contradictions), ``course-machines``. Role: ``{course}`papers``` and other counts.
-Pages ``code/…`` show the package's source, one anchor a symbol.
+``course-failures`` (the clearest contradictions), ``course-machines``, ``course-tasks`` (what is graded). Role:
+``{course}`papers``` and other counts. Pages ``code/…`` show the package's source, one anchor a symbol.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from course_html import (
     verdicts_html,
 )
 from course_source import code_link, source_files, source_html, source_page
+from course_tasks import tasks_html
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-MARK = "# NBVAL_CHECK_OUTPUT"
+MARKS = ("# NBVAL_CHECK_OUTPUT", "### BEGIN SOLUTION", "### END SOLUTION")
 
 
 class course_block(nodes.General, nodes.Element):
@@ -80,10 +81,12 @@ def linker(app, here: str) -> Link:
 
 
 def tidy(app, doctree: nodes.document) -> None:
-    """The mark that tells the tests which outputs to compare is nothing for readers."""
+    """Lines that tell tests which outputs to compare, and nbgrader what is a solution, are nothing for readers."""
+    if not app.env.docname.startswith("notebooks/"):
+        return
     for block in doctree.findall(nodes.literal_block):
-        if MARK in block.astext():
-            kept = "\n".join(line for line in block.astext().split("\n") if line.strip() != MARK)
+        if any(mark in block.astext() for mark in MARKS):
+            kept = "\n".join(line for line in block.astext().split("\n") if line.strip() not in MARKS)
             block.rawsource = kept
             block.children = [nodes.Text(kept)]
 
@@ -105,6 +108,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "papers": lambda _: papers_html(course, link, code_link(course, link)),
         "evidence": lambda _: evidence_html(course, link),
         "machines": lambda _: machines_html(course, link),
+        "tasks": lambda _: tasks_html(course, link),
     }
     for block in blocks:
         block.replace_self(nodes.raw("", make[block["what"]](block["argument"]), format="html"))
@@ -137,7 +141,9 @@ def source_pages(app) -> Iterator[tuple[str, dict, str]]:
 
 def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
-    for name in ("parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines"):
+    for name in (
+        "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "tasks",
+    ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())
     app.connect("doctree-read", tidy)
