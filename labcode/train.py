@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import parallel
+from .data.batches import mixed_seed
+
 
 @dataclass
 class History:
@@ -77,11 +80,17 @@ def fit(
     progress            a bar with loss and rate on stderr; None shows it after two seconds, on a terminal only
 
     Several processes (``accelerate launch``): parameters start equal, each process sees its rows of the batch, and
-    gradients are averaged after the backward pass. There is no wrapper, so ``step`` may call any module any number
-    of times.
+    gradients and losses are averaged after the backward pass. There is no wrapper, so ``step`` may call any module any
+    number of times. BatchNorm takes its statistics over all processes, and losses that compare rows use
+    ``parallel.gather``, as the methods of this package do: the step is that of one process with the whole batch. Each
+    process draws random numbers of its own; afterwards all go on with the first one's. Other buffers, such as queues,
+    are each process's own, and the first one's are kept.
 
-    Raises ValueError for arguments out of range and for a checkpoint of another run, FloatingPointError for a loss
-    that is not finite, naming the step and its learning rate.
+    A checkpoint may go on with another number of processes: batches, weights and optimiser are those of the whole
+    batch, only the random numbers differ, and a warning says so. With the same number all ends with the same bits.
+
+    Raises ValueError for arguments out of range, for a checkpoint of another run and for a batch that the processes
+    cannot share evenly, FloatingPointError for a loss that is not finite, naming the step and its learning rate.
     """
     with warnings.catch_warnings():  # of its progress bar, which wants widgets in a notebook; ours does not
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -108,8 +117,12 @@ def fit(
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema is not None else None
     losses = torch.full((steps,), math.nan, device=device)
     _synchronise(model, ranks)
+    if ranks > 1:
+        parallel.synchronise_norms(model)
+        _draw_apart(generators, rank)
 
     run = dict(
+        version=2,
         steps=steps,
         lr=lr,
         final_lr=final_lr,
@@ -121,10 +134,13 @@ def fit(
         optimizer=optimizer if isinstance(optimizer, str) else "own",
     )
     file = Path(checkpoint) if checkpoint else None
-    first = _resume(file, run, model, optim, scaler, average, generators, losses) if file and file.exists() else 0
+    first = 0
+    if file and file.exists():
+        first = _resume(file, run, model, optim, scaler, average, generators, losses, ranks, rank)
 
     def save(done: int) -> None:
-        if file and main:
+        draws = _everyones(_draws(generators, device), ranks)
+        if main:
             state = dict(
                 run=run,
                 step=done,
@@ -133,8 +149,7 @@ def fit(
                 losses=losses,
                 scaler=scaler.state_dict(),
                 ema=average.state_dict() if average else None,
-                rng=torch.get_rng_state(),
-                generators=[g.get_state() for g in generators],
+                draws=draws,
             )
             file.parent.mkdir(parents=True, exist_ok=True)
             aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
@@ -152,14 +167,14 @@ def fit(
         for group in optim.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         batch = batches(i)
-        if ranks > 1:
-            batch = batch.tensor_split(ranks)[rank]
+        if len(batch) % ranks:
+            raise ValueError(f"batches must give a multiple of the {ranks} processes' number of rows, got {len(batch)}")
+        batch = batch.chunk(ranks)[rank]
         optim.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=half, enabled=half is not None):
+        with parallel.sharing(), torch.autocast(device.type, dtype=half, enabled=half is not None):
             loss = step(batch)["loss"]
         scaler.scale(loss).backward()
-        losses[i] = loss.detach()
-        _average_gradients(model, ranks)
+        losses[i] = _average(model, loss.detach(), ranks)
         if clip is not None:
             scaler.unscale_(optim)
             nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -173,14 +188,16 @@ def fit(
             )
             bar.update(min(look_every, i + 1 - bar.n))
             bar.set_postfix(loss=f"{float(losses[i]):.3f}", refresh=False)
-            if file and time.perf_counter() - saved > checkpoint_seconds:
+            if file and _first_says(time.perf_counter() - saved > checkpoint_seconds, device, ranks):
                 save(i + 1)
                 saved = time.perf_counter()
     seconds = time.perf_counter() - started
     bar.close()
     _synchronise(model, ranks)
-    if first < steps:
+    if file and first < steps:
         save(steps)
+    if ranks > 1:
+        _set_draws(_everyones(_draws(generators, device), ranks)[0], generators, device)
     model.eval()
     return History(losses.cpu(), seconds, steps, first, average.module.eval() if average else None)
 
@@ -208,7 +225,7 @@ def _optimizer(model: nn.Module, kind, lr: float, weight_decay: float) -> torch.
     raise ValueError(f"optimizer must be 'adamw', 'sgd' or a function, got {kind!r}")
 
 
-def _resume(file, run, model, optim, scaler, average, generators, losses) -> int:
+def _resume(file, run, model, optim, scaler, average, generators, losses, ranks, rank) -> int:
     try:
         state = torch.load(file, map_location=losses.device, weights_only=True)
     except Exception as error:
@@ -224,10 +241,51 @@ def _resume(file, run, model, optim, scaler, average, generators, losses) -> int
     if average:
         average.load_state_dict(state["ema"])
     losses.copy_(state["losses"])
-    torch.set_rng_state(state["rng"].cpu())
-    for generator, saved in zip(generators, state["generators"], strict=True):
-        generator.set_state(saved.cpu())
+    draws = state["draws"]
+    if len(draws) != ranks:
+        warnings.warn(f"{file} is of {len(draws)} processes, this is {ranks}: random numbers differ", stacklevel=3)
+    _set_draws(draws[rank if len(draws) == ranks else 0], generators, losses.device)
+    if len(draws) != ranks:
+        _draw_apart(generators, rank, state["step"])
     return state["step"]
+
+
+def _draws(generators, device) -> dict:
+    """Where this process's random numbers stand."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return dict(rng=torch.get_rng_state(), cuda=cuda, generators=[g.get_state() for g in generators])
+
+
+def _set_draws(draws: dict, generators, device) -> None:
+    torch.set_rng_state(draws["rng"].cpu())
+    if draws["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(draws["cuda"].cpu(), device)
+    for generator, saved in zip(generators, draws["generators"], strict=True):
+        generator.set_state(saved.cpu())
+
+
+def _draw_apart(generators, rank: int, step: int = 0) -> None:
+    """Random numbers of its own for every process but the first, which goes on with the run's."""
+    if rank:
+        torch.manual_seed(mixed_seed(torch.initial_seed(), rank, step))
+        for generator in generators:
+            generator.manual_seed(mixed_seed(generator.initial_seed(), rank, step))
+
+
+def _everyones(mine: dict, ranks: int) -> list[dict]:
+    found = [mine] * ranks
+    if ranks > 1:
+        torch.distributed.all_gather_object(found, mine)
+    return found
+
+
+def _first_says(mine: bool, device, ranks: int) -> bool:
+    """The first process's word, so that all write a checkpoint at the same step."""
+    if ranks == 1:
+        return mine
+    word = torch.tensor(float(mine), device=device)
+    torch.distributed.broadcast(word, src=0)
+    return bool(word)
 
 
 def _synchronise(model: nn.Module, ranks: int) -> None:
@@ -237,15 +295,17 @@ def _synchronise(model: nn.Module, ranks: int) -> None:
             torch.distributed.broadcast(tensor.data, src=0)
 
 
-def _average_gradients(model: nn.Module, ranks: int) -> None:
-    """One all-reduce of all gradients, flattened."""
-    if ranks > 1:
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        torch.distributed.all_reduce(flat)
-        parts = (flat / ranks).split([g.numel() for g in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+def _average(model: nn.Module, loss: Tensor, ranks: int) -> Tensor:
+    """The mean loss of the processes; gradients become their means. One all-reduce, flattened."""
+    if ranks == 1:
+        return loss
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([loss.view(1), *(g.flatten() for g in gradients)])
+    torch.distributed.all_reduce(flat)
+    mean, *parts = (flat / ranks).split([1, *(g.numel() for g in gradients)])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return mean[0]
 
 
 def _check(losses: Tensor, start: int, end: int, steps: int, rate: Callable[[int], float]) -> None:

@@ -3,8 +3,9 @@
 A *method* here is a module with an ``encoder`` and a ``forward(views, index)`` that returns the loss: rows i and i + n
 of ``views`` are two views of image ``index[i]``. ``labcode.stage.Stage.pretrain`` trains it.
 
-Queues and banks are buffers that each process keeps for its own share of a batch. They are replaced, never written
-in place, so the backward pass still finds the vectors that the loss saw.
+With several processes, losses that compare the batch's rows see all of them (``parallel.gather``). Queues and banks are
+buffers that each process keeps for its own share of a batch. They are replaced, never written in place, so the
+backward pass still finds the vectors that the loss saw.
 """
 
 import copy
@@ -19,6 +20,8 @@ from torch import Generator, Tensor, nn
 from ..augment import colour_jitter, noise, to_float, warp
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
+from ..pairwise import logsumexp_others
+from ..parallel import gather
 from .cpc import (  # noqa: F401
     PHONES,
     SPEAKERS,
@@ -77,16 +80,42 @@ def nt_xent(z: Float[Tensor, "two_n d"], tau: float = 0.5) -> Float[Tensor, ""]:
     z    unnormalised projections, both views stacked, n >= 2
     tau  temperature > 0; 0.5 is the paper's choice for CIFAR-10
 
-    Raises ValueError for an odd number of rows, n < 2 or tau <= 0.
+    Raises ValueError for an odd number of rows, n < 2 or tau <= 0. Memory: see ``pairwise.logsumexp_others``.
     """
     check_matrix("z", z, rows=4, even=True)
     check_positive(tau=tau)
     n = len(z) // 2
     z = F.normalize(z, dim=1)
-    logits = z @ z.T / tau
-    logits.fill_diagonal_(-torch.inf)
     positive = (z[:n] * z[n:]).sum(1).repeat(2) / tau
-    return (logits.logsumexp(1) - positive).mean()
+    return (logsumexp_others(z, tau) - positive).mean()
+
+
+@float32
+def sup_con(z: Float[Tensor, "n d"], labels: Int[Tensor, " n"], tau: float = 0.1) -> Float[Tensor, ""]:
+    """Supervised contrastive loss: every other row of a row's class is a positive, all other rows are in the sum.
+
+    Khosla et al. (2020), eq. 2, L_out: -1/|P(i)| Σ_{p ∈ P(i)} log (exp(zᵢ·z_p/τ) / Σ_{j≠i} exp(zᵢ·zⱼ/τ)), averaged
+    over the rows that have a positive; 0 if none has. With the image's number as its label this is ``nt_xent``.
+
+    z       unnormalised projections of any number of views, n >= 2
+    labels  any integers
+    tau     temperature > 0; 0.1 in the paper
+
+    Raises ValueError for labels that do not fit z, n < 2 or tau <= 0. The positives' mean is a sum over classes, so
+    memory is that of ``pairwise.logsumexp_others``.
+    """
+    check_matrix("z", z, rows=2)
+    check_positive(tau=tau)
+    if labels.shape != (len(z),):
+        raise ValueError(f"labels must name the class of each of the {len(z)} rows, got shape {tuple(labels.shape)}")
+    z = F.normalize(z, dim=1)
+    ordered, order = labels.sort()  # classes counted from 0, with no wait for the device
+    classes = torch.empty_like(order).scatter_(0, order, F.pad((ordered[1:] != ordered[:-1]).cumsum(0), (1, 0)))
+    others = torch.zeros_like(z).index_add(0, classes, z)[classes] - z
+    count = (torch.zeros_like(z[:, 0]).index_add(0, classes, torch.ones_like(z[:, 0])) - 1)[classes]
+    positive = (z * others).sum(1) / (count.clamp_min(1) * tau)
+    some = (count > 0).to(z.dtype)
+    return ((logsumexp_others(z, tau) - positive) * some).sum() / some.sum().clamp_min(1)
 
 
 class SimCLR(nn.Module):
@@ -106,7 +135,7 @@ class SimCLR(nn.Module):
         self.loss = loss or (lambda z: nt_xent(z, tau))
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
-        return self.loss(self.head(self.encoder(views)))
+        return self.loss(gather(self.head(self.encoder(views)), views=2))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -476,7 +505,8 @@ class Oracle(SimCLR):
         self.register_buffer("labels", labels, persistent=False)
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
-        return oracle_nt_xent(self.head(self.encoder(views)), self.labels[index], self.tau, self.rescale)
+        z = gather(self.head(self.encoder(views)), views=2)
+        return oracle_nt_xent(z, self.labels[gather(index)], self.tau, self.rescale)
 
 
 def ring_means(
@@ -655,7 +685,8 @@ class Hallucinator(SimCLR):
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
         z = self.head(self.encoder(views))
         z1, z2 = z.chunk(2)
-        return (self.loss(z) + self.loss(torch.cat([z1, self.positive(z1, z2).to(z1.dtype)]))) / 2
+        imagined = torch.cat([z1, self.positive(z1, z2).to(z1.dtype)])
+        return (self.loss(gather(z, views=2)) + self.loss(gather(imagined, views=2))) / 2
 
     def positive(self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The hallucinated partner of z₁."""

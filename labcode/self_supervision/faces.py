@@ -17,6 +17,7 @@ from ..data import mixed_seed, textures
 from ..data.synthetic import _crop, _installed
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
+from ..parallel import gather
 from ..transport import sinkhorn_codes
 
 IDENTITIES = 1000
@@ -232,7 +233,7 @@ class SwAV(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        z = self.head(self.encoder(views))
+        z = gather(self.head(self.encoder(views)), views=2)
         moving = (self.seen >= self.freeze).to(z.dtype)  # no wait for the device: the gradient is scaled by 0 or 1
         prototypes = moving * self.prototypes + (1 - moving) * self.prototypes.detach()
         self.seen += 1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
+from ..parallel import gather
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Invariance propagation
@@ -281,8 +282,8 @@ class DecoupledUniformity(nn.Module):
         self.register_buffer("prior", prior, persistent=False)
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
-        weights = None if self.prior is None else kernel_weights(self.prior[index], self.sigma, self.lam)
-        return decoupled_uniformity(self.head(self.encoder(views)), weights, self.t)
+        weights = None if self.prior is None else kernel_weights(self.prior[gather(index)], self.sigma, self.lam)
+        return decoupled_uniformity(gather(self.head(self.encoder(views)), views=2), weights, self.t)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..evaluate import effective_rank
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
+from ..parallel import gather
 
 Rows = Float[Tensor, "n d"]
 Other = Float[Tensor, "m d"]
@@ -30,25 +32,50 @@ Scalar = Float[Tensor, ""]
 def cross_norm2(a: Rows, b: Rows, gram: bool | None = None) -> Scalar:
     """‖aᵀb‖², the squared Frobenius norm of a d×d matrix that need not be made.
 
-    As ‖aᵀb‖² = ⟨aaᵀ, bbᵀ⟩, two n×n Gram matrices give the same value and gradient. Forward and backward cost 3 n d²
-    multiplications one way and 6 n² d the other (3 n² d where b is a), so None takes the Gram matrices when d > 2n
-    (d > n).
+    As ‖aᵀb‖² = ⟨aaᵀ, bbᵀ⟩, two n×n Gram matrices give the same value, and the gradients 2 b bᵀa and 2 a aᵀb. Forward
+    and backward cost 3 n d² multiplications one way and 3 n² d the other (2 n d² and 1.5 n² d where b is a), so None
+    takes the Gram matrices when d > n.
 
-    gram  True or False forces the way
+    gram  True or False forces the way. Once differentiable
     """
-    n, d = a.shape
-    if gram is None:
-        gram = d > (n if a is b else 2 * n)
-    if not gram:
-        return (a.T @ b).square().sum()
-    inner = a @ a.T
-    return (inner * (inner if a is b else b @ b.T)).sum()
+    return _CrossNorm2.apply(a, b, a.shape[1] > a.shape[0] if gram is None else gram)
+
+
+class _CrossNorm2(torch.autograd.Function):
+    """Autograd would multiply twice as often: it does not know that Gram matrices are symmetric."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, gram: bool) -> Tensor:
+        ctx.gram, ctx.same = gram, a is b
+        made = (_gram(a),) if gram and ctx.same else (_gram(a), _gram(b)) if gram else (a.T @ b,)
+        ctx.save_for_backward(a, b, *made)
+        return (made[0] * made[-1]).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        a, b, *made = ctx.saved_tensors
+        to_a = (made[-1] @ a if ctx.gram else b @ made[0].T).mul_(2 * grad)
+        if ctx.same:
+            return to_a, to_a, None  # each argument's half of the gradient
+        return to_a, (made[0] @ b if ctx.gram else a @ made[0]).mul_(2 * grad), None
+
+
+def _gram(a: Rows) -> Tensor:
+    """aaᵀ; in strips from the diagonal on, mirrored, where multiplications cost more than the copy."""
+    n, side = len(a), 128
+    if a.device.type != "cpu" or n <= side:
+        return a @ a.T
+    out = a.new_empty(n, n)
+    for i in range(0, n, side):
+        out[i : i + side, i:] = a[i : i + side] @ a[i:].T
+        out[i + side :, i : i + side] = out[i : i + side, i + side :].T
+    return out
 
 
 def standardise(z: Rows, eps: float = 1e-5) -> Rows:
     """Every feature with mean 0 and biased variance 1 over the batch: BatchNorm without parameters."""
-    variance, mean = torch.var_mean(z, 0, correction=0)
-    return (z - mean) * (variance + eps).rsqrt()
+    return F.batch_norm(z, None, None, training=True, eps=eps)
 
 
 @float32
@@ -132,9 +159,12 @@ def vicreg(
     weights 25, 25 and 1 belong. Raises ValueError for unlike views and n < 2.
     """
     _views(z1, z2)
-    loss = sim * F.mse_loss(z1, z2)
+    loss, (n, d) = sim * F.mse_loss(z1, z2), z1.shape
     for z in (z1, z2):
-        loss = loss + std / 2 * F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() + cov * covariance_penalty(z, gram)
+        centred = z - z.mean(0)
+        variance = centred.square().sum(0) / (n - 1)
+        loss = loss + std / 2 * F.relu(1 - (variance + 1e-4).sqrt()).mean()
+        loss = loss + cov / d * (cross_norm2(centred, centred, gram) / (n - 1) ** 2 - variance.square().sum())
     return loss
 
 
@@ -433,7 +463,8 @@ class LinearBYOL(Projected):
         else:
             wanted = z.roll(len(views) // 2, 0)
         if self.training and self.kind not in ("trained", "identity"):
-            fresh = closed_form_predictor(z.detach(), wanted.detach(), self.kind, self.alpha)
+            pairs = gather(z.detach(), views=2), gather(wanted.detach(), views=2)
+            fresh = closed_form_predictor(*pairs, self.kind, self.alpha)
             self.predictor.lerp_(fresh, 1 - self.memory if self.seen else 1)
         if self.training:
             if self.seen % 10 == 0:
@@ -467,7 +498,7 @@ class TwoViews(Projected):
         self.head = head
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, " n"]) -> Scalar:
-        return self.scale * self.loss(*self.project(views).chunk(2))
+        return self.scale * self.loss(*gather(self.project(views), views=2).chunk(2))
 
 
 class MixedBarlow(Projected):
@@ -490,16 +521,21 @@ class MixedBarlow(Projected):
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, " n"]) -> Scalar:
         x1, x2 = views.chunk(2)
-        z1, z2 = self.project(x1), self.project(x2)
+        z1, z2 = gather(self.project(x1)), gather(self.project(x2))
         loss = barlow_twins(z1, z2, self.lam)
         if self.weight:
-            alpha, order = torch.rand((), device=x1.device), torch.randperm(len(x1), device=x1.device)
+            alpha, order = gather(torch.rand(1, device=x1.device))[0], torch.randperm(len(x1), device=x1.device)
             loss = loss + self.weight * self.lam * self.guard(x1, x2, z1, z2, alpha, order)
         return self.scale * loss
 
     def guard(self, x1, x2, z1: Rows, z2: Rows, alpha: float | Tensor, order: Int[Tensor, " n"]) -> Scalar:
-        """``mixed_barlow`` of the images mixed with α: the third forward."""
-        return mixed_barlow(self.project(alpha * x1 + (1 - alpha) * x2[order]), z1, z2, alpha, order)
+        """``mixed_barlow`` of the images mixed with α: the third forward.
+
+        With several processes the images are one's own, z1 and z2 those of all.
+        """
+        mixed, everyone = gather(self.project(alpha * x1 + (1 - alpha) * x2[order])), gather(order)
+        first = torch.arange(len(everyone), device=order.device) // len(order) * len(order)
+        return mixed_barlow(mixed, z1, z2, alpha, everyone + first)
 
 
 class FlatNet(nn.Module):
