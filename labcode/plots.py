@@ -51,8 +51,13 @@ def bars(axis, arms: dict[str, list[float]], label: str, chance: float | None = 
         axis.axvline(chance, color=GREY, linestyle="--", linewidth=1)
 
 
+def legend(axis, **keywords):
+    """The legend beside the axis, where no curve runs."""
+    return axis.legend(**dict(loc="center left", bbox_to_anchor=(1.01, 0.5)) | keywords)
+
+
 def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
-    """A grid of images (n, c, h, w), uint8 or floats in [0, 1], row by row; returns the figure."""
+    """A grid of images (n, 1 or 3, h, w), uint8 or floats in [0, 1], row by row; returns the figure."""
     import torch
 
     pictures = torch.as_tensor(pictures).cpu()
@@ -62,7 +67,7 @@ def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
     for axis in grid.flat:
         axis.axis("off")
     for i, (axis, picture) in enumerate(zip(grid.flat, pictures, strict=False)):
-        axis.imshow(picture.permute(1, 2, 0).squeeze(-1), vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(picture.permute(1, 2, 0).squeeze(-1), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
         if labels is not None:
             axis.set_title(labels[i], fontsize=8)
     return figure

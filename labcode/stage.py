@@ -76,24 +76,12 @@ class Stage:
         make = self.run.pick(quick=nets.SmallNet, full=nets.ResNet18)
         return make(**keywords).to(self.run.device)
 
-    @torch.no_grad()
     def untrained(self, seed: int, batches: int = 20) -> nn.Module:
-        """The random encoder, its BatchNorm statistics estimated from the training images as in a training.
-
-        With the statistics of the start, mean 0 and variance 1, the signal shrinks from block to block until GELU is a
-        straight line: a nearly linear rival, which any training beats, even one that cannot learn a thing. The estimate
-        is the plain mean over batches: the running one, a tenth a batch, would be far off where the variance is small.
-        """
-        encoder, g = self.encoder(seed).train(), self.run.generator(seed)
-        norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        for norm in norms:
-            norm.momentum = None
-        for _ in range(batches):
-            index = torch.randint(len(self.train_images), (256,), generator=g, device=g.device)
-            encoder(self.views(self.train_images[index], generator=g, views=1))
-        for norm in norms:
-            norm.momentum = 0.1
-        return encoder.eval()
+        """The random encoder, its BatchNorm statistics estimated from views of the training images."""
+        g = self.run.generator(seed)
+        index = (torch.randint(len(self.train_images), (256,), generator=g, device=g.device) for _ in range(batches))
+        seen = (self.views(self.train_images[i], generator=g, views=1) for i in index)
+        return nets.estimate_statistics(self.encoder(seed), seen)
 
     def pretrain(
         self,

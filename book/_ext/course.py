@@ -3,8 +3,9 @@
 Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a family as a picture), ``course-verdicts
 PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
 ``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
-``course-failures`` (the clearest contradictions), ``course-machines``, ``course-tasks`` (what is graded). Role:
-``{course}`papers``` and other counts. Pages ``code/…`` show the package's source, one anchor a symbol.
+``course-failures`` (the clearest contradictions), ``course-machines``, ``course-tasks`` (what is graded),
+``course-api`` (the package's reference). Role: ``{course}`papers``` and other counts.
+Pages ``code/…`` show the package's source, one anchor a symbol.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from course_html import (
     sample_html,
     verdicts_html,
 )
-from course_source import code_link, source_files, source_html, source_page
+from course_source import api_html, code_link, source_files, source_html, source_page
 from course_tasks import tasks_html
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -108,6 +109,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "papers": lambda _: papers_html(course, link, code_link(course, link)),
         "evidence": lambda _: evidence_html(course, link),
         "machines": lambda _: machines_html(course, link),
+        "api": lambda _: api_html(course.root, link),
         "tasks": lambda _: tasks_html(course, link),
     }
     for block in blocks:
@@ -142,7 +144,7 @@ def source_pages(app) -> Iterator[tuple[str, dict, str]]:
 def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
     for name in (
-        "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "tasks",
+        "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "tasks", "api",
     ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())

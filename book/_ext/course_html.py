@@ -22,8 +22,9 @@ def number(value: Any) -> str:
     if value != value:
         return "nan"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
-        return f"{int(value)}"
-    return f"{value:.1e}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:#.3g}".rstrip(".")
+        return f"{int(value)}".replace("-", "−")
+    text = f"{value:.1e}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:#.3g}".rstrip(".")
+    return text.replace("-", "−", 1) if value < 0 else text
 
 
 def values(claim: dict, arm: str) -> list[float]:
@@ -149,7 +150,8 @@ def difference(claim: dict) -> str:
     text = f"{sign * (ours - base):+.3g}"
     if isinstance(interval, (list, tuple)) and len(interval) == 2 and None not in interval:
         text += f" [{number(interval[0])}, {number(interval[1])}]"
-    wanted = f"at least {claim.get('margin') or 0.0:+g} wanted"
+    margin = claim.get("margin")
+    wanted = f"at least {margin:+g} wanted" if margin else "more than 0 wanted"
     return f'{text}<br><span class="quiet">{wanted}</span>'.replace("-", "−")
 
 
@@ -516,6 +518,8 @@ def failures_html(course: Course, link: Link, count: int = 8) -> str:
     for c, s, i, x in course.claims("quick"):
         interval, margin = x.get("interval"), x.get("margin")
         if x.get("verdict") != "contradicted" or is_exact(x) or not interval or interval[0] == interval[1]:
+            continue
+        if interval[1] >= min(0.0, margin):  # a gain smaller than wanted is no contradiction to tell of
             continue
         middle, half = fmean(interval), (interval[1] - interval[0]) / 2
         short, key = (margin - middle) / half, x.get("paper")

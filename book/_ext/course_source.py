@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 from course_data import Chapter, Course
@@ -96,3 +99,53 @@ def code_link(course: Course, link: Link) -> Callable[[Chapter, str], str | None
         return None
 
     return find
+
+
+def _prose(text: str) -> str:
+    """A docstring's sentence as HTML: ``names`` become code."""
+    return re.sub("``(.+?)``", r"<code>\1</code>", escape(text))
+
+
+def _short(arguments: ast.arguments) -> str:
+    """Names and defaults, without the types."""
+    bare = ast.parse(f"def f({ast.unparse(arguments)}): ...").body[0].args
+    for a in (*bare.posonlyargs, *bare.args, *bare.kwonlyargs, *filter(None, (bare.vararg, bare.kwarg))):
+        a.annotation = None
+    return ast.unparse(bare)
+
+
+def _entry(node: ast.AST, address: str, prefix: str = "") -> str:
+    """A function, class or method: its call, what it does, and the rest folded away."""
+    of_class = isinstance(node, ast.ClassDef)
+    inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"] if of_class else [node]
+    arguments, whole = "", f"class {node.name}"
+    if inits:
+        arguments = _short(inits[0].args).removeprefix("self").removeprefix(", ")
+        whole = ast.unparse(ast.FunctionDef(node.name, inits[0].args, [ast.Pass()], [], inits[0].returns, lineno=0))
+        whole = whole.splitlines()[0].removesuffix(":").removeprefix("def ")
+    first, _, rest = inspect.cleandoc(ast.get_docstring(node) or "").partition("\n\n")
+    more = f"{whole}\n\n{rest}" if rest else whole
+    return (
+        f'<dt><a href="{address}#{node.name}"><code>{escape(prefix + node.name)}</code></a>'
+        f"<code>({escape(arguments)})</code></dt><dd>{_prose(first)}"
+        f'<details><summary>arguments and more</summary><pre tabindex="0">{escape(more)}</pre></details></dd>'
+    )
+
+
+def api_html(root: Path, link: Link) -> str:
+    """All public symbols, module by module: the core first, then the chapters."""
+    out, names = [], []
+    files = [p for p in source_files(root) if p.name not in ("__init__.py", "_show.py")]
+    for path in sorted(files, key=lambda p: (p.parent != root / "labcode", p)):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        listed = [
+            n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")
+        ]
+        if not listed:
+            continue
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        head = inspect.cleandoc(ast.get_docstring(tree) or "").partition("\n\n")[0]
+        entries = "".join(_entry(n, link(source_page(path, root))) for n in listed)
+        out.append(f'<h2 id="{name}"><code>{name}</code></h2><p>{_prose(head)}</p><dl class="api">{entries}</dl>')
+        names.append(f'<li><a href="#{name}"><code>{name.removeprefix("labcode.")}</code></a></li>')
+    return f'<ul class="api-modules">{"".join(names)}</ul>{"".join(out)}'

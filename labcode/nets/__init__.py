@@ -1,6 +1,6 @@
 """The encoders and heads of the course."""
 
-from .conv import BasicBlock, ResNet18, SmallNet
+from .conv import BasicBlock, ResNet18, SmallNet, estimate_statistics
 from .mlp import mlp
 from .vit import (
     AttentiveProbe,
@@ -25,6 +25,7 @@ __all__ = [
     "Transformer",
     "ViT",
     "attentive_probe",
+    "estimate_statistics",
     "fill",
     "gather",
     "mlp",

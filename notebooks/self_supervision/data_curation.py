@@ -267,14 +267,14 @@ for seed in run.seeds:
 arm = lambda *key: [error[(*key, seed)] for seed in run.seeds]
 
 # %% mystnb={"image": {"alt": "Two panels of test error against the share of samples kept, for easy, random and hard selection with a perfect surrogate, and a dashed line for all samples. With a weak ridge the hard selection of ninety per cent lies below the line; with a strong ridge no selection does. At ten per cent the easy selection is best in both."}, "figure": {"caption": "Test error against the share kept; dashed: all samples. Means over seeds.", "name": "fig-selection"}}
-figure, panels = lab.plots.axes(2, 7.5, 2.8, sharey=True)
+figure, panels = lab.plots.axes(2, 8.5, 2.8, sharey=True)
 for panel, lam in zip(panels, lams, strict=True):
     for colour, (alpha, name) in zip(lab.plots.COLOURS, ((-1.0, "easy, α = -1"), (0.0, "random, α = 0"), (1.0, "hard, α = 1")), strict=False):
         panel.plot(shares, [sum(arm("perfect", "biased", s, alpha, lam)) / len(run.seeds) for s in shares], "o-", color=colour, label=name)
     panel.axhline(sum(arm("all", lam)) / len(run.seeds), color=lab.plots.GREY, linestyle="--", linewidth=1)
     panel.set(title=f"ridge λ = {lam:g}", xlabel="share of the samples kept")
 panels[0].set_ylabel("test error")
-_ = panels[1].legend()
+_ = lab.plots.legend(panels[1])
 
 # %%
 run.claim("data-selection-theory", "With a weak ridge, the hard nine tenths of the samples beat all of them",

@@ -187,11 +187,11 @@ for name, values in told.items():
     print(f"{name:28} turns told {sum(values) / len(values):.2f}")
 
 # %% mystnb={"image": {"alt": "Probe accuracy against block 2, 3 and 4 for rotation, half turns only, rotation of pre-turned images, SimCLR and a random encoder."}, "figure": {"caption": "What a linear probe finds after each block. Mean over seeds.", "name": "fig-rotnet-depth"}}
-axis = lab.plots.axes(1, 6, 3)[1]
+axis = lab.plots.axes(1, 7.5, 3)[1]
 for name, values in depth.items():
     axis.plot(blocks, [sum(values[b]) / len(values[b]) for b in blocks], "o-", label=name)
 axis.set(xlabel="block of the encoder", ylabel="probe accuracy", xticks=blocks)
-_ = axis.legend(ncols=2)
+_ = lab.plots.legend(axis)
 
 # %%
 run.claim("rotnet", "A rotation network's third block gives a better probe than a random encoder's", depth["rotation"][3], depth["random encoder"][3], margin=0.1)
@@ -245,13 +245,13 @@ found = {key: {b: read(trained, b) for b in DEPTHS} for key, trained in crossed.
 pretext = {net: [m.correct(stage.test_images).float().mean().item() for m in crossed["rotation", net]] for net in NETS}
 
 # %% mystnb={"image": {"alt": "Two panels, rotation and relational reasoning: probe accuracy after blocks 3, 4 and 7 for a plain network, one with skips, and one with skips and twice the width. All curves fall towards the last block, those with skips less."}, "figure": {"caption": "The cross of two tasks and three networks, read after several blocks. Mean over seeds.", "name": "fig-revisiting-cross"}}
-figure, panels = lab.plots.axes(2, 7.5, 2.8, sharey=True)
+figure, panels = lab.plots.axes(2, 8.5, 2.8, sharey=True)
 for panel, task in zip(panels, ("rotation", "relational"), strict=True):
     for i, net in enumerate(NETS):
         panel.plot(range(len(DEPTHS)), [sum(found[task, net][b]) / len(run.seeds) for b in DEPTHS], "o-", color=lab.plots.COLOURS[i], label=net)
     panel.set(title=task, xlabel="after block", xticks=range(len(DEPTHS)), xticklabels=DEPTHS)
 panels[0].set_ylabel("probe accuracy")
-_ = panels[1].legend(title="tail, width")
+_ = lab.plots.legend(panels[1], title="tail, width")
 
 # %%
 last = DEPTHS[-1]
@@ -509,7 +509,7 @@ lab.show(P.turn_cell, P.turn_patch, P.TwoHeads)
 # %% mystnb={"image": {"alt": "Four digits as they are, turned as a whole, with one quarter of the image turned, and with one inner square turned."}, "figure": {"caption": "Three ways of turning. After the last two a digit is still the same digit.", "name": "fig-lorot-turns"}}
 x = stage.test_images[:4].float() / 255
 three = torch.cat([x, P.turn(x, torch.full_like(stage.test_labels[:4], 1)), P.turn_cell(x, label=torch.tensor([1, 5, 9, 13], device=x.device))[0], P.turn_patch(x, (4, 6, 8), torch.ones_like(stage.test_labels[:4]))[0]])
-_ = lab.plots.images(three, rows=1, labels=["as it is"] * 4 + ["whole"] * 4 + ["cell (E)"] * 4 + ["square (I)"] * 4, width=9)
+_ = lab.plots.images(three, rows=1, labels=[label for name in ("as it is", "whole", "cell (E)", "square (I)") for label in (name, "", "", "")], width=9)
 
 # %% [markdown]
 # How far does each leave the images as they are? *Affinity* takes a network that never saw the task: its accuracy on transformed

@@ -358,3 +358,17 @@ def test_evidence_is_told_in_the_order_of_the_sections(root):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"claims": claims}))
     rows = soup(course.evidence_html(course.load(root), link)).find("table", class_="evidence").tbody.find_all("tr")
     assert [r.get("id") for r in rows] == [None, "claim-quick-p-a-2", "claim-quick-p-a-1"]
+
+
+def test_the_reference_lists_every_public_symbol_with_its_call(root):
+    path = root / "labcode" / "p" / "a.py"
+    path.write_text('"""Head.\n\nMore."""\n\ndef loss(z: Float[Tensor, "n d"], tau: float = 0.5, *, g=None) -> float:\n'
+                    '    """First.\n\n    Rest <b>."""\n\n\nclass Net(Module):\n    """A net."""\n\n'
+                    "    def __init__(self, width: int = 3):\n        pass\n\n\n"
+                    "def _hidden():\n    pass\n")  # fmt: skip
+    page = soup(course.api_html(root, link))
+    terms = [dt.text for dt in page.find_all("dt")]
+    assert terms == ["loss(z, tau=0.5, *, g=None)", "Net(width=3)"]
+    assert page.dt.a["href"] == "code/p/a.html#loss" and page.h2["id"] == "labcode.p.a" and page.p.text == "Head."
+    told = page.dd.pre.text
+    assert 'loss(z: Float[Tensor, \'n d\'], tau: float=0.5, *, g=None) -> float' in told and "Rest <b>." in told
