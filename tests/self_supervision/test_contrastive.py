@@ -81,6 +81,29 @@ def loop_oracle(z, labels, tau, rescale):
     return total / (2 * n)
 
 
+def loop_sup_con(z, labels, tau):
+    terms = []
+    for i in range(len(z)):
+        scores = {j: math.exp(dot(z[i], z[j]) / tau) for j in range(len(z)) if j != i}
+        same = [j for j in scores if labels[j] == labels[i]]
+        if same:
+            terms.append(-sum(math.log(scores[p] / sum(scores.values())) for p in same) / len(same))
+    return sum(terms) / len(terms) if terms else 0.0
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 1, 7], [-3, 5, 5, -3, 0, 1], [2] * 6, [0, 1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("tau", [0.01, 0.1, 0.5])
+def test_sup_con_is_the_loop(labels, tau):
+    z = rows(6)
+    assert float(C.sup_con(z, torch.tensor(labels), tau)) == pytest.approx(loop_sup_con(z, labels, tau), abs=EPS)
+
+
+def test_sup_con_with_a_label_an_image_is_nt_xent():
+    z, image = rows(10), torch.tensor([4, 1, 0, 3, 2]).repeat(2)
+    assert float(C.sup_con(z, image, 0.2)) == pytest.approx(float(C.nt_xent(z, 0.2)), abs=EPS)
+    assert float(C.sup_con(rows(6)[:1].repeat(4, 1), image[:2].repeat(2))) == pytest.approx(math.log(3))  # equal rows
+
+
 @pytest.mark.parametrize("n", [2, 5])
 @pytest.mark.parametrize("tau", [0.1, 0.5])
 def test_nt_xent_is_the_loop(n, tau):
@@ -214,6 +237,7 @@ def test_gradients_by_finite_differences():
     log_z = torch.tensor(3.0, dtype=torch.float64)
     check = torch.autograd.gradcheck
     assert check(lambda z: C.nt_xent(z, 0.5), wanted(z))
+    assert check(lambda z: C.sup_con(z, torch.tensor([0, 2, 2, 0, 1, 2])), wanted(z))
     assert check(lambda z: C.debiased_nt_xent(z, 0.1, 0.5), wanted(z))
     assert check(lambda z: C.debiased_nt_xent(z, 0.1, 0.5, views=3), wanted(z))
     assert check(lambda z: C.oracle_nt_xent(z, torch.tensor([0, 1, 0])), wanted(z))
@@ -236,6 +260,7 @@ def test_wrong_arguments_are_named():
         ("z", lambda: C.nt_xent(z[:3])), ("z", lambda: C.nt_xent(z[:2])), ("tau", lambda: C.nt_xent(z, 0)),
         ("z", lambda: C.nt_xent(bad)), ("z", lambda: C.nt_xent(z[:0])), ("z", lambda: C.debiased_nt_xent(bad)),
         ("z", lambda: C.debiased_nt_xent(torch.ones(7, 3), views=3)), ("views", lambda: C.debiased_nt_xent(z, views=1)),
+        ("labels", lambda: C.sup_con(z, index[:3])), ("tau", lambda: C.sup_con(z, index, -1.0)),
         ("tau_plus", lambda: C.debiased_nt_xent(z, 1.0)), ("labels", lambda: C.oracle_nt_xent(z, index)),
         ("q", lambda: C.moco_loss(bad, z, z)), ("k", lambda: C.moco_loss(z, z[:2], z)),
         ("queue", lambda: C.moco_loss(z, z, torch.ones(4, 2))), ("queue", lambda: C.moco_loss(z, z, z[:0])),
@@ -263,6 +288,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 def test_a_constant_or_zero_batch_stays_finite():
     zero = torch.zeros(6, 4, requires_grad=True)
     for loss in (C.nt_xent(zero), C.debiased_nt_xent(zero), C.moco_loss(zero, zero, zero),
+                 C.sup_con(zero, torch.arange(6)),
                  C.oracle_nt_xent(zero, torch.zeros(3, dtype=torch.long))):  # fmt: skip
         assert torch.isfinite(loss)
         assert torch.isfinite(torch.autograd.grad(loss, zero)[0]).all()
@@ -460,3 +486,10 @@ def test_peer_agrees():
     z = rows(16, 8, dtype=torch.float32)
     theirs = float(lightly.NTXentLoss(temperature=0.3)(z[:8], z[8:]))
     assert float(C.nt_xent(z, 0.3)) == pytest.approx(theirs, rel=1e-4)
+
+
+def test_peer_agrees_on_sup_con():
+    peers = pytest.importorskip("pytorch_metric_learning.losses")
+    z, labels = rows(12, 8, dtype=torch.float32), torch.arange(4).repeat(3)
+    theirs = float(peers.SupConLoss(temperature=0.3)(z, labels))
+    assert float(C.sup_con(z, labels, 0.3)) == pytest.approx(theirs, rel=1e-5)

@@ -41,6 +41,21 @@ def covariance(a, b):
 SHAPES = [(2, 3), (5, 4), (6, 15), (12, 2)]
 
 
+@pytest.mark.parametrize("n, d", [(1, 3), (128, 3), (300, 7)])
+@pytest.mark.parametrize("gram", [False, True])
+def test_cross_norm2_and_its_gradients(n, d, gram):
+    """The Gram matrix is made in strips from 128 rows on."""
+    a, b = (z.requires_grad_() for z in pair(n, d))
+    c = a.detach().numpy().T @ b.detach().numpy()
+    value = R.cross_norm2(a, b, gram)
+    assert value.item() == pytest.approx((c**2).sum(), rel=1e-12)
+    to_a, to_b = torch.autograd.grad(3 * value, (a, b))
+    assert np.allclose(to_a, 6 * b.detach().numpy() @ c.T) and np.allclose(to_b, 6 * a.detach().numpy() @ c)
+    c, value = a.detach().numpy().T @ a.detach().numpy(), R.cross_norm2(a, a, gram)
+    assert value.item() == pytest.approx((c**2).sum(), rel=1e-12)
+    assert np.allclose(torch.autograd.grad(value, a)[0], 4 * a.detach().numpy() @ c)
+
+
 @pytest.mark.parametrize("n, d", SHAPES)
 @pytest.mark.parametrize("gram", [None, False, True])
 def test_barlow_twins_is_the_loop(n, d, gram):

@@ -1,0 +1,71 @@
+"""The tiled softmax sums against plain matrices in float64, and the memory they take."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.special import logsumexp
+
+from labcode.pairwise import logsumexp_others
+
+
+def rows(n, d=5, seed=0):
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return F.normalize(z, dim=1)
+
+
+def plain(z, tau):
+    """Sums and their gradient for weights 1, 2, …: matrices in NumPy."""
+    z = z.numpy()
+    s = z @ z.T / tau
+    np.fill_diagonal(s, -np.inf)
+    sums = logsumexp(s, axis=1)
+    w = np.exp(s - sums[:, None]) * np.arange(1, len(z) + 1)[:, None]
+    return sums, (w + w.T) @ z / tau
+
+
+@pytest.mark.parametrize("n", [2, 7, 512, 1100])
+@pytest.mark.parametrize("tau", [0.0005, 0.01, 0.1, 2.0])
+@pytest.mark.parametrize("keep", [2**28, 0])
+def test_sums_and_gradient_are_those_of_the_matrix(n, tau, keep):
+    wanted, slope = plain(rows(n), tau)
+    for dtype, eps in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        z = rows(n).to(dtype).requires_grad_()
+        sums = logsumexp_others(z, tau, keep)
+        (got,) = torch.autograd.grad(sums, z, torch.arange(1.0, n + 1, dtype=dtype))
+        scale = max(1, 0.1 / tau)  # scores of 1/τ have that many digits less
+        assert np.abs(sums.detach().numpy() - wanted).max() < eps * scale * max(1, np.abs(wanted).max() * 0.1)
+        assert np.abs(got.numpy() - slope).max() < eps * scale * np.abs(slope).max()
+
+
+@pytest.mark.parametrize("tau", [0.0005, 0.3])
+def test_gradient_by_finite_differences(tau):
+    z = (rows(5, 3) * 0.9).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: logsumexp_others(z, tau), (z,), eps=1e-7 * tau**0.5, atol=1e-3 / tau**0.5)
+
+
+def test_what_is_kept_serves_two_backward_passes():
+    z = rows(600).requires_grad_()
+    total = logsumexp_others(z, 0.2).sum()
+    first, second = (torch.autograd.grad(total, z, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.001])
+def test_no_matrix_is_made_where_it_would_not_fit(tau):
+    """16,384 rows: the matrix has 1 GB, and the exact answer for equal rows is log(n - 1) + 1/τ."""
+    code = (
+        "import resource, torch; from labcode.pairwise import logsumexp_others\n"
+        f"z = torch.zeros(16384, 4); z[:, 0] = 1; z.requires_grad_(); tau = {tau}\n"
+        "logsumexp_others(z[:600], tau).sum().backward()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "out = logsumexp_others(z, tau); out.sum().backward()\n"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+        "print(grown / 1024, float(out.detach().max() - 1 / tau))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    megabytes, value = map(float, done.stdout.split())
+    assert megabytes < 100 and value == pytest.approx(np.log(16383), rel=1e-4)
