@@ -180,9 +180,10 @@ def main() -> int:
     options = options.parse_args()
     try:
         known = assignments(options.private)
-        if unknown := [n for n in options.names if n not in known]:
+        names = [n.split("/")[-1] for n in options.names]  # self_supervision/contrastive is contrastive
+        if unknown := [n for n in names if n not in known]:
             raise ValueError(f"no assignment {', '.join(unknown)}; there are {', '.join(known) or 'none'}")
-        write(options.out, {n: known[n] for n in options.names or known})
+        write(options.out, {n: known[n] for n in names or known})
     except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1

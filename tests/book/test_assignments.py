@@ -240,6 +240,13 @@ def test_half_a_task_is_refused(tmp_path, old, new, message):
         assignments.read(tmp_path / "t.py")
 
 
+def test_the_guide_s_example_is_a_task(tmp_path):
+    guide = (ROOT / "book" / "instructors.md").read_text(encoding="utf-8")
+    (tmp_path / "midterm.py").write_text(re.search(r"(?s)````python\n(.*?)````", guide)[1], encoding="utf-8")
+    (task,) = assignments.assignments(tmp_path)["midterm"][1]
+    assert grade(task, task.solution) == task.points == 3 and grade(task, stub(task.solution)) == 0
+
+
 def test_an_unknown_assignment_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["assignments.py", "--out", str(tmp_path), "unknown"])
     assert assignments.main() == 1 and "no assignment unknown; there are contrastive" in capsys.readouterr().err
