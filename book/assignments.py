@@ -37,7 +37,7 @@ in the same cell. The cells with `assert` show some of what is tested. They cann
 when your work is graded. Before you hand in, choose *Restart kernel and run all cells*: nothing may depend on a cell
 that is gone."""
 CONFIG = """# Written once by `make assignments`; what you change here stays.
-c = get_config()  # noqa: F821
+c = get_config()
 c.CourseDirectory.course_id = "learning_without_labels"
 c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("your answer")'}
 c.Execute.timeout = 30  # seconds a cell; a loop without end costs its own cell, not the night
