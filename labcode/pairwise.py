@@ -46,8 +46,9 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor, tau: float, rows: int) -> Tensor:
-        ctx.tau, ctx.starts = tau, range(0, len(z), rows)
-        sums = torch.cat([_logits(z, i, rows, tau).logsumexp(1) for i in ctx.starts])
+        ctx.tau, ctx.starts, sums = tau, range(0, len(z), rows), z.new_empty(len(z))
+        for i in ctx.starts:  # into one tensor: small ones that stay keep the freed blocks from being used again
+            sums[i : i + rows] = _logits(z, i, rows, tau).logsumexp(1)
         ctx.save_for_backward(z, sums)
         return sums
 
@@ -65,7 +66,7 @@ class _Rows(torch.autograd.Function):
 
 
 def _logits(z: Tensor, first: int, rows: int, tau: float) -> Tensor:
-    logits = z[first : first + rows] @ z.T / tau
+    logits = (z[first : first + rows] @ z.T).div_(tau)
     logits.diagonal(first).fill_(-torch.inf)
     return logits
 
