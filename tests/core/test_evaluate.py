@@ -71,6 +71,16 @@ def test_knn_chunks_and_axes_change_nothing():
     assert E.knn(torch.zeros(30, 4), torch.zeros(30).long(), torch.zeros(5, 4), torch.zeros(5).long()) == 1.0
 
 
+@pytest.mark.parametrize("n, k", [(40, 10), (43, 10), (400, 3), (997, 20), (9, 9), (50, 1)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_largest_in_two_steps_are_the_largest(n, k, ties):
+    scores = torch.rand(30, n, generator=torch.Generator().manual_seed(n))
+    scores = (scores * 5).round() if ties else scores
+    values, columns = E.representation._largest(scores, k)
+    assert torch.equal(values.sort(1).values, scores.sort(1).values[:, -k:])
+    assert torch.equal(scores.gather(1, columns), values) and all(len(set(row)) == k for row in columns.tolist())
+
+
 # Linear probe
 
 
