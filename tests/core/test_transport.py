@@ -23,7 +23,7 @@ def test_equals_alternating_normalisation(iterations, eps):
     assert np.allclose(sinkhorn_codes(s, eps, iterations).numpy(), q, rtol=1e-10)
 
 
-@pytest.mark.parametrize("spread", [39.9, 40.1])
+@pytest.mark.parametrize("spread", [39.9, 40.1, 150.0])
 def test_float32_where_the_two_ways_meet(spread):
     s = scores(200, 30)
     s = (s - s.min()) / (s.max() - s.min()) * spread * 0.05
