@@ -17,10 +17,10 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint notebooks assignments serve lab full bench picture clean
+.PHONY: help env book test lint notebooks assignments serve lab repository colab-test full bench pdf picture clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
 	  awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -60,11 +60,20 @@ serve: book  ## build the book and serve it on http://localhost:8000
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=notebooks
 
+repository: $(READY)  ## set the project's address, for Colab and Binder (URL=https://github.com/OWNER/NAME; URL= unsets)
+	@$(PY) book/repository.py $(if $(findstring command,$(origin URL)),'$(URL)')
+
+colab-test: $(READY)  ## try notebooks as Colab runs them, each alone in an empty folder (ONLY=redundancy STEPS=2)
+	@$(PY) book/try_colab.py $(if $(STEPS),--steps $(STEPS)) $(ONLY)
+
 full: $(READY)  ## run every chapter at full scale on this machine's GPU (BUDGET=25m)
 	@$(PY) -m labcode.run --full-queue $(if $(BUDGET),--budget $(BUDGET))
 
 bench: $(READY)  ## speed of the methods beside peer libraries, where these are installed
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/benchmarks
+
+pdf: book  ## print a chapter (CHAPTER=self_supervision/redundancy; SOLUTIONS=0 leaves the solutions out)
+	@$(PY) book/browser.py "$(or $(CHAPTER),self_supervision/contrastive)" $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)
 
 picture: book  ## take README's picture of the book again (needs chromium)
 	@chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=6000 --window-size=1280,1040 \

@@ -125,6 +125,12 @@ def merge(app, env, docnames, other) -> None:
     env.__dict__.setdefault("course_pages", set()).update(getattr(other, "course_pages", ()))
 
 
+def without_thebe(app, page: str, template: str, context: dict, doctree) -> None:
+    """Jupyter Book adds sphinx-thebe's scripts to every page, some of them twice. No cell of ours runs in the page."""
+    thebe = lambda s: "thebe" in str(s.attributes.get("body", "")) or "thebe" in str(s.filename)  # noqa: E731
+    context["script_files"] = [s for s in context.get("script_files", []) if not thebe(s)]
+
+
 def source_pages(app) -> Iterator[tuple[str, dict, str]]:
     root = Path(app.srcdir)
     for path in source_files(root):
@@ -153,6 +159,7 @@ def setup(app) -> dict[str, Any]:
     app.connect("env-get-outdated", outdated)
     app.connect("env-merge-info", merge)
     app.connect("html-collect-pages", source_pages)
+    app.connect("html-page-context", without_thebe, priority=900)
     app.add_css_file("course.css")
     app.add_js_file("course.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

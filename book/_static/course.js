@@ -27,6 +27,24 @@
       try { history.replaceState(null, "", (query ? "?" + query : location.pathname) + location.hash); } catch (e) { /* file: */ }
     };
 
+    // a column's head sorts by it, and once more the other way round; rows keep the course's order until then
+    const body = index.querySelector("tbody");
+    index.querySelectorAll("thead th").forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        index.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const text = (row) => row.children[column].textContent.trim();
+        const order = [...rows].sort((a, b) => text(a).localeCompare(text(b), "en", { numeric: true }));
+        body.append(...(down ? order.reverse() : order));
+      });
+    });
+
     const asked = new URLSearchParams(location.search);
     for (const name of fields) if (asked.has(name)) form.elements[name].value = asked.get(name);
     form.hidden = false;

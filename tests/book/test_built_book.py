@@ -1,9 +1,6 @@
 """The whole book is built once, warnings as errors, and its pages are read."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -24,35 +21,6 @@ LOADS = {
     "use": "href",
 }
 ELSEWHERE = re.compile(r"^\s*(https?:)?//", re.I)
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    given = os.environ.get("BOOK_HTML")  # a book that was built already, to try these tests on
-    if given:
-        return Path(given)
-    out = tmp_path_factory.mktemp("book")
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("jupyter-book")),
-            "build",
-            "-W",
-            "-n",
-            "--keep-going",
-            "--path-output",
-            str(out),
-            ".",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, (
-        "the book has warnings:\n"
-        + "\n".join(line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line)
-        + done.stderr[-1500:]
-    )
-    return out / "_build" / "html"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,173 @@
+"""The built book in a real browser with the network cut off: what a reader sees, types and tabs through."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from labcode import plots
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book"))
+import browser as book_browser  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    book_browser.chromium() is None or importlib.util.find_spec("playwright") is None,
+    reason="no Chromium, or no playwright: apt-get install chromium",
+)
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+INDEX = "book/papers.html"
+
+
+@pytest.fixture(scope="module")
+def opened():
+    with book_browser.browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def reading(html):
+    """Pages that people read: all but the source listings, of which one stands for all."""
+    found = sorted(p.relative_to(html).as_posix() for p in html.rglob("*.html") if "_static" not in p.parts)
+    sources = [p for p in found if p.startswith("code/")]
+    return [p for p in found if p not in sources and p != "genindex.html"] + sources[:1]
+
+
+@pytest.fixture
+def tab(opened, html):
+    """A function that opens a page of the book, and what went wrong meanwhile, on a machine without network."""
+    context = opened.new_context(viewport=DESK, offline=True)
+    page, wrong = context.new_page(), []
+    page.on("console", lambda m: wrong.append(f"{page.url}: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda e: wrong.append(f"{page.url}: {e}"))
+    page.on("requestfailed", lambda r: wrong.append(f"{page.url}: {r.url} failed"))
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
+
+    def go(name, query=""):
+        page.goto((html / name).as_uri() + query)
+        page.wait_for_function("!window.MathJax?.startup || window.MathJax.startup.promise.then(() => true)")
+        return page
+
+    go.page, go.wrong = page, wrong
+    yield go
+    context.close()
+
+
+def test_every_page_loads_offline_without_an_error_and_its_formulae_are_set(tab, reading):
+    assert len(reading) > 12
+    bare = []
+    for name in reading:
+        page = tab(name)
+        asked, made, failed = (
+            page.locator(s).count() for s in (".math:visible", ".math mjx-container", "mjx-merror")
+        )
+        if failed or (asked and not made):
+            bare.append(name)
+    assert tab.wrong == [] and bare == []
+
+
+def test_nothing_sticks_out_on_a_phone(tab, reading):
+    tab.page.set_viewport_size(PHONE)
+    wide = {name: w for name in reading if (w := tab(name).evaluate("document.documentElement.scrollWidth")) > 390}
+    assert wide == {}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(tab, reading, theme):
+    axe = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text()
+    found = {}
+    for name in reading:
+        page = tab(name)
+        page.evaluate("t => { for (const k of ['theme', 'mode']) document.documentElement.dataset[k] = t }", theme)
+        page.evaluate(axe)
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        for violation in result["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                nodes = [node["target"] for node in violation["nodes"]]
+                found.setdefault(violation["id"], []).append((name, nodes[:3]))
+    assert found == {}, json.dumps(found, indent=1)
+
+
+def test_the_index_filters_and_sorts_by_keyboard(tab):
+    page = tab(INDEX)
+    rows = page.locator(".papers tbody tr:visible")
+    every = rows.count()
+    page.locator(".paper-filter input[name=q]").focus()
+    page.keyboard.type("barlow")
+    assert 0 < rows.count() < every and "Barlow" in rows.first.text_content()
+    assert page.locator(".paper-count").text_content() == f"{rows.count()} of {every} papers"
+    for _ in range(3):  # part, kind, verdict
+        page.keyboard.press("Tab")
+    page.keyboard.press("c")  # contradicted
+    few = rows.count()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # clear
+    page.wait_for_function("n => document.querySelectorAll('.papers tbody tr:not([hidden])').length === n", arg=every)
+    assert few < every
+    page.locator(".papers th button").first.focus()
+    page.keyboard.press("Enter")
+    titles = page.locator(".papers tbody tr th > a:first-child").all_text_contents()
+    assert len(titles) == every and titles == sorted(titles, key=str.lower)
+    page.keyboard.press("Enter")
+    assert page.locator(".papers th[aria-sort=descending]").count() == 1
+    assert page.locator(".papers tbody tr th > a:first-child").first.text_content() == titles[-1]
+
+
+def test_the_index_stands_whole_without_scripts(opened, html):
+    context = opened.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto((html / INDEX).as_uri())
+    assert page.locator(".papers tbody tr:visible").count() > 40
+    assert not page.locator(".paper-filter").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("Barlow Twins", "redundancy"), ("nt_xent", "contrastive"), ("Momentum Contrast", "papers|contrastive|reference"),
+     ("Improved Baselines with Momentum Contrastive Learning", "contrastive|papers")],
+)  # fmt: skip
+def test_search_finds_a_method_by_its_name_and_a_paper_by_its_title(tab, words, page):
+    found = tab("book/index.html")
+    found.keyboard.press("Control+k")
+    found.keyboard.type(words)
+    found.keyboard.press("Enter")
+    found.wait_for_url("**/search.html?**")
+    found.wait_for_selector("#search-results li a", timeout=15_000)
+    links = found.locator("#search-results li a").evaluate_all("a => a.map(x => x.getAttribute('href'))")
+    assert any(name in link for link in links for name in page.split("|")), links
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_figures_are_legible_on_the_page(tab, theme):
+    """Figures have no ground of their own: their text and colours must stand out from the page's."""
+    page = tab("notebooks/self_supervision/redundancy.html")
+    page.evaluate("t => { for (const k of ['theme', 'mode']) document.documentElement.dataset[k] = t }", theme)
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page_light = luminance([int(v) for v in ground[ground.index("(") + 1 : -1].split(",")[:3]])
+    for colour in (plots.GREY, *plots.COLOURS):
+        mine = luminance([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        low, high = sorted((mine, page_light))
+        assert (high + 0.05) / (low + 0.05) >= 3, (theme, colour)
+    box = page.locator("div.cell_output img").first
+    style = box.evaluate("i => [getComputedStyle(i).backgroundColor, getComputedStyle(i).filter]")
+    assert style == ["rgba(0, 0, 0, 0)", "none"]
+
+
+def luminance(rgb):
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (x / 255 for x in rgb)]
+    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_chapter_is_printed_with_and_without_its_solutions(opened, html, tmp_path):
+    sizes = []
+    for solutions in (True, False):
+        out = tmp_path / f"{solutions}.pdf"
+        book_browser.pdf("self_supervision/redundancy", out, solutions, html, opened)
+        assert out.read_bytes()[:5] == b"%PDF-"
+        sizes.append(out.stat().st_size)
+    assert sizes[0] > sizes[1] > 100_000 and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(FileNotFoundError, match="no page"):
+        book_browser.pdf("nobody/nothing", tmp_path / "x.pdf", html=html)
