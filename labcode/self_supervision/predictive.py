@@ -1,13 +1,13 @@
 """Predicting what is missing: the next patch, all patches that follow, the patches that were hidden.
 
 ``AIM`` predicts images patch by patch; ``TokenUnify`` mixes that with masks and with predicting everything that
-follows, on sections through ``membranes``; ``rollout`` lets a model go on by itself; ``fine_tune`` reads an encoder
-with few labels. Masked autoencoders are in ``masked.py`` and what is learnt from video in ``video.py``, both offered
-here too.
+follows, on sections through ``membranes``; ``rollout`` lets a model go on by itself; ``pixel_scores`` and ``fine_tune``
+read an encoder with few labels. Masked autoencoders are in ``masked.py`` and what is learnt from video in
+``video.py``, both offered here too.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,6 @@ from ..data import Difficulty, scenes, shuffled
 from ..loss import float32
 from ..nets.vit import (
     ViT,
-    attentive_probe,
     gather,
     normalise_patches,
     patchify,
@@ -61,13 +60,13 @@ from .video import (  # noqa: F401
     cross_contrast,
     direct_contrast,
     dsm_loss,
-    dsm_triplet,
     idf1,
     indirect_contrast,
     jepa_loss,
     match,
     mistracked,
     multiblock,
+    panned_textures,
     random_tubes,
     recoloured,
     rho_byol,
@@ -102,7 +101,6 @@ __all__ = [
     "PerturbationClassifier",
     "Reader",
     "TokenUnify",
-    "attentive_probe",
     "autoregressive_loss",
     "block_average",
     "cells",
@@ -110,13 +108,13 @@ __all__ = [
     "dice",
     "distillation_rounds",
     "fine_tune",
-    "flips",
     "fourier_loss",
     "grey_digits",
     "masked_mse",
     "membranes",
     "moved",
     "next_all_loss",
+    "pixel_scores",
     "relation_recall",
     "rollout",
     "self_distillation_loss",
@@ -354,60 +352,66 @@ def rollout(model: TokenUnify, x: Images, prefix: int, feed_back: bool) -> Float
 
 
 class Reader(nn.Module):
-    """An encoder and one linear layer: on the class token, on the mean of tokens, or on every patch, for its pixels.
+    """An encoder and one linear layer on its class token.
 
-    read  "class", "mean" or "pixels"
-    out   classes; ignored for "pixels", which gives one logit a pixel, (n, h, w)
+    out  classes
     """
 
-    def __init__(self, encoder: ViT, read: str, out: int = 1):
+    def __init__(self, encoder: ViT, out: int):
         super().__init__()
-        if read not in ("class", "mean", "pixels"):
-            raise ValueError(f'read must be "class", "mean" or "pixels", got {read!r}')
-        self.encoder, self.read = encoder, read
-        area = encoder.patch[0] * encoder.patch[1]
-        self.head = nn.Linear(encoder.features, area if read == "pixels" else out)
+        if encoder.cls is None:
+            raise ValueError("encoder must have a class token to be read, got one without")
+        self.encoder, self.head = encoder, nn.Linear(encoder.features, out)
 
-    def forward(self, x: Images) -> Tensor:
-        h = self.encoder(x)
-        if self.read == "pixels":
-            return unpatchify(self.head(h), self.encoder.patch, self.encoder.grid)[:, 0]
-        return self.head(h[:, 0] if self.read == "class" else h.mean(1))
+    def forward(self, x: Images) -> Float[Tensor, "n out"]:
+        return self.head(self.encoder(x)[:, 0])
 
 
 def fine_tune(
-    encoder: ViT, x: Images, target: Tensor, read: str, *, steps: int, lr: float = 1e-3, batch_size: int = 32,
-    out: int = 1, seed: int = 0, augment: Callable[[Images, Tensor], tuple[Images, Tensor]] | None = None,
+    encoder: ViT, x: Images, y: Int[Tensor, " n"], out: int, *, steps: int, lr: float = 1e-3, batch_size: int = 32,
+    seed: int = 0,
 ) -> Reader:  # fmt: skip
     """A ``Reader`` of a copy of the encoder, all of it trained on labelled images; the encoder stays as it is.
 
-    target   classes (n,), or for "pixels" a boolean mask (n, h, w)
-    augment  (images, targets) -> the same, changed at random
+    y    classes 0 … out - 1
     """
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
-        reader = Reader(copy.deepcopy(encoder), read, out).to(x.device)
+        reader = Reader(copy.deepcopy(encoder), out).to(x.device)
         for p in reader.parameters():
             p.requires_grad_(True)
 
         def step(index: Tensor) -> dict[str, Tensor]:
-            seen, wanted = x[index], target[index]
-            if augment is not None:
-                seen, wanted = augment(seen, wanted)
-            if read == "pixels":
-                return {"loss": F.binary_cross_entropy_with_logits(reader(seen), wanted.float())}
-            return {"loss": F.cross_entropy(reader(seen), wanted)}
+            return {"loss": F.cross_entropy(reader(x[index]), y[index])}
 
         batches = shuffled(len(x), min(batch_size, len(x)), seed, x.device)
         fit(reader, step, batches, steps=steps, lr=lr, weight_decay=0.05, clip=1.0, progress=False)
     return reader
 
 
-def flips(seen: Images, wanted: Tensor) -> tuple[Images, Tensor]:
-    """A batch of square images and masks (n, h, w), turned by quarters and mirrored at random: both alike."""
-    turns, mirror = int(torch.randint(4, ())), bool(torch.randint(2, ()))
-    seen, wanted = seen.rot90(turns, (-2, -1)), wanted.rot90(turns, (-2, -1))
-    return (seen.flip(-1), wanted.flip(-1)) if mirror else (seen, wanted)
+@torch.no_grad()
+def pixel_scores(
+    tokens: Float[Tensor, "n k d"], mask: Bool[Tensor, "n h w"], new: Float[Tensor, "m k d"], patch: Sequence[int],
+    l2: float = 0.01,
+) -> Float[Tensor, "m h w"]:  # fmt: skip
+    """How much each pixel of new sections looks like the mask: ridge regression of pixels on frozen tokens.
+
+    Every patch is read from its own token, by one map for all places, in closed form.
+
+    tokens, mask  of the labelled sections
+    patch         sides of a patch, in pixels
+    l2            weight of ‖W‖² against the mean squared error, for standardised tokens; the intercept is free
+
+    Raises ValueError for tokens that are not those of the mask.
+    """
+    grid = tuple(side // p for side, p in zip(mask.shape[1:], patch, strict=True))
+    if tokens.shape[:2] != (len(mask), grid[0] * grid[1]):
+        raise ValueError(f"tokens must be {(len(mask), grid[0] * grid[1])} of some width, got {tuple(tokens.shape)}")
+    z, wanted = tokens.flatten(0, 1).double(), patchify(mask[:, None].double(), patch).flatten(0, 1)
+    mean, std, level = z.mean(0), z.std(0) + 1e-6, wanted.mean(0)
+    z = (z - mean) / std
+    weight = torch.linalg.solve(z.T @ z + l2 * len(z) * torch.eye(z.shape[1]).to(z), z.T @ (wanted - level))
+    return unpatchify((new.double() - mean) / std @ weight + level, patch, grid)[:, 0].float()
 
 
 def dice(logits: Float[Tensor, "n h w"], mask: Bool[Tensor, "n h w"]) -> float:
@@ -427,24 +431,22 @@ def dice(logits: Float[Tensor, "n h w"], mask: Bool[Tensor, "n h w"]) -> float:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def grey_digits(
-    n: int, split: str, seed: int = 1, bright: bool = True, **difficulty
-) -> tuple[Images, Int[Tensor, " n"]]:
-    """Scenes in one channel: digits that are brighter than their background, or darker, and their classes.
+def grey_digits(n: int, split: str, seed: int = 1, **difficulty) -> tuple[Images, Int[Tensor, " n"]]:
+    """Scenes in one channel: digits that are brighter than their background, and their classes.
 
     difficulty  fields of ``lab.data.Difficulty``; 12 pixels a side and no texture unless said otherwise
 
-    The background is near 0 and the ink near ±2.
+    The background is near 0 and the ink near 2.
     """
     made = scenes(
         n,
         seed=seed,
         split=split,
         difficulty=Difficulty(**(dict(size=12, texture=0.0) | difficulty)),
-        ink=torch.full((3,), (1 if bright else -1) / 3**0.5),
-        background=torch.full((3,), 0.2 if bright else 0.8),
+        ink=torch.full((3,), 1 / 3**0.5),
+        background=torch.full((3,), 0.2),
     )
-    return 4 * (made.images.float() / 255 - (0.2 if bright else 0.8)).mean(1, keepdim=True), made.labels
+    return 4 * (made.images.float() / 255 - 0.2).mean(1, keepdim=True), made.labels
 
 
 @dataclass
@@ -457,28 +459,29 @@ class Membranes:
 
 
 def membranes(
-    n: int,
-    seed: int = 0,
-    size: int = 24,
-    spacing: float = 12.0,
-    thickness: float = 1.8,
-    noise: float = 0.3,
-    contrast: float = 0.7,
-) -> Membranes:
-    """Voronoi cells about jittered centres: dark membranes, cells of their own grey, dark organelles.
+    n: int, seed: int = 0, size: int = 24, spacing: float = 8.0, stretch: float = 4.0, tilt: float = 0.3,
+    thickness: float = 1.8, noise: float = 0.7, contrast: float = 0.5,
+) -> Membranes:  # fmt: skip
+    """Sections along a bundle of long cells: dark membranes between cells that have greys of their own.
 
-    spacing    between centres, in pixels
+    The cells are those of a Voronoi diagram about jittered centres, drawn out along an axis.
+
+    spacing    between centres across the axis, in pixels
+    stretch    how many times longer than wide cells are
+    tilt       the axis lies within ±tilt of the vertical, in radians
     thickness  of a membrane, in pixels
     noise      standard deviation of the pixel noise, membranes being 1 darker than the cells
     contrast   standard deviation of the cells' own greys
     """
     g = torch.Generator().manual_seed(15_485_863 * (seed + 1))
-    side = int(size / spacing) + 3
-    lattice = (torch.arange(side) - 1) * spacing
-    centres = torch.cartesian_prod(lattice, lattice)[None] + spacing * torch.rand(n, 1, 2, generator=g)
+    side = int(1.5 * size / spacing) + 3
+    lattice = (torch.arange(side) - (side - 1) / 2) * spacing
+    centres = torch.cartesian_prod(lattice, lattice) + spacing * (torch.rand(n, 1, 2, generator=g) - 0.5)
     centres = centres + 0.75 * spacing * (torch.rand(n, side * side, 2, generator=g) - 0.5)
-    pixel = torch.cartesian_prod(torch.arange(size), torch.arange(size)).float() + 0.5
-    distance = torch.cdist(pixel.expand(n, -1, -1), centres)
+    angle = tilt * (2 * torch.rand(n, 1, generator=g) - 1)
+    down, right = (torch.cartesian_prod(torch.arange(size), torch.arange(size)) + 0.5 - size / 2).T
+    along, across = down * angle.cos() + right * angle.sin(), right * angle.cos() - down * angle.sin()
+    distance = torch.cdist(torch.stack([along / stretch, across], 2), centres)
     near, which = distance.topk(2, dim=2, largest=False)
     between = centres.gather(1, which.flatten(1)[..., None].expand(-1, -1, 2)).view(n, -1, 2, 2)
     gap = (between[:, :, 0] - between[:, :, 1]).norm(dim=2)
@@ -486,12 +489,7 @@ def membranes(
     wall = (near[..., 1] ** 2 - near[..., 0] ** 2) / (2 * gap.clamp_min(1e-3))
     mask = wall < thickness / 2 + 0.2
     grey = contrast * torch.randn(n, side * side, generator=g).gather(1, which[..., 0])
-    spots = 3
-    at = size * torch.rand(n, spots, 2, generator=g)
-    radius = 1.0 + 1.0 * torch.rand(n, spots, generator=g)
-    organelle = ((torch.cdist(pixel.expand(n, -1, -1), at) < radius[:, None]) & (wall > 2.0)[..., None]).any(2)
-    values = grey - mask.float() - 0.9 * (organelle & ~mask).float()
-    values = values + noise * torch.randn(values.shape, generator=g)
+    values = grey - mask.float() + noise * torch.randn(mask.shape, generator=g)
     images = values.view(n, 1, size, size)
     images = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True)
     return Membranes(images, mask.view(n, size, size), which[..., 0].view(n, size, size))

@@ -137,24 +137,21 @@ class ODC(nn.Module):
     momentum   of a patch's feature in the memory, 0.5: f ← normalise(m f + (1 - m) f_new)
     every      steps between two new computations of the centroids, 10
     smallest   a cluster with fewer patches is dissolved and its slot given to half of the largest one
-    online     False is DeepCluster (Caron et al., 2018): the labels stand for ``every`` steps, then k-means on the
-               memory makes new ones and the head starts anew
 
     The step's loss is the cross entropy of the head on the patches' labels, weighted by 1 / √(cluster size).
-    Departures: small clusters are dealt with when centroids are renewed, not at every step, as it makes the host wait;
-    DeepCluster's k-means works on the memory instead of features computed afresh.
+    Departure: small clusters are dealt with when centroids are renewed, not at every step, as it makes the host wait.
     """
 
     def __init__(
         self, encoder: nn.Module, tracks: Int[Tensor, " n"], clusters: int = 20, dim: int = 64, momentum: float = 0.5,
-        every: int = 10, smallest: int = 5, online: bool = True,
+        every: int = 10, smallest: int = 5,
     ):  # fmt: skip
         super().__init__()
         if not 2 <= clusters <= len(tracks):
             raise ValueError(f"clusters must be between 2 and the {len(tracks)} patches, got {clusters}")
         self.encoder, self.neck, self.head = encoder, mlp([encoder.features, dim]), nn.Linear(dim, clusters)
         self.clusters, self.momentum, self.every, self.smallest = clusters, momentum, every, smallest
-        self.online, self.seen = online, 0
+        self.seen = 0
         self.register_buffer("tracks", tracks.clone())
         self.register_buffer("memory", torch.zeros(len(tracks), dim))
         self.register_buffer("labels", torch.zeros_like(tracks))
@@ -162,11 +159,19 @@ class ODC(nn.Module):
 
     @torch.no_grad()
     def start(self, patches: Shaped[Tensor, "n c h w"], seed: int = 0) -> "ODC":
-        """Fill the memory with the untrained network's features and cluster it once by k-means. Returns itself."""
+        """Fill the memory with the untrained network's features and cluster it once by k-means, then the tracks vote.
+
+        Returns itself.
+        """
+        from sklearn.cluster import KMeans
+
         self.eval()
         features = [self.neck(self.encoder(part.float() / 255)) for part in patches.split(2048)]
         self.memory = F.normalize(torch.cat(features), dim=1)
-        self.recluster(seed)
+        found = KMeans(self.clusters, n_init=1, max_iter=20, random_state=seed).fit(self.memory.cpu().numpy())
+        labels = torch.from_numpy(found.labels_).to(self.tracks)
+        self.labels = track_vote(labels, self.tracks, self.clusters)
+        self.centroids = self._means(self.labels)
         return self.train()
 
     def forward(self, views: Float[Tensor, "n c h w"], index: Int[Tensor, " n"]) -> Scalar:
@@ -182,34 +187,20 @@ class ODC(nn.Module):
 
     @torch.no_grad()
     def remember(self, z: Rows, index: Int[Tensor, " n"]) -> None:
-        """New features of a batch go into the memory; online, its labels follow, and with them their tracks'."""
+        """New features of a batch go into the memory; its labels follow, and with them their tracks'."""
         old = self.memory[index]
         new = F.normalize(self.momentum * old + (1 - self.momentum) * F.normalize(z, dim=1), dim=1)
         self.memory = self.memory.index_copy(0, index, new)
-        if self.online:
-            labels = self.labels.index_copy(0, index, (new @ self.centroids.T).argmax(1))
-            self.labels = track_vote(labels, self.tracks, self.clusters)
+        labels = self.labels.index_copy(0, index, (new @ self.centroids.T).argmax(1))
+        self.labels = track_vote(labels, self.tracks, self.clusters)
 
     @torch.no_grad()
     def renew(self) -> None:
-        if not self.online:
-            self.recluster(self.seen)
-            self.head.reset_parameters()
-            return
         self.centroids = self._means(self.labels)
         size = torch.bincount(self.labels, minlength=self.clusters)
         for small in (size < self.smallest).nonzero()[:, 0].tolist():
             self._dissolve(small)
         self.labels = track_vote(self.labels, self.tracks, self.clusters)
-
-    def recluster(self, seed: int) -> None:
-        """k-means on the memory, then the vote of the tracks."""
-        from sklearn.cluster import KMeans
-
-        found = KMeans(self.clusters, n_init=1, max_iter=20, random_state=seed).fit(self.memory.cpu().numpy())
-        labels = torch.from_numpy(found.labels_).to(self.tracks)
-        self.labels = track_vote(labels, self.tracks, self.clusters)
-        self.centroids = self._means(self.labels)
 
     def _means(self, labels: Int[Tensor, " n"]) -> Float[Tensor, "K d"]:
         total = torch.zeros_like(self.centroids).index_add_(0, labels, self.memory)

@@ -1,8 +1,9 @@
 """Predicting what is missing, in videos: hidden parts of a clip, other clips of a video, an object's next appearance.
 
-V-JEPA (``multiblock``, ``jepa_loss``, ``VJEPA``); several clips of one video as positives in four frameworks
-(``rho_clips``, ``Rho``); scene against motion (``spatial_disturbance``, ``dsm_loss``, ``DSM``). What follows objects
-through a video, clusters tied along tracks and tracking without labels, is in ``tracks`` and comes along by name.
+V-JEPA (``panned_textures``, ``multiblock``, ``jepa_loss``, ``VJEPA``); several clips of one video as positives in four
+frameworks (``rho_clips``, ``Rho``); scene against motion (``spatial_disturbance``, ``dsm_loss``, ``DSM``). What follows
+objects through a video, clusters tied along tracks and tracking without labels, is in ``tracks`` and comes along by
+name.
 
 Clips are (n, t, c, h, w), uint8 or floats in [0, 1], as ``labcode.data.moving_scenes`` makes them. A *method* has a
 ``forward(views, index)`` that returns the loss, and ``labcode.stage.Stage.pretrain`` trains it.
@@ -19,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from ..augment import affine_matrix, warp
 from ..data.batches import mixed_seed
+from ..data.synthetic import textures
 from ..data.videos import Motion, Videos, cross_matrix, moving_scenes
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
@@ -86,8 +88,7 @@ class ClipNet(nn.Module):
     """A small 3-D convolutional encoder: (n, t, c, h, w) in [0, 1] to (n, features).
 
     The clip's mean colour is taken off. Two convolutions of 2×4×4 with stride 2, each with BatchNorm and GELU, the
-    maximum over places and frames, a linear layer. Written as matrix products of patches, which is several times
-    faster on a CPU.
+    maximum over places and frames, a linear layer.
 
     width     channels of the first convolution; the second has twice as many
     features  width of the output, ``net.features``
@@ -97,25 +98,19 @@ class ClipNet(nn.Module):
 
     def __init__(self, width: int = 32, features: int = 128, channels: int = 3):
         super().__init__()
-        self.features, self.deep = features, 2 * width
-        self.conv1, self.norm1 = nn.Linear(32 * channels, width, bias=False), nn.BatchNorm1d(width)
-        self.conv2, self.norm2 = nn.Linear(32 * width, self.deep, bias=False), nn.BatchNorm1d(self.deep)
-        self.linear, self.norm3 = nn.Linear(self.deep, features, bias=False), nn.BatchNorm1d(features)
+        self.features = features
+        shape = dict(kernel_size=(2, 4, 4), stride=2, padding=(0, 1, 1), bias=False)
+        self.conv1, self.norm1 = nn.Conv3d(channels, width, **shape), nn.BatchNorm3d(width)
+        self.conv2, self.norm2 = nn.Conv3d(width, 2 * width, **shape), nn.BatchNorm3d(2 * width)
+        self.linear, self.norm3 = nn.Linear(2 * width, features, bias=False), nn.BatchNorm1d(features)
 
     def forward(self, x: Clips) -> Rows:
         n, t, c, h, w = x.shape
         if t % 4 or h % 4 or w % 4:
             raise ValueError(f"x must have frames and sides that 4 divides, got shape {tuple(x.shape)}")
-        y = F.gelu(self.norm1(self.conv1(self._patches(x - x.mean((1, 3, 4), keepdim=True)))))
-        y = y.view(n, t // 2, h // 2, w // 2, -1).permute(0, 1, 4, 2, 3)
-        y = F.gelu(self.norm2(self.conv2(self._patches(y)))).view(n, -1, self.deep)
-        return F.gelu(self.norm3(self.linear(y.amax(1))))
-
-    @staticmethod
-    def _patches(x: Clips) -> Float[Tensor, "m p"]:
-        """All blocks of 2×4×4 at stride 2, with a border of zeros, one a row."""
-        y = F.pad(x, (1, 1, 1, 1)).unfold(1, 2, 2).unfold(3, 4, 2).unfold(4, 4, 2)  # (n, t/2, c, h/2, w/2, 2, 4, 4)
-        return y.permute(0, 1, 3, 4, 2, 5, 6, 7).flatten(4).flatten(0, 3)
+        y = F.gelu(self.norm1(self.conv1((x - x.mean((1, 3, 4), keepdim=True)).transpose(1, 2))))
+        y = F.gelu(self.norm2(self.conv2(y))).amax((2, 3, 4))
+        return F.gelu(self.norm3(self.linear(y)))
 
 
 class ClipViT(ViT):
@@ -132,6 +127,57 @@ class ClipViT(ViT):
 # ---------------------------------------------------------------------------------------------------------------------
 # V-JEPA: features of what is hidden
 # ---------------------------------------------------------------------------------------------------------------------
+
+STRIPS = {"train": (0.0, 0.75), "test": (0.75, 1.0), "fit": (0.0, 0.5), "validation": (0.5, 0.75)}  # of each photo
+
+
+def panned_textures(
+    n: int, seed: int, split: str, size: int = 12, frames: int = 4, speed: float = 1.0,
+    zoom: tuple[float, float] = (0.75, 1.5), grain: float = 0.4, photo: int = 192,
+) -> Videos:  # fmt: skip
+    """A camera that pans over a photographed ground: bricks, grass or gravel, in one of four directions.
+
+    What a clip shows and where it goes is the same everywhere in it; the single blade of grass can be told from
+    nothing but its own pixels. Splits look at different strips of the photographs, ``STRIPS``.
+
+    size    side of a frame in pixels
+    speed   pixels a frame
+    zoom    pixels of the photograph a pixel of the frame, uniform
+    grain   standard deviation of the film's noise, each pixel's own, where that of the picture is 1
+    photo   side in pixels at which the photographs are taken
+
+    Returns grey clips (n, t, 1, size, size) of equal mean and contrast, with the texture as label, and as factors
+    direction (n, 1), 0 to the right and a quarter turn down each, zoom (n,) and centre (n, 2), the middle of the path
+    as (x, y) in pixels of the strip. Raises ValueError for an unknown split and for a window that leaves its strip.
+    """
+    if split not in STRIPS:
+        raise ValueError(f"split must be one of {', '.join(STRIPS)}, got {split!r}")
+    g = Generator().manual_seed(mixed_seed(seed, list(STRIPS).index(split), 0x9A7))
+    left, right = (round(share * photo) for share in STRIPS[split])
+    ground = textures(photo)[:3, :, left:right]
+    texture, direction = torch.randint(3, (n,), generator=g), torch.randint(4, (n,), generator=g)
+    scale = zoom[0] + (zoom[1] - zoom[0]) * torch.rand(n, generator=g)
+    side = torch.tensor([ground.shape[2], ground.shape[1]])
+    half = scale[:, None] * (size + speed * frames) / 2
+    if (2 * half > side).any():
+        raise ValueError(f"zoom must keep {size + speed * frames:g} pixels of the frame within {min(side)}, got {zoom}")
+    centre = half + torch.rand(n, 2, generator=g) * (side - 2 * half)
+    angle, time = direction * (math.pi / 2), torch.arange(frames) - (frames - 1) / 2
+    move = speed * time[:, None] * torch.stack([angle.cos(), angle.sin()], 1)[:, None]  # (n, t, 2)
+    at = torch.arange(size) - (size - 1) / 2
+    grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1) + move[:, :, None, None]  # (n, t, size, size, 2)
+    grid = 2 * (centre[:, None, None, None] + scale[:, None, None, None, None] * grid) / side - 1
+    seen = torch.empty(n, frames, size, size)
+    for which in range(3):  # one pass a photograph keeps three of them, not n, in memory
+        mine = texture == which
+        source = ground[which].expand(int(mine.sum()), 1, -1, -1)
+        drawn = F.grid_sample(source, grid[mine].flatten(1, 2), padding_mode="border", align_corners=False)
+        seen[mine] = drawn.view(-1, frames, size, size)
+    spread, mean = torch.std_mean(seen, (1, 2, 3), keepdim=True)
+    seen = (seen - mean) / spread.clamp_min(1e-3) + grain * torch.randn(seen.shape, generator=g)
+    clips = (seen * 0.2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)[:, :, None]
+    return Videos(clips, texture, dict(direction=direction[:, None], zoom=scale, centre=centre))
+
 
 SHORT = (8, 0.15)  # blocks and share of a frame: the paper's short-range mask
 LONG = (2, 0.7)  # and its long-range mask
@@ -226,11 +272,9 @@ class VJEPA(nn.Module):
     steps      length of the training, over which the momentum rises linearly from ``momentum`` to 1
     momentum   of the target encoder; .998 for the paper's 90,000 steps
     masks      for each, (blocks, scale) of ``multiblock`` or the number of visible cells of ``random_tubes``
-    predict    "features"; "pixels": each hidden tubelet's normalised pixels by the same predictor, with the mean
-               squared error, as VideoMAE (Tong et al., 2022) does; or, as a control, "another clip": the features of
-               the batch's previous clip, about which the visible tokens say nothing
+    predict    "features"; or "pixels": each hidden tubelet's normalised pixels by the same predictor, with the mean
+               squared error, as VideoMAE (Tong et al., 2022) does
     width, depth, heads  of the predictor
-    norm       LayerNorm on the targets; False leaves it out
 
     ``trace`` keeps the standard deviation of the normalised targets over the batch, averaged over features, of every
     tenth step: 0 is a collapse.
@@ -238,14 +282,14 @@ class VJEPA(nn.Module):
 
     def __init__(
         self, encoder: ClipViT, steps: int, momentum: float = 0.998, masks: Sequence = (SHORT, LONG),
-        predict: str = "features", width: int = 32, depth: int = 2, heads: int = 4, norm: bool = True,
+        predict: str = "features", width: int = 32, depth: int = 2, heads: int = 4,
     ):  # fmt: skip
         super().__init__()
-        if predict not in ("features", "pixels", "another clip"):
-            raise ValueError(f"predict must be 'features', 'pixels' or 'another clip', got {predict!r}")
+        if predict not in ("features", "pixels"):
+            raise ValueError(f"predict must be 'features' or 'pixels', got {predict!r}")
         if not 0 <= momentum <= 1 or steps < 1:
             raise ValueError(f"momentum must be in [0, 1] and steps at least 1, got {momentum} and {steps}")
-        self.encoder, self.predict, self.masks, self.norm = encoder, predict, tuple(masks), norm
+        self.encoder, self.predict, self.masks = encoder, predict, tuple(masks)
         self.steps, self.momentum, self.seen, self.trace = steps, momentum, 0, []
         self.target = copy.deepcopy(encoder).requires_grad_(False)
         d, pixels = encoder.features, encoder.embed.in_features
@@ -256,11 +300,11 @@ class VJEPA(nn.Module):
 
     def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         generator = self._generator(views.device)
-        if self.predict != "pixels":
+        if self.predict == "features":
             with torch.no_grad():
                 if self.training:
                     self.follow()
-                whole = self.target(views if self.predict == "features" else views.roll(1, 0))
+                whole = self.target(views)
                 if self.training and self.seen % 10 == 0:
                     self.trace.append(F.layer_norm(whole, whole.shape[2:]).std(0).mean())
         else:
@@ -271,10 +315,7 @@ class VJEPA(nn.Module):
             settings = mask if isinstance(mask, tuple) else (mask,)
             visible, hidden = draw(len(views), self.encoder.grid, *settings, generator=generator)
             predicted, wanted = self.fill_in(views, visible, hidden, i), gather(whole, hidden)
-            if self.predict == "pixels":
-                total = total + F.mse_loss(predicted, wanted)
-            else:
-                total = total + (jepa_loss(predicted, wanted) if self.norm else F.l1_loss(predicted, wanted))
+            total = total + (F.mse_loss if self.predict == "pixels" else jepa_loss)(predicted, wanted)
         self.seen += self.training
         return total / len(self.masks)
 
@@ -600,26 +641,6 @@ def dsm_loss(
         logits.append((q * F.normalize(own, dim=1)).sum(1, keepdim=True))
     scores = torch.cat(logits, 1) / tau
     return (scores.logsumexp(1) - scores[:, 0]).mean()
-
-
-@float32
-def dsm_triplet(
-    q: Float[Tensor, "n d"], k: Float[Tensor, "n d"], own: Float[Tensor, "n d"], margin: float = 0.5
-) -> Scalar:
-    """The triplet form: a query nearer by a margin to its positive than to its own motion-broken clip, and than to the
-    positive of another video (the batch in reverse order, as the authors take it).
-
-    max(0, ‖q - k‖ - ‖q - n‖ + margin), meaned over both negatives; distances of unit vectors.
-    """
-    check_matrix("q", q, rows=1)
-    check_matrix("k", k, like=q)
-    check_matrix("own", own, like=q)
-    if not margin >= 0:
-        raise ValueError(f"margin must be at least 0, got {margin}")
-    q, k, own = (F.normalize(z, dim=1) for z in (q, k, own))
-    near = F.pairwise_distance(q, k)
-    far = torch.stack([F.pairwise_distance(q, own), F.pairwise_distance(q, k.flip(0))])
-    return F.relu(near - far + margin).mean()
 
 
 class DSM(nn.Module):
