@@ -74,7 +74,12 @@ class Stage:
         """A new encoder, its weights drawn from the seed; ``encoder.features`` is its width."""
         torch.manual_seed(seed)
         make = self.run.pick(quick=nets.SmallNet, full=nets.ResNet18)
-        return make(**keywords).to(self.run.device)
+        return make(**keywords).to(self.run.device, memory_format=self.layout)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """How images lie in memory: channels last feeds convolutions faster, on CPUs and on tensor cores."""
+        return self.run.pick(quick=torch.contiguous_format, full=torch.channels_last)
 
     def untrained(self, seed: int, batches: int = 20) -> nn.Module:
         """The random encoder, its BatchNorm statistics estimated from views of the training images."""
@@ -118,7 +123,7 @@ class Stage:
             def step(index: Tensor) -> dict[str, Tensor]:
                 with torch.no_grad():
                     seen = make_views(pictures[index], generator=generator)
-                return {"loss": model(seen, index)}
+                return {"loss": model(seen.contiguous(memory_format=self.layout), index)}
 
             options = dict(
                 lr=lr or self.budget.lr,

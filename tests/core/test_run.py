@@ -206,7 +206,8 @@ def test_a_summary_is_written_with_the_results_and_compared(course, monkeypatch)
     run.close()
     assert written(course)["summary"]["rows"] == rows
     monkeypatch.setenv("LABCODE_WRITE", "0")
-    for values, word in (({"random": [0.5]}, "random is 0.5 for seed 0, committed 0.2"), ({}, "the summary was not made")):
+    changed = "random is 0.5 for seed 0, committed 0.2"
+    for values, word in (({"random": [0.5]}, changed), ({}, "the summary was not made")):
         run = _run()
         if values:
             run.summarise("accuracy", rows | values)
