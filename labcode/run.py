@@ -28,6 +28,7 @@ from . import __version__
 from .ledger import Record, Summary, Table, compare, interval, read, write
 
 PACKAGE = Path(__file__).parent
+SETUP_CELL = r'(?ms)^# %% tags=\[[^\]]*"setup"[^\]]*\].*?(?=^# %%|\Z)'
 
 
 def root() -> Path:
@@ -302,6 +303,7 @@ def _commit() -> str:
         ).stdout
 
     try:
+        git("ls-files", "--error-unmatch", "run.py")  # installed, labcode may lie inside another project's repository
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/labcode", ":/notebooks/**/*.py")
         return git("rev-parse", "--short=12", "HEAD").strip() + ("-dirty" if changed.strip() else "")
     except (OSError, subprocess.SubprocessError):
@@ -320,11 +322,15 @@ def sources(chapter: str) -> list[Path]:
 
 
 def fingerprint(chapter: str) -> str:
-    """A hash of what measures: the chapter's modules and the code cells of its notebook's twin."""
+    """A hash of what measures: the chapter's modules and the code cells of its notebook's twin.
+
+    The cell tagged ``setup`` only installs labcode: results stay valid when it changes, as with the project's address.
+    """
     twin = root() / "notebooks" / f"{chapter}.py"
     text = "".join(module.read_text(encoding="utf-8") for module in sources(chapter) if module.exists())
     if twin.exists():
-        text += "".join(code for kind, _, code in _cells(twin.read_text(encoding="utf-8")) if kind == "code")
+        cells = re.sub(SETUP_CELL, "", twin.read_text(encoding="utf-8"))
+        text += "".join(code for kind, _, code in _cells(cells) if kind == "code")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -526,13 +526,14 @@ far = rounds.norm(dim=1)
 print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 
 # %% [markdown]
-# The start: an MAE on cells of many genes, from one microscope. The target: a few dozen cells from a noisier one, of eight genes
-# whose effects are to be told apart, a hundred of them labelled. Every arm goes on from the same weights and is fine-tuned from the
-# class token, twice, with other batches. Plain further training gets the same number of steps as the student, and also as many as
-# teacher and student together; a penalty on the distance from the start is the obvious other way to stay near it.
+# The start: an MAE on cells of many genes, from one microscope. The target: cells from a noisier one, of eight genes whose effects
+# are to be told apart. Every arm goes on from the same weights with the same few dozen of them, and is then fine-tuned from the
+# class token, twice, with other batches. Fine-tuning gets more cells than further training had, all of them labelled, to measure
+# the weights and not the luck of a few labels. Plain further training gets the same number of steps as the student, and also as
+# many as teacher and student together; a penalty on the distance from the start is the obvious other way to stay near it.
 
 # %%
-START, ON, LABELS, TARGETS = run.pick(quick=(500, 200, 100, 32), full=(20_000, 5000, 500, 500))
+START, ON, LABELS, TARGETS = run.pick(quick=(500, 250, 200, 64), full=(20_000, 5000, 2000, 500))
 SCOPE, KNOCKED = run.pick(quick=12, full=32), 8
 many, PLENTY = run.pick(quick=(8, 240), full=(50, 1000)), run.pick(quick=125, full=500)
 clean = lambda made: P.self_standardise(made.images).to(run.device)

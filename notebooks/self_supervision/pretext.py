@@ -24,13 +24,23 @@
 # **You should know** the chapter [Contrastive learning](contrastive.ipynb) and what a linear probe is. **Run time:** about a
 # minute and a half on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "setup"]
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
-if importlib.util.find_spec("labcode") is None:  # on Colab, from a clone of the course
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "../.."], check=True)
+REPOSITORY = ""  # written here by `make repository URL=…`
+
+if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above or the repository, and torch stays
+    clones = [str(f) for f in (Path.cwd(), *Path.cwd().parents) if (f / "labcode" / "run.py").exists()]
+    if not (clones or REPOSITORY):
+        raise ModuleNotFoundError("labcode is missing, and no address is set: open this notebook in a clone of the course")
+    kept = [f"{n}=={version(n)}" for n in ("torch", "torchvision", "numpy") if importlib.util.find_spec(n)]
+    wanted = clones[0] if clones else f"labcode @ git+{REPOSITORY}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted, *kept], check=True)
+    importlib.invalidate_caches()
 
 # %%
 from functools import partial
