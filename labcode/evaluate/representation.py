@@ -87,7 +87,7 @@ def knn(
     train_z, test_z = F.normalize(train_z, dim=1), F.normalize(test_z, dim=1)
     right = torch.zeros((), dtype=torch.int64, device=train_z.device)
     if train_z.device.type == "cpu":
-        chunk = min(chunk, max(1, 2**22 // len(train_z)))
+        chunk = min(chunk, max(1, 2**21 // len(train_z)))
     for z, y in zip(test_z.split(chunk), test_y.split(chunk), strict=True):
         similarity, near = _largest(z @ train_z.T, k)
         votes = z.new_zeros(len(z), classes).scatter_add_(1, train_y[near], ((similarity - 1) / tau).exp())
