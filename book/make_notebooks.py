@@ -101,6 +101,8 @@ def make(chapter: str, execute: bool = True) -> None:
     part = notebook.with_name(f".{notebook.name}.tmp")
     try:
         nbformat.write(book, part)
+        twin = notebook.with_suffix(".py").stat()
+        os.utime(part, ns=(twin.st_atime_ns, twin.st_mtime_ns))  # JupyterLab opens no notebook newer than its twin
         os.replace(part, notebook)  # all of it or nothing
     finally:
         part.unlink(missing_ok=True)

@@ -88,10 +88,10 @@ def write(url: str) -> list[Path]:
     """
     new = {ROOT / "_config.yml": config(_read(ROOT / "_config.yml"), valid(url))}
     for twin in sorted((ROOT / "notebooks").glob("*/*.py")):
-        new[twin] = cell(_read(twin), url, twin.name)
         stored = twin.with_suffix(".ipynb")
-        if stored.exists():
+        if stored.exists():  # before its twin: JupyterLab opens no notebook newer than that
             new[stored] = notebook(_read(stored), url, stored.name)
+        new[twin] = cell(_read(twin), url, twin.name)
     changed = [path for path, text in new.items() if text != _read(path)]
     for path in changed:
         part = path.with_name(f".{path.name}.tmp")

@@ -56,6 +56,7 @@ def test_only_what_changes_a_measurement_is_executed_again(course, monkeypatch, 
     assert script.main() == 0
     first = cells(twin)[1].outputs[0].text
     assert cells(twin)[2].outputs[0].data["text/plain"] == "4"
+    assert twin.with_suffix(".ipynb").stat().st_mtime_ns <= twin.stat().st_mtime_ns, "jupytext would not open the pair"
 
     assert script.main() == 0 and "up to date" in capsys.readouterr().out
 

@@ -94,6 +94,8 @@ def test_set_and_unset_change_their_lines_and_nothing_else(course):
         "colab_url": "https://colab.research.google.com",
         "binderhub_url": "https://mybinder.org",
     }
+    for twin in course.glob("notebooks/*/*.py"):  # or jupytext would not open the pair
+        assert twin.with_suffix(".ipynb").stat().st_mtime_ns <= twin.stat().st_mtime_ns
     assert repository.current() == URL and repository.write(URL) == []
     repository.write("")
     assert files(course) == before and repository.current() == ""
