@@ -23,7 +23,7 @@
 # - predict features instead of pixels in video, and take a film's own continuity as the label.
 #
 # **You should know** how attention works, and the first section of [Contrastive learning](contrastive.ipynb).
-# **Run time:** a minute and a half on a laptop; on a GPU the same cells take CIFAR-10 and larger models.
+# **Run time:** about a minute on a laptop; on a GPU the same cells take CIFAR-10 and larger models.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -58,14 +58,19 @@ from labcode.stage import Stage
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. On the left the masked autoencoder and the next-token prediction of language. Arrows lead from the masked autoencoder to CA-MAE, to self-distilled further pre-training, to TokenUnify and to V-JEPA; from next-token prediction to AIM and from AIM to TokenUnify. In the lower half SimCLR and MoCo lead to the study of several clips as positives, which leads to scene and motion and to label-free tracking; online clustering leads to clustering along tracks."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer.", "name": "fig-predictive-family"}}
 PAPERS = {
-    "next token": (0, 0, "explained elsewhere"), "MAE": (0, 1.2, "explained elsewhere"), "MoCo, BYOL": (0, 2.6, "explained elsewhere"),
-    "online clusters": (0, 3.6, "explained elsewhere"), "AIM": (1.3, 0, "images"), "TokenUnify": (2.6, 0, "images"), "CA-MAE": (1.3, 0.9, "images"),
-    "self-distilled\nfurther training": (2.6, 1.2, "images"), "V-JEPA": (1.3, 1.9, "video"), "several clips": (1.3, 2.8, "video"),
-    "scene and motion": (2.6, 2.3, "video"), "tracking": (2.6, 3.1, "video"), "clusters along\ntracks": (1.3, 3.7, "video"),
+    "next token": (0, 0, "explained elsewhere"), "MAE": (0, 1.2, "explained elsewhere"),
+    "MoCo, BYOL": (0, 2.6, "explained elsewhere"), "online clusters": (0, 3.6, "explained elsewhere"),
+    "AIM": (1.3, 0, "images"), "TokenUnify": (2.6, 0, "images"), "CA-MAE": (1.3, 0.9, "images"),
+    "self-distilled\nfurther training": (2.6, 1.2, "images"), "V-JEPA": (1.3, 1.9, "video"),
+    "several clips": (1.3, 2.8, "video"), "scene and motion": (2.6, 2.3, "video"),
+    "tracking": (2.6, 3.1, "video"), "clusters along\ntracks": (1.3, 3.7, "video"),
 }
 ARROWS = [
-    ("next token", "AIM"), ("AIM", "TokenUnify"), ("MAE", "TokenUnify"), ("MAE", "CA-MAE"), ("MAE", "self-distilled\nfurther training"), ("MAE", "V-JEPA"),
-    ("MoCo, BYOL", "V-JEPA"), ("MoCo, BYOL", "several clips"), ("several clips", "scene and motion"), ("several clips", "tracking"), ("online clusters", "clusters along\ntracks"),
+    ("next token", "AIM"), ("AIM", "TokenUnify"), ("MAE", "TokenUnify"), ("MAE", "CA-MAE"),
+    ("MAE", "self-distilled\nfurther training"), ("MAE", "V-JEPA"), ("MoCo, BYOL", "V-JEPA"),
+    ("MoCo, BYOL", "several clips"), ("several clips", "scene and motion"),
+    ("several clips", "tracking"),
+    ("online clusters", "clusters along\ntracks"),
 ]
 _ = lab.plots.family(PAPERS, ARROWS, height=4.2)
 
@@ -82,8 +87,9 @@ run
 # %%
 def learn(name, method, encoder, x, seed, steps, lr=5e-3, batch=32, decay=0.05):
     """``method(encoder)`` trained on float images x."""
-    options = dict(images=x, views=lambda x, generator: x, encoder=encoder, steps=steps, batch_size=batch, lr=lr)
-    return stage.pretrain(name, method, seed, optimizer="adamw", weight_decay=decay, clip=1.0, **options)
+    options = dict(images=x, encoder=encoder, steps=steps, batch_size=batch, lr=lr, weight_decay=decay)
+    options |= dict(views=lambda x, generator: x, optimizer="adamw", clip=1.0)
+    return stage.pretrain(name, method, seed, **options)
 
 
 gained = {}  # what training gave over the same network untrained, for the end of the chapter
@@ -107,7 +113,8 @@ if run.scale == "quick":
         P.grey_digits(n, split, **drawn) for n, split in zip((2000, 3000), run.splits, strict=True)
     )
 else:
-    x, x_test = ((images.float() / 255 - 0.47) / 0.25 for images in (stage.train_images, stage.test_images))
+    both = (stage.train_images, stage.test_images)
+    x, x_test = ((images.float() / 255 - 0.47) / 0.25 for images in both)
     y, y_test = stage.train_labels, stage.test_labels
 SHAPE = dict(bias=False) | run.pick(  # of transformers for these images
     quick=dict(depth=2), full=dict(size=32, patch=4, channels=3, depth=8, heads=6)
@@ -142,8 +149,8 @@ lab.show(nets.prefix_causal)
 # Predictions of patches up to $j$ must stay the same to the bit that floating point allows.
 
 # %%
-model, pictures = P.AIM(vit(0)).to(run.device), torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0)).to(run.device)
-leaks = []
+draw = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+model, pictures, leaks = P.AIM(vit(0)).to(run.device), draw.to(run.device), []
 with torch.no_grad():
     for prefix in (1, 5, 15):
         lengths = torch.full((4,), prefix, device=run.device)
@@ -151,8 +158,10 @@ with torch.no_grad():
             patches = nets.patchify(pictures, (3, 3)).clone()
             patches[:, j:] = 3.0
             changed = nets.unpatchify(patches, (3, 3), (4, 4))
-            leaks += [(model.predict(pictures, lengths) - model.predict(changed, lengths))[:, prefix - 1 : j].abs().max().item()]
-run.exact("aim", "No prediction changes when its target and everything after it do, for any prefix", max(leaks), at_most=1e-4, data="random images")
+            apart = model.predict(pictures, lengths) - model.predict(changed, lengths)
+            leaks += [apart[:, prefix - 1 : j].abs().max().item()]
+run.exact("aim", "No prediction changes when its target and everything after it do, for any prefix",
+          max(leaks), at_most=1e-4, data="random images")
 
 # %% [markdown]
 # Now capacity and training length: two widths, each trained for two lengths. The validation loss uses the same prefixes for
@@ -161,7 +170,7 @@ run.exact("aim", "No prediction changes when its target and everything after it 
 # sees all tokens side by side and is fitted to the end.
 
 # %%
-WIDTHS, LENGTHS = run.pick(quick=((16, 48), (40, 320)), full=((96, 384), (2000, 16_000)))
+WIDTHS, LENGTHS = run.pick(quick=((16, 48), (36, 288)), full=((96, 384), (2000, 16_000)))
 
 
 def aim(seed, width, steps=LENGTHS[-1]):
@@ -188,7 +197,7 @@ loss = [[aim(seed, *cell).validation_loss(x_test[:1000]) for cell in grid] for s
 accuracy = [[read(seed, aim(seed, *cell).encoder) for cell in grid] for seed in run.seeds]
 untrained = {width: [read(seed, vit(seed, width, **SHAPE)) for seed in run.seeds] for width in WIDTHS}
 added = [[hit - untrained[width][s] for hit, (width, _) in zip(row, grid, strict=True)]
-         for s, row in enumerate(accuracy)]  # fmt: skip
+         for s, row in enumerate(accuracy)]
 
 # %% mystnb={"image": {"alt": "Two panels. Left: what training added to the probe's accuracy against validation loss; two colours for two widths; each seed joins two lengths of training by a line. Right: bars of probe accuracy for chance, raw patches, a random encoder and AIM after a short and a long training, at the larger width."}, "figure": {"caption": "Left: validation loss against what training added to an untrained network's accuracy. A line joins the two lengths of training, the longer at the left. Right: what a probe reads at the larger width.", "name": "fig-aim-loss"}}
 table = {"chance": [1 / 10] * len(run.seeds)}
@@ -209,10 +218,11 @@ lab.plots.bars(panels[1], table, "probe accuracy", chance=0.1)
 # %%
 short, long = (table[f"AIM, {steps} steps"] for steps in LENGTHS)
 run.claim("aim", "A trained trunk is read better by a probe than an untrained one",
-          long, table["random encoder"], margin=0.03)  # fmt: skip
+          long, table["random encoder"], margin=0.03)
 
 # %%
-run.claim("aim", "Trained eight times as long, the wider model is read better", long, short, margin=0.03)
+run.claim("aim", "Trained eight times as long, the wider model is read better",
+          long, short, margin=0.03)
 
 # %% [markdown]
 # Does the loss *tell* the accuracy? A wider transformer is read better even untrained, which no loss can know. So the question
@@ -221,8 +231,8 @@ run.claim("aim", "Trained eight times as long, the wider model is read better", 
 # %%
 told = [spearman([-v for v in row], gains) for row, gains in zip(loss, added, strict=True)]
 by_size = [spearman([width for width, _ in grid], gains) for gains in added]
-run.claim("aim", "Validation loss orders four models by what training added better than their size does",
-          told, by_size, margin=0.0)  # fmt: skip
+run.claim("aim", "Validation loss orders four models by what training added "
+          "better than their size does", told, by_size, margin=0.0)
 
 # %%
 wide, narrow = ([row[i] for row in added] for i in (-1, 1))
@@ -267,7 +277,7 @@ _ = lab.plots.images(pictures.repeat(1, 3, 1, 1), rows=2)
 
 # %%
 QUESTIONS = {"random": ("random",), "next": ("next",), "mixture": ("random", "next", "next-all")}
-TOKENS = run.pick(quick=dict(steps=350, lr=1e-2), full=dict(steps=20_000, lr=1e-3))
+TOKENS = run.pick(quick=dict(steps=360, lr=1e-2), full=dict(steps=20_000, lr=1e-3))
 fresh = lambda seed: vit(seed, *run.pick(quick=(48, 2), full=(256, 6)), SIZE, PATCH)
 
 
@@ -294,13 +304,14 @@ for label, (name, feed_back) in RUNS.items():
 late = {k: [sum(e[-len(e) // 4 :]) / -(-len(e) // 4) for e in errors] for k, errors in wrong.items()}
 
 # %%
-run.claim("tokenunify", "In the last quarter of a rollout one answer of the mixture is nearer to the truth than next "
-          "tokens fed back", late["mixture, one answer"], late["next, fed back"], margin=0.02,
-          higher_is_better=False)  # fmt: skip
+run.claim("tokenunify", "In the last quarter of a rollout one answer of the mixture is "
+          "nearer to the truth than next tokens fed back",
+          late["mixture, one answer"], late["next, fed back"], margin=0.01, higher_is_better=False)
 
 # %%
-run.claim("tokenunify", "Fed back, the mixture is nearer to the truth in the last quarter than a model of next tokens",
-          late["mixture, fed back"], late["next, fed back"], margin=0.02, higher_is_better=False)  # fmt: skip
+run.claim("tokenunify", "Fed back, the mixture is nearer to the truth in the last quarter "
+          "than a model of next tokens", late["mixture, fed back"], late["next, fed back"],
+          margin=0.01, higher_is_better=False)
 
 # %% [markdown]
 # The use that the paper has in mind is finding membranes with few labelled sections. A linear map reads each patch from its frozen
@@ -334,15 +345,15 @@ _ = panels[1].set_xlim(left=0.5)
 
 # %%
 run.claim("tokenunify", "The mixture finds membranes better than masks alone",
-          dice["mixture"], dice["random"], margin=0.0)  # fmt: skip
+          dice["mixture"], dice["random"], margin=0.0)
 
 # %%
 run.claim("tokenunify", "The mixture finds membranes better than the untrained network",
-          dice["mixture"], dice["random encoder"], margin=0.0)  # fmt: skip
+          dice["mixture"], dice["random encoder"], margin=0.0)
 
 # %%
 run.claim("tokenunify", "The mixture finds membranes better than next-token prediction alone",
-          dice["mixture"], dice["next"], margin=0.0)  # fmt: skip
+          dice["mixture"], dice["next"], margin=0.0)
 
 # %%
 gained["TokenUnify, Dice"] = difference(dice["mixture"], dice["random encoder"])
@@ -380,8 +391,8 @@ lab.show(P.fourier_loss, P.ChannelMAE)
 CELL = run.pick(quick=12, full=32)
 SCREENS = run.pick(quick=((4, 320), (8, 240)), full=((16, 2000), (50, 400)))  # images a gene, genes
 look = dict(size=CELL, effect=4.0, noise=0.15)
-screen = {s: [P.cells(per, genes, genes // 5, seed=biology, **look)
-              for (per, genes), biology in zip(SCREENS, (1000 + s, s), strict=True)] for s in run.seeds}  # fmt: skip
+drawn = lambda seed, per, genes: P.cells(per, genes, genes // 5, seed=seed, **look)
+screen = {s: (drawn(1000 + s, *SCREENS[0]), drawn(s, *SCREENS[1])) for s in run.seeds}
 seen = {s: [P.self_standardise(c.images).to(run.device) for c in pair] for s, pair in screen.items()}
 six = seen[run.seeds[0]][0][:6].transpose(0, 1).reshape(24, 1, CELL, CELL)
 _ = lab.plots.images(six.repeat(1, 3, 1, 1) / 5 + 0.4, rows=4)
@@ -398,11 +409,11 @@ _ = lab.plots.images(six.repeat(1, 3, 1, 1) / 5 + 0.4, rows=4)
 lab.show(P.relation_recall)
 
 # %%
-PIECE, SINGLE = run.pick(quick=(4, 6), full=(4, 8))  # sides of a patch of all stains, and of a single one
+PIECE, SINGLE = run.pick(quick=(4, 6), full=(4, 8))  # sides of a patch: all stains, a single one
 CELLS = run.pick(quick=dict(width=24, depth=2), full=dict(width=256, depth=8))
 DECODER = run.pick(quick=dict(width=24, depth=1), full=dict(width=128, depth=2))
-STEPS = run.pick(quick={"MAE": 450, "CA-MAE": 350, "classifier": 900},
-                 full={"MAE": 20_000, "CA-MAE": 20_000, "classifier": 20_000})  # fmt: skip
+STEPS = run.pick(quick={"MAE": 400, "CA-MAE": 350, "classifier": 600},
+                 full={"MAE": 20_000, "CA-MAE": 20_000, "classifier": 20_000})
 all_stains = lambda seed: vit(seed, size=CELL, patch=PIECE, channels=4, **CELLS)
 
 
@@ -418,7 +429,7 @@ def screened(seed, name):
     labels = screen[seed][0].perturbation.to(run.device)
     make = {"MAE": lambda e: P.MAE(e, normalise=False, fourier=0.01, **DECODER),
             "CA-MAE": lambda e: P.ChannelMAE(e, 4, **DECODER),
-            "classifier": lambda e: P.PerturbationClassifier(e, labels)}[name]  # fmt: skip
+            "classifier": lambda e: P.PerturbationClassifier(e, labels)}[name]
     encoder = one_stain(seed) if name == "CA-MAE" else all_stains(seed)
     lr, batch = run.pick(quick=(5e-3, 32), full=(3e-4, 64))
     return learn(name, make, encoder, seen[seed][0], seed, STEPS[name], lr, batch).encoder
@@ -426,7 +437,7 @@ def screened(seed, name):
 
 # %%
 def recall(embed, seed, gone=0):
-    """Recall of related pairs of genes that no network has met; the last ``gone`` stains are missing."""
+    """Recall of related pairs of genes that no network met; the last ``gone`` stains are missing."""
     made = screen[seed][1]
     with torch.no_grad():
         z = torch.cat([embed(part, gone) for part in seen[seed][1].split(400)]).cpu()
@@ -440,10 +451,12 @@ by_stain = lambda encoder: (
 )
 
 # %%
-EMBED = {"random ViT": lambda s: padded(all_stains(s)), "random, by stain": lambda s: by_stain(one_stain(s))}
+EMBED = {"random ViT": lambda s: padded(all_stains(s))}
+EMBED["random, by stain"] = lambda s: by_stain(one_stain(s))
 EMBED |= {name: lambda s, name=name: padded(screened(s, name)) for name in ("classifier", "MAE")}
 EMBED["CA-MAE"] = lambda s: by_stain(screened(s, "CA-MAE"))
-pairs = {name: [[recall(embed(s), s, gone) for gone in (0, 2)] for s in run.seeds] for name, embed in EMBED.items()}
+pairs = {name: [[recall(embed(s), s, gone) for gone in (0, 2)] for s in run.seeds]
+         for name, embed in EMBED.items()}
 whole, two = ({name: [row[i] for row in rows] for name, rows in pairs.items()} for i in (0, 1))
 pixels = [recall(lambda x, gone: x.flatten(1), s) for s in run.seeds]
 
@@ -454,20 +467,22 @@ lab.plots.bars(panels[0], bars, "recall of related pairs, four stains", chance=0
 lab.plots.bars(panels[1], two, "recall of related pairs, two stains", chance=0.1)
 
 # %%
-run.claim("ca-mae", "Embeddings of the masked autoencoder recall more related pairs than the classifier's",
-          whole["MAE"], whole["classifier"], margin=0.02)  # fmt: skip
+run.claim("ca-mae", "Embeddings of the masked autoencoder recall more related pairs "
+          "than the classifier's", whole["MAE"], whole["classifier"], margin=0.02)
 
 # %%
-run.claim("ca-mae", "Embeddings of the masked autoencoder recall more related pairs than those of its untrained encoder",
-          whole["MAE"], whole["random ViT"], margin=0.03)  # fmt: skip
+run.claim("ca-mae", "Embeddings of the masked autoencoder recall more related pairs "
+          "than those of its untrained encoder", whole["MAE"], whole["random ViT"], margin=0.03)
 
 # %%
-run.claim("ca-mae", "Embeddings of CA-MAE recall more related pairs than those of its untrained encoder, read alike",
-          whole["CA-MAE"], whole["random, by stain"], margin=0.03)  # fmt: skip
+run.claim("ca-mae", "Embeddings of CA-MAE recall more related pairs "
+          "than those of its untrained encoder, read alike",
+          whole["CA-MAE"], whole["random, by stain"], margin=0.03)
 
 # %%
-run.claim("ca-mae", "With two stains missing CA-MAE recalls more related pairs than its untrained encoder",
-          two["CA-MAE"], two["random, by stain"], margin=0.02)  # fmt: skip
+run.claim("ca-mae", "With two stains missing CA-MAE recalls more related pairs "
+          "than its untrained encoder",
+          two["CA-MAE"], two["random, by stain"], margin=0.02)
 
 # %%
 gained["MAE, recall"] = difference(whole["MAE"], whole["random ViT"])
@@ -510,7 +525,9 @@ lab.show(P.self_distillation_loss, P.Further)
 # $A$ the inputs' covariance. Directions that the data hardly show shrink most. Is that what gradient descent does?
 
 # %%
-inputs, away = torch.randn(40, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+made = (torch.Generator().manual_seed(i) for i in range(2))
+inputs, away = (torch.randn(*shape, dtype=torch.float64, generator=g)
+                for shape, g in zip(((40, 60), (60,)), made, strict=True))
 rounds, teacher, gap = P.distillation_rounds(inputs, away, time=2.0, rounds=4), away.clone(), []
 for r in range(1, 4):
     student = torch.zeros_like(away)
@@ -518,7 +535,9 @@ for r in range(1, 4):
         student -= 2.0 / 4000 * inputs.T @ (inputs @ (student - teacher)) / len(inputs)
     teacher = student
     gap.append(((student - rounds[r]).norm() / rounds[r].norm()).item())
-run.exact("self-distill-further-pretrain", "In a linear model three rounds of descent end where the closed form says", max(gap), at_most=0.01, data="random inputs")
+run.exact("self-distill-further-pretrain",
+          "In a linear model three rounds of descent end where the closed form says",
+          max(gap), at_most=0.01, data="random inputs")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -533,16 +552,16 @@ print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 # many as teacher and student together; a penalty on the distance from the start is the obvious other way to stay near it.
 
 # %%
-START, ON, LABELS, TARGETS = run.pick(quick=(500, 200, 200, 64), full=(20_000, 5000, 2000, 500))
+START, ON, LABELS, TARGETS = run.pick(quick=(450, 200, 200, 64), full=(20_000, 5000, 2000, 500))
 SCOPE, KNOCKED = run.pick(quick=12, full=32), 8
 many, PLENTY = run.pick(quick=(8, 240), full=(50, 1000)), run.pick(quick=125, full=500)
 clean = lambda made: P.self_standardise(made.images).to(run.device)
 source = {s: clean(P.cells(*many, many[1] // 5, size=SCOPE, effect=4.0, noise=0.15, seed=1000 + s))
-          for s in run.seeds}  # fmt: skip
+          for s in run.seeds}
 
 
 def noisy(seed, draw, per):
-    """Standardised cells of the second microscope, and which gene each lacks; other draws are other plates."""
+    """Standardised cells of the second microscope and the gene that each lacks; draws differ in plates."""
     made = P.cells(per, KNOCKED, KNOCKED, size=SCOPE, effect=8.0, noise=0.25, seed=seed, draw=draw)
     order = torch.randperm(len(made.images), generator=torch.Generator().manual_seed(seed))
     return clean(made)[order], made.perturbation[order].to(run.device)
@@ -555,7 +574,8 @@ held = {s: noisy(s, 1, PLENTY) for s in run.seeds}
 SMALL = run.pick(quick=dict(width=32, depth=2), full=dict(width=128, depth=6))
 blank = lambda seed: vit(seed, size=SCOPE, patch=4, channels=4, cls=True, **SMALL)
 first = lambda e: P.MAE(e, width=24)
-started = lambda seed: learn("first mae", first, blank(seed), source[seed], seed, START, run.pick(quick=5e-3, full=1e-3))
+FIRST = dict(steps=START, lr=run.pick(quick=5e-3, full=1e-3))
+started = lambda seed: learn("first mae", first, blank(seed), source[seed], seed, **FIRST)
 
 
 def further(seed, steps=ON, teacher=None, pull=0.0):
@@ -580,7 +600,8 @@ def labelled(seed, encoder):
 # %%
 TEACHER, TWICE = f"further, {ON} steps", f"further, {2 * ON} steps"
 ways = {"from scratch": blank, "no further training": lambda s: started(s).encoder}
-ways |= {TEACHER: further, TWICE: lambda s: further(s, 2 * ON), "pulled to the start": lambda s: further(s, pull=0.01)}
+ways |= {TEACHER: further, TWICE: lambda s: further(s, 2 * ON)}
+ways["pulled to the start"] = lambda s: further(s, pull=0.01)
 ways["self-distilled"] = lambda s: further(s, teacher=further(s))
 tuned = {name: [labelled(seed, make(seed)) for seed in run.seeds] for name, make in ways.items()}
 
@@ -590,26 +611,26 @@ lab.plots.bars(lab.plots.axes(1, 6.5, 2.6)[1], tuned, "test accuracy, fine-tuned
 # %%
 KEY, student = "self-distill-further-pretrain", tuned["self-distilled"]
 run.claim(KEY, "Plain further training with the steps of teacher and student is worse than none",
-          tuned[TWICE], tuned["no further training"], margin=0.01, higher_is_better=False)  # fmt: skip
+          tuned[TWICE], tuned["no further training"], margin=0.01, higher_is_better=False)
 
 # %%
-run.claim(KEY, "A self-distilled student is better than plain further training with the steps of teacher and student",
-          student, tuned[TWICE], margin=0.01)  # fmt: skip
+run.claim(KEY, "A self-distilled student is better than plain further training "
+          "with the steps of teacher and student", student, tuned[TWICE], margin=0.01)
 
 # %%
 run.claim(KEY, "A self-distilled student is fine-tuned to a higher accuracy than its teacher",
-          student, tuned[TEACHER], margin=0.0)  # fmt: skip
+          student, tuned[TEACHER], margin=0.0)
 
 # %%
 run.claim(KEY, "A self-distilled student is better than a penalty on the distance from the start",
-          student, tuned["pulled to the start"], margin=0.0)  # fmt: skip
+          student, tuned["pulled to the start"], margin=0.0)
 
 # %%
 start = {seed: [p.detach() for p in started(seed).encoder.parameters()] for seed in run.seeds}
 moved = {name: [P.moved(ways[name](seed), start[seed]).item() ** 0.5 for seed in run.seeds]
-         for name in ("self-distilled", TEACHER)}  # fmt: skip
+         for name in ("self-distilled", TEACHER)}
 run.claim(KEY, "The student ends nearer to the first weights than its teacher",
-          moved["self-distilled"], moved[TEACHER], margin=0.0, higher_is_better=False)  # fmt: skip
+          moved["self-distilled"], moved[TEACHER], margin=0.0, higher_is_better=False)
 
 # %%
 gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
