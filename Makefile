@@ -69,8 +69,8 @@ colab-test: $(READY)  ## try notebooks as Colab runs them, each alone in an empt
 full: $(READY)  ## run every chapter at full scale on this machine's GPU (BUDGET=25m)
 	@$(PY) -m labcode.run --full-queue $(if $(BUDGET),--budget $(BUDGET))
 
-bench: $(READY)  ## speed of the methods beside peer libraries, where these are installed
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/benchmarks
+bench: $(READY)  ## speed of the methods beside peer libraries, where these are installed, for the book's page
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -q tests/benchmarks --bench-json book/results/bench.json
 
 pdf: book  ## print a chapter (CHAPTER=self_supervision/redundancy; SOLUTIONS=0 leaves the solutions out)
 	@$(PY) book/browser.py "$(or $(CHAPTER),self_supervision/contrastive)" $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)

@@ -3,7 +3,8 @@
 Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a family as a picture), ``course-verdicts
 PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
 ``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
-``course-failures`` (the clearest contradictions), ``course-machines``, ``course-tasks`` (what is graded),
+``course-failures`` (the clearest contradictions), ``course-machines``, ``course-speed`` (``make bench``'s figures),
+``course-tasks`` (what is graded),
 ``course-api`` (the package's reference). Role: ``{course}`papers``` and other counts.
 Pages ``code/…`` show the package's source, one anchor a symbol.
 """
@@ -29,6 +30,7 @@ from course_html import (
     verdicts_html,
 )
 from course_source import api_html, code_link, source_files, source_html, source_page
+from course_speed import speed_html
 from course_tasks import tasks_html
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -109,6 +111,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "papers": lambda _: papers_html(course, link, code_link(course, link)),
         "evidence": lambda _: evidence_html(course, link),
         "machines": lambda _: machines_html(course, link),
+        "speed": lambda _: speed_html(course),
         "api": lambda _: api_html(course.root, link),
         "tasks": lambda _: tasks_html(course, link),
     }
@@ -150,7 +153,8 @@ def source_pages(app) -> Iterator[tuple[str, dict, str]]:
 def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
     for name in (
-        "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "tasks", "api",
+        "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "speed", "tasks",
+        "api",
     ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())

@@ -1,0 +1,134 @@
+"""The page of speeds: ``book/results/bench.json``, which ``make bench`` writes, as tables and a figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from html import escape
+from typing import Any
+
+from course_data import Course
+from course_html import Row, duration, number, table
+
+LINES = ("", "7 4", "2 3")  # dashes of labcode, of the first peer, of the second
+
+
+def speed_html(course: Course) -> str:
+    file = course.root / "book" / "results" / "bench.json"
+    if not file.exists():
+        return '<p class="quiet">Nothing has been measured yet: <code>make bench</code> does.</p>'
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return "".join(
+        (about_html(found), times_html(found["speed"]), scaling_html(found["scaling"]), memory_html(found["memory"]),
+         processes_html(found["processes"]))
+    )  # fmt: skip
+
+
+def about_html(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{escape(k)} {escape(v)}" for k, v in found["versions"].items())
+    missing = f" Not installed: {escape(', '.join(found['missing']))}." if found["missing"] else ""
+    return (
+        f'<p class="quiet">{escape(found["device"])}, {found["threads"]} thread, {escape(found["date"])}, commit '
+        f"{escape(found['commit'])}, {duration(found['seconds'])} for all of it. {versions}.{missing}</p>"
+    )
+
+
+def times_html(rows: list[dict]) -> str:
+    lines: list[Row] = []
+    for row in rows:
+        times = dict(row["milliseconds"])
+        ours = times.pop("labcode")
+        ratio = ours / min(times.values()) if times else None
+        peers = "<br>".join(f"{escape(name)} {number(ms)}" for name, ms in times.items())
+        met = "–" if ratio is None else f"{number(ratio)} {'✓' if round(ratio, 2) <= row['aim'] else '✗'}"
+        lines.append(("", [escape(row["work"]), number(ours), peers or "–", met, f"≤ {row['aim']:g}"]))
+    caption = "Milliseconds of processor time, medians; the ratio is to the best peer, less is faster. ✓ the aim is met"
+    head = ["Work", "labcode", "Peers", "Ratio", "Aim"]
+    return '<h2 id="speed-times">Time</h2>' + table(head, lines, cls="speed", caption=caption, label="Times by work")
+
+
+def scaling_html(rows: list[dict]) -> str:
+    panels = "".join(panel(row) for row in rows)
+    lines: list[Row] = [
+        ("", [escape(row["work"]), row["axis"], f"{row['sizes'][0]} … {row['sizes'][-1]}",
+              ", ".join(f"{escape(name)} {slope:.2f}" for name, slope in row["slope"].items())])
+        for row in rows
+    ]  # fmt: skip
+    caption = "Least-squares slopes of log time over log size: 1 is linear, 2 is quadratic"
+    return (
+        '<h2 id="speed-scaling">How it scales</h2>'
+        f'<figure class="speed-scaling">{panels}<figcaption>Time over size, both logarithmic: labcode solid, peers '
+        "dashed.</figcaption></figure>"
+        + table(["Work", "Size", "Range", "Slopes"], lines, cls="slopes", caption=caption, label="Slopes")
+    )
+
+
+def panel(row: dict) -> str:
+    """Time over size as a small log-log picture."""
+    width, height, left, right, top, bottom = 320, 220, 46, 74, 26, 36
+    times = row["milliseconds"]
+    low, high = (f(t for each in times.values() for t in each) for f in (min, max))
+    low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+    first, last = row["sizes"][0], row["sizes"][-1]
+
+    def x(size: float) -> float:
+        return left + (width - left - right) * math.log(size / first) / math.log(last / first)
+
+    def y(ms: float) -> float:
+        return height - bottom - (height - top - bottom) * math.log(ms / low) / math.log(high / low)
+
+    decades = [10**e for e in range(round(math.log10(low)), round(math.log10(high)) + 1)]
+    grid = "".join(
+        f'<path class="grid" d="M{left} {y(d):.1f}H{width - right}"/>'
+        f'<text x="{left - 6}" y="{y(d) + 4:.1f}" text-anchor="end">{d:g}</text>'
+        for d in decades
+    )
+    ticks = "".join(
+        f'<text x="{x(s):.1f}" y="{height - bottom + 15}" text-anchor="middle">{s}</text>' for s in row["sizes"]
+    )
+    curves, ends = "", []
+    for dash, (name, each) in zip(LINES, times.items(), strict=False):
+        points = " ".join(f"{x(s):.1f},{y(t):.1f}" for s, t in zip(row["sizes"], each, strict=True))
+        curves += f'<polyline points="{points}" stroke-dasharray="{dash}"/>'
+        ends.append((y(each[-1]), "labcode" if name == "labcode" else name))
+    ends.sort()
+    for i, (at, name) in enumerate(ends):  # names that would lie on one another move apart
+        at = max(at, ends[i - 1][0] + 14) if i else at
+        ends[i] = (at, name)
+        curves += f'<text x="{width - right + 6}" y="{at + 4:.1f}">{escape(name)}</text>'
+    said = "; ".join(f"{name} from {number(t[0])} to {number(t[-1])} ms" for name, t in times.items())
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(row["work"])}, {row["axis"]} from {first} '
+        f'to {last}: {escape(said, quote=True)}"><text class="head" x="{left}" y="14">{escape(row["work"])}</text>'
+        f'{grid}{ticks}<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle">{row["axis"]}'
+        f'</text><text x="10" y="{(top + height - bottom) / 2}" text-anchor="middle" transform="rotate(-90 10 '
+        f'{(top + height - bottom) / 2})">ms</text>{curves}</svg>'
+    )
+
+
+def memory_html(rows: list[dict]) -> str:
+    lines: list[Row] = []
+    for row in rows:
+        found = dict(row["megabytes"])
+        ours = found.pop("labcode")
+        peers = "<br>".join(f"{escape(name)} {mb:.0f}" for name, mb in found.items())
+        lines.append(("", [escape(row["work"]), f"{ours:.0f}", peers or "–"]))
+    caption = "Peak memory in MB above the inputs, forward and backward, of a process that does nothing else"
+    head = ["Loss", "labcode", "Peers"]
+    return '<h2 id="speed-memory">Memory</h2>' + table(head, lines, cls="memory", caption=caption, label="Memory")
+
+
+def processes_html(rows: list[dict]) -> str:
+    lines: list[Row] = []
+    for row in rows:
+        each = row["gradient"]
+        shown = [f"{escape(name)} {g['length']:.4f}, error {g['error']:.1e}" for name, g in each.items()]
+        lines.append(("", [escape(row["work"]), "<br>".join(shown)]))
+    caption = (
+        "The gradient that two processes with half a batch each average, along that of one process with the whole "
+        "batch: its length, 1 where it is right and 0.5 where others' rows have no gradient, and its relative error"
+    )
+    head = ["Loss", "Length and error"]
+    return '<h2 id="speed-processes">Several processes</h2>' + table(
+        head, lines, cls="processes", caption=caption, label="Gradients of two processes"
+    )
