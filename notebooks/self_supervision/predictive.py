@@ -218,7 +218,7 @@ lab.plots.bars(panels[1], table, "probe accuracy", chance=0.1)
 # %%
 short, long = (table[f"AIM, {steps} steps"] for steps in LENGTHS)
 run.claim("aim", "A trained trunk is read better by a probe than an untrained one",
-          long, table["random encoder"], margin=0.03)
+          long, table["random encoder"], margin=0.06)
 
 # %%
 run.claim("aim", "Trained eight times as long, the wider model is read better",
@@ -235,16 +235,14 @@ run.claim("aim", "Validation loss orders four models by what training added "
           "better than their size does", told, by_size, margin=0.0)
 
 # %%
-wide, narrow = ([row[i] for row in added] for i in (-1, 1))
-run.claim("aim", "At equal length training adds more to the wider model", wide, narrow, margin=0.0)
-
-# %%
 gained["AIM, probe"] = difference(long, table["random encoder"])
 
 # %% [markdown]
 # The mask does what it must. A short training adds next to nothing: the model has learnt strokes that go on, and its tokens
-# still hold what a random projection holds. With length the loss falls and the accuracy rises, in both widths; that is the
-# paper's curve at its short end. [[CHECK: claims 1 and 2 (trained, eight times as long) supported.]] The paper credits two
+# still hold what a random projection holds. With length the loss falls and the accuracy rises; that is the paper's curve at
+# its short end. [[CHECK: claims on "trained" and "eight times as long" supported; in the left panel the short trainings lie near
+# 0 and every line rises to the left.]] Whether the loss tells more than the size does is for the verdict above.
+# [[CHECK: settle this sentence by the verdict on ordering four models; in tuning it was supported.]] The paper credits two
 # parts, the prefix and normalised targets. While settings were chosen neither changed what this probe reads, so they carry
 # no claim here: with sixteen tokens a trunk copes with attention that it never met.
 
@@ -472,17 +470,17 @@ run.claim("ca-mae", "Embeddings of the masked autoencoder recall more related pa
 
 # %%
 run.claim("ca-mae", "Embeddings of the masked autoencoder recall more related pairs "
-          "than those of its untrained encoder", whole["MAE"], whole["random ViT"], margin=0.03)
+          "than those of its untrained encoder", whole["MAE"], whole["random ViT"], margin=0.08)
 
 # %%
 run.claim("ca-mae", "Embeddings of CA-MAE recall more related pairs "
           "than those of its untrained encoder, read alike",
-          whole["CA-MAE"], whole["random, by stain"], margin=0.03)
+          whole["CA-MAE"], whole["random, by stain"], margin=0.02)
 
 # %%
 run.claim("ca-mae", "With two stains missing CA-MAE recalls more related pairs "
           "than its untrained encoder",
-          two["CA-MAE"], two["random, by stain"], margin=0.02)
+          two["CA-MAE"], two["random, by stain"], margin=0.03)
 
 # %%
 gained["MAE, recall"] = difference(whole["MAE"], whole["random ViT"])
@@ -611,7 +609,7 @@ lab.plots.bars(lab.plots.axes(1, 6.5, 2.6)[1], tuned, "test accuracy, fine-tuned
 # %%
 KEY, student = "self-distill-further-pretrain", tuned["self-distilled"]
 run.claim(KEY, "Plain further training with the steps of teacher and student is worse than none",
-          tuned[TWICE], tuned["no further training"], margin=0.01, higher_is_better=False)
+          tuned[TWICE], tuned["no further training"], margin=0.0, higher_is_better=False)
 
 # %%
 run.claim(KEY, "A self-distilled student is better than plain further training "
@@ -638,8 +636,10 @@ gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
 # %% [markdown]
 # The paper's picture, in small. The first training is worth much more than anything that follows it. Going on with a few dozen
 # images does harm, the more of it the more; the student undoes the harm, and moves less on its way.
-# [[CHECK: claims 1, 2, 3 and 5 supported.]] What the picture leaves out: a simple pull towards the start, which hardly lets the
-# weights move, does as well. [[CHECK: claim 4 inconclusive.]]
+# [[CHECK: supported: plain worse than none, student against the plain steps of both, the student nearer to the first weights.
+# Student against its teacher was positive in the mean and inconclusive over three tuning seeds.]] What the picture leaves out:
+# a simple pull towards the start, which hardly lets the weights move, does about as well. [[CHECK: student against the penalty
+# inconclusive.]]
 
 # %% [markdown]
 # ## From pictures to films
