@@ -165,17 +165,20 @@ def panned_textures(
     angle, time = direction * (math.pi / 2), torch.arange(frames) - (frames - 1) / 2
     move = speed * time[:, None] * torch.stack([angle.cos(), angle.sin()], 1)[:, None]  # (n, t, 2)
     at = torch.arange(size) - (size - 1) / 2
-    grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1) + move[:, :, None, None]  # (n, t, size, size, 2)
-    grid = 2 * (centre[:, None, None, None] + scale[:, None, None, None, None] * grid) / side - 1
-    seen = torch.empty(n, frames, size, size)
-    for which in range(3):  # one pass a photograph keeps three of them, not n, in memory
-        mine = texture == which
-        source = ground[which].expand(int(mine.sum()), 1, -1, -1)
-        drawn = F.grid_sample(source, grid[mine].flatten(1, 2), padding_mode="border", align_corners=False)
-        seen[mine] = drawn.view(-1, frames, size, size)
-    spread, mean = torch.std_mean(seen, (1, 2, 3), keepdim=True)
-    seen = (seen - mean) / spread.clamp_min(1e-3) + grain * torch.randn(seen.shape, generator=g)
-    clips = (seen * 0.2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)[:, :, None]
+    square, clips = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1), []
+    for part in torch.arange(n).split(2048):  # what is drawn needs many times its memory
+        where = scale[part, None, None, None, None] * (square + move[part][:, :, None, None])
+        grid = 2 * (centre[part][:, None, None, None] + where) / side - 1  # (m, t, size, size, 2)
+        seen = torch.empty(len(part), frames, size, size)
+        for which in range(3):  # one pass a photograph keeps three of them, not m, in memory
+            mine = texture[part] == which
+            source = ground[which].expand(int(mine.sum()), 1, -1, -1)
+            drawn = F.grid_sample(source, grid[mine].flatten(1, 2), padding_mode="border", align_corners=False)
+            seen[mine] = drawn.view(-1, frames, size, size)
+        spread, mean = torch.std_mean(seen, (1, 2, 3), keepdim=True)
+        seen = (seen - mean) / spread.clamp_min(1e-3) + grain * torch.randn(seen.shape, generator=g)
+        clips.append((seen * 0.2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8))
+    clips = torch.cat(clips)[:, :, None]
     return Videos(clips, texture, dict(direction=direction[:, None], zoom=scale, centre=centre))
 
 
