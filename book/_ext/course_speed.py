@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from course_data import Course
-from course_html import Row, duration, number, table
+from course_html import Row, duration, table
 
 LINES = ("", "7 4", "2 3")  # dashes of labcode, of the first peer, of the second
 
@@ -22,6 +22,10 @@ def speed_html(course: Course) -> str:
         (about_html(found), times_html(found["speed"]), scaling_html(found["scaling"]), memory_html(found["memory"]),
          processes_html(found["processes"]))
     )  # fmt: skip
+
+
+def time(ms: float) -> str:
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
 
 
 def about_html(found: dict[str, Any]) -> str:
@@ -39,9 +43,9 @@ def times_html(rows: list[dict]) -> str:
         times = dict(row["milliseconds"])
         ours = times.pop("labcode")
         ratio = ours / min(times.values()) if times else None
-        peers = "<br>".join(f"{escape(name)} {number(ms)}" for name, ms in times.items())
-        met = "–" if ratio is None else f"{number(ratio)} {'✓' if round(ratio, 2) <= row['aim'] else '✗'}"
-        lines.append(("", [escape(row["work"]), number(ours), peers or "–", met, f"≤ {row['aim']:g}"]))
+        peers = "<br>".join(f"{escape(name)} {time(ms)}" for name, ms in times.items())
+        met = "–" if ratio is None else f"{ratio:.2f}&nbsp;{'✓' if round(ratio, 2) <= row['aim'] else '✗'}"
+        lines.append(("", [escape(row["work"]), time(ours), peers or "–", met, f"≤&nbsp;{row['aim']:g}"]))
     caption = "Milliseconds of processor time, medians; the ratio is to the best peer, less is faster. ✓ the aim is met"
     head = ["Work", "labcode", "Peers", "Ratio", "Aim"]
     return '<h2 id="speed-times">Time</h2>' + table(head, lines, cls="speed", caption=caption, label="Times by work")
@@ -96,7 +100,7 @@ def panel(row: dict) -> str:
         at = max(at, ends[i - 1][0] + 14) if i else at
         ends[i] = (at, name)
         curves += f'<text x="{width - right + 6}" y="{at + 4:.1f}">{escape(name)}</text>'
-    said = "; ".join(f"{name} from {number(t[0])} to {number(t[-1])} ms" for name, t in times.items())
+    said = "; ".join(f"{name} from {time(t[0])} to {time(t[-1])} ms" for name, t in times.items())
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(row["work"])}, {row["axis"]} from {first} '
         f'to {last}: {escape(said, quote=True)}"><text class="head" x="{left}" y="14">{escape(row["work"])}</text>'
