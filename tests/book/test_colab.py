@@ -197,9 +197,16 @@ def test_binder_installs_the_course_on_the_pinned_versions(colab, index, tmp_pat
     # the index of torch's builds adds nothing here, where torch is linked
     (course / ".binder" / "postBuild").write_text(text.replace(light, ""))
     path = f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [".binder/postBuild"], cwd=course, env={**os.environ, "PATH": path}, capture_output=True, text=True
-    )
+
+    def built():
+        line, told = [".binder/postBuild"], {**os.environ, "PATH": path}
+        return subprocess.run(line, cwd=course, env=told, capture_output=True, text=True)
+
+    pinned = (course / "requirements.txt").read_text()
+    (course / "requirements.txt").write_text(pinned.replace(f"jaxtyping=={pins['jaxtyping']}", "jaxtyping==0.0.0"))
+    assert built().returncode, "a pin that nothing satisfies was not looked at"
+    (course / "requirements.txt").write_text(pinned)
+    done = built()
     assert done.returncode == 0, done.stderr
     ask = "import labcode, jaxtyping, torch; print(labcode.__file__, jaxtyping.__version__, torch.__version__)"
     told = subprocess.run([interpreter, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -38,6 +38,7 @@ def course(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     monkeypatch.setattr(repository, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
+    assert repository.write(repository.current()) == [], "the address that is set is set again: no byte may change"
     repository.write("")
     return tmp_path
 
