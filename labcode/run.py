@@ -404,23 +404,33 @@ def execute(chapter: str, paper: str | None = None) -> None:
 
 
 def queue() -> list[tuple[str, str, str]]:
-    """Papers whose full-scale results are missing or older than their code: (chapter, paper, why)."""
+    """Papers whose full-scale results are missing or older than their code: (chapter, paper, why), most worth first.
+
+    The worth of a run is the number of the paper's claims that get a full-scale result, an outdated one counting half,
+    over the minutes it will take: those of its last full-scale run, else a minute for each second at quick scale.
+    """
     wanted = []
     for twin in sorted((root() / "notebooks").glob("*/*.py")):
         chapter = f"{twin.parent.name}/{twin.stem}"
-        found = read(root() / "book" / "results" / "full" / f"{chapter}.json")["claims"]
+        full, quick = (read(root() / "book" / "results" / s / f"{chapter}.json")["claims"] for s in ("full", "quick"))
         code = fingerprint(chapter)
         for key in _keys(chapter):
-            records = [c for c in found if c.paper == key]
+            records, small = ([c for c in found if c.paper == key] for found in (full, quick))
+            claims, seconds = max(1, len(small)), sum(c.seconds for c in records) or 60 * sum(c.seconds for c in small)
+            worth = claims / max(1.0, seconds / 60)
             if not records:
-                wanted.append((chapter, key, "missing"))
+                wanted.append((worth, chapter, key, "missing"))
             elif any(c.code != code for c in records):
-                wanted.append((chapter, key, "older than its code"))
-    return wanted
+                wanted.append((worth / 2, chapter, key, "older than its code"))
+    return [tuple(rest) for _, *rest in sorted(wanted, key=lambda w: -w[0])]
 
 
 def run_queue(budget: float | None) -> int:
-    """List the queue and, where there is a GPU, run it paper by paper in processes of their own."""
+    """List the queue and, where there is a GPU, run it paper by paper in processes of their own.
+
+    Each process writes its paper's results in one piece at its end, so whatever is killed, what was finished stays, and
+    the next queue goes on with the rest. Returns how many papers failed.
+    """
     import torch
 
     waiting = queue()
@@ -432,7 +442,7 @@ def run_queue(budget: float | None) -> int:
             "no GPU here: nothing is run. LABCODE_SCALE=full python -m labcode.run CHAPTER --paper KEY tries one anyway"
         )
         return 0
-    began = time.perf_counter()
+    began, failed = time.perf_counter(), 0
     for chapter, paper, _ in waiting:
         left = None if budget is None else budget - (time.perf_counter() - began)
         if left is not None and left < 60:
@@ -440,10 +450,13 @@ def run_queue(budget: float | None) -> int:
             break
         command = [sys.executable, "-m", "labcode.run", chapter, "--paper", paper, "--scale", "full"]
         try:
-            subprocess.run(command, timeout=left, check=False)
+            code = subprocess.run(command, timeout=left, check=False).returncode
+            if code:
+                failed += 1
+                print(f"{paper}: failed with exit status {code}; it stays in the queue")
         except subprocess.TimeoutExpired:
             print(f"{paper}: stopped at the end of the time budget; its checkpoints stay")
-    return 0
+    return failed
 
 
 def _minutes(text: str) -> float:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -164,6 +165,36 @@ def test_the_queue_lists_what_is_missing_or_stale(course, monkeypatch):
     twin = course / "notebooks" / "p" / "c.py"
     twin.write_text(twin.read_text().replace("0.9 - 0.1", "0.8 - 0.1"))
     assert running.queue()[0] == ("p/c", "a", "older than its code")
+
+
+def test_the_queue_begins_with_most_claims_a_minute(course, monkeypatch):
+    """a took 30 s at quick scale and b one; then b has an old full-scale result that took an hour."""
+    for scale, change in (("quick", {"a": 30.0, "b": 1.0}), ("full", {"b": 3600.0})):
+        monkeypatch.setenv("LABCODE_SCALE", scale)
+        monkeypatch.setenv("LABCODE_WRITE", "1")
+        monkeypatch.setenv("LABCODE_PAPER", "")
+        running.execute("p/c", None if scale == "quick" else "b")
+        file = course / "book" / "results" / scale / "p" / "c.json"
+        text = json.loads(file.read_text())
+        for claim in text["claims"]:
+            claim["seconds"], claim["code"] = change[claim["paper"]], "old"
+        file.write_text(json.dumps(text))
+        wanted = dict(quick=[("b", "missing"), ("a", "missing")], full=[("a", "missing"), ("b", "older than its code")])
+        assert [(paper, why) for _, paper, why in running.queue()] == wanted[scale]
+
+
+def test_a_killed_paper_loses_no_finished_one(course, monkeypatch, capfd):
+    """The second paper's process ends by kill -9; the first one's result stays and the queue holds the second alone."""
+    twin = course / "notebooks" / "p" / "c.py"
+    twin.write_text(twin.read_text().replace('run.exact("b"', 'import os; os.kill(os.getpid(), 9); run.exact("b"'))
+    monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[1]))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert running.run_queue(300.0) == 1
+    assert "b: failed with exit status -9" in capfd.readouterr().out
+    assert [c["paper"] for c in written(course, "full")["claims"]] == ["a"]
+    record = written(course, "full")["claims"][0]
+    assert all(record[field] for field in ("device", "date", "commit", "data")) and "seconds" in record
+    assert running.queue() == [("p/c", "b", "missing")] and not list(course.rglob("*.tmp"))
 
 
 def test_a_dry_run_judges_and_writes_nothing(course, monkeypatch, capsys):
