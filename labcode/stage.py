@@ -43,12 +43,13 @@ class Stage:
     def __init__(self, run: Run):
         self.run = run
         self.budget: Budget = run.pick(quick=QUICK, full=FULL)
+        self.classes = 10
         if run.scale == "quick":
             train, test = (scenes(n, seed=1, split=split) for n, split in zip((2000, 1000), run.splits, strict=True))
             self.train_images, self.train_labels = train.images, train.labels
             self.test_images, self.test_labels = test.images, test.labels
             self.train_factors, self.test_factors = train.factors, test.factors
-            self.source, self.classes = train.source, 10
+            self.source = train.source
             self.views: Views = augment.scene_views
         else:
             from .data import benchmark
@@ -66,7 +67,7 @@ class Stage:
                 self.train_images, self.train_labels = self.train_images[few], self.train_labels[few]
                 self.test_images, self.test_labels = self.test_images[few], self.test_labels[few]
             self.train_factors = self.test_factors = {}
-            self.source, self.classes = data.source, 10
+            self.source = data.source
             self.views = augment.simclr_views
         run.data = self.source
 
@@ -123,7 +124,8 @@ class Stage:
             def step(index: Tensor) -> dict[str, Tensor]:
                 with torch.no_grad():
                     seen = make_views(pictures[index], generator=generator)
-                return {"loss": model(seen.contiguous(memory_format=self.layout), index)}
+                seen = seen.contiguous(memory_format=self.layout) if seen.ndim == 4 else seen  # films have five axes
+                return {"loss": model(seen, index)}
 
             options = dict(
                 lr=lr or self.budget.lr,
