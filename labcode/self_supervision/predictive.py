@@ -481,8 +481,10 @@ def membranes(
     angle = tilt * (2 * torch.rand(n, 1, generator=g) - 1)
     down, right = (torch.cartesian_prod(torch.arange(size), torch.arange(size)) + 0.5 - size / 2).T
     along, across = down * angle.cos() + right * angle.sin(), right * angle.cos() - down * angle.sin()
-    distance = torch.cdist(torch.stack([along / stretch, across], 2), centres)
-    near, which = distance.topk(2, dim=2, largest=False)
+    places = torch.stack([along / stretch, across], 2)
+    parts = zip(places.split(128), centres.split(128), strict=True)  # all distances at once would not fit
+    nearest = [torch.cdist(p, c).topk(2, dim=2, largest=False) for p, c in parts]
+    near, which = (torch.cat(part) for part in zip(*nearest, strict=True))
     between = centres.gather(1, which.flatten(1)[..., None].expand(-1, -1, 2)).view(n, -1, 2, 2)
     gap = (between[:, :, 0] - between[:, :, 1]).norm(dim=2)
     # distance to the wall between the two nearest centres: (d₂² - d₁²) / 2 |c₂ - c₁|

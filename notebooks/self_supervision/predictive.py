@@ -266,7 +266,7 @@ lab.show(P.next_all_loss, P.TokenUnify)
 # What stands in the first rows goes on below, so there is something to plan with.
 
 # %% mystnb={"image": {"alt": "Top row: six noisy grey sections through upright long cells, with dark lines between them. Bottom row: the membranes alone as white lines."}, "figure": {"caption": "Sections and their membranes.", "name": "fig-membranes"}}
-SIZE, PATCH, SECTIONS, LABELLED = run.pick(quick=(24, 6, 1500, 32), full=(64, 8, 20_000, 32))
+SIZE, PATCH, SECTIONS, LABELLED = run.pick(quick=(24, 6, 1500, 32), full=(64, 8, 10_000, 32))
 counts = (SECTIONS, LABELLED, 200)
 sections = {s: [P.membranes(n, 10 * s + i, SIZE) for i, n in enumerate(counts)] for s in run.seeds}
 shown = sections[run.seeds[0]][2]
@@ -552,7 +552,7 @@ print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 # %%
 START, ON, LABELS, TARGETS = run.pick(quick=(450, 200, 200, 64), full=(20_000, 5000, 2000, 500))
 SCOPE, KNOCKED = run.pick(quick=12, full=32), 8
-many, PLENTY = run.pick(quick=(8, 240), full=(50, 1000)), run.pick(quick=125, full=500)
+many, PLENTY = run.pick(quick=(8, 240), full=(20, 1000)), run.pick(quick=125, full=500)
 clean = lambda made: P.self_standardise(made.images).to(run.device)
 source = {s: clean(P.cells(*many, many[1] // 5, size=SCOPE, effect=4.0, noise=0.15, seed=1000 + s))
           for s in run.seeds}
