@@ -1,0 +1,54 @@
+"""The stage at full scale, on a made-up benchmark: tuning never sees test images, and films pass through."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from labcode import data
+from labcode.run import start
+from labcode.stage import Stage
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A function that makes the stage; image i of the training split is all i, test images are all 255."""
+    images = torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+    made = SimpleNamespace(
+        train_images=images, train_labels=torch.arange(200) % 10, test_images=torch.full((50, 3, 8, 8), 255).byte(),
+        test_labels=torch.arange(50) % 10, source="made up",
+    )  # fmt: skip
+    monkeypatch.setattr(data, "benchmark", lambda name, device: made)
+    monkeypatch.setenv("LABCODE_SCALE", "full")
+    monkeypatch.setenv("LABCODE_MAX_STEPS", "1")
+    return lambda: Stage(start("p/c"))
+
+
+def test_tuning_takes_a_fifth_of_every_class_from_the_training_images(full, monkeypatch):
+    assert (full().test_images == 255).all()
+    monkeypatch.setenv("LABCODE_TUNE", "1")
+    stage = full()
+    held, kept = (set(x[:, 0, 0, 0].tolist()) for x in (stage.test_images, stage.train_images))
+    assert 255 not in held and not held & kept and held | kept == set(range(200))
+    assert torch.bincount(stage.test_labels).tolist() == [4] * 10
+
+
+class Mean(nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.seen = encoder, None
+
+    def forward(self, views, index):
+        self.seen = views
+        return (self.encoder.weight * views.float().mean()).sum()
+
+
+def test_images_lie_channels_last_and_films_pass_as_they_are(full):
+    stage = full()
+    stage.budget = SimpleNamespace(steps=1, batch_size=4, lr=0.1, optimizer="sgd", weight_decay=0.0)
+    for images in (stage.train_images, torch.zeros(8, 2, 3, 8, 8, dtype=torch.uint8)):
+        views = lambda x, generator: x.float()  # noqa: E731
+        model = stage.pretrain(str(images.ndim), Mean, 0, images=images, views=views, encoder=nn.Linear(1, 1))
+        assert model.seen.shape[1:] == images.shape[1:]
+        assert images.ndim == 5 or model.seen.is_contiguous(memory_format=torch.channels_last)
