@@ -7,7 +7,10 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = {"augment", "cards", "data", "evaluate", "ledger", "nets", "plots", "run", "train", "transport"}
+_SUBMODULES = {
+    "augment", "cards", "data", "evaluate", "ledger", "nets", "pairwise", "parallel", "plots", "run", "train",
+    "transport",
+}  # fmt: skip
 _SHORTCUTS = {"start": "run", "papers": "cards", "card": "cards", "show": "_show"}
 
 __all__ = sorted(_SUBMODULES | _SHORTCUTS.keys())
