@@ -1,0 +1,1 @@
+"""Part: foundations of learning and of judging what was learnt."""
