@@ -21,7 +21,6 @@ def full(monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(data, "benchmark", lambda name, device: made)
     monkeypatch.setenv("LABCODE_SCALE", "full")
-    monkeypatch.setenv("LABCODE_MAX_STEPS", "1")
     return lambda: Stage(start("p/c"))
 
 
@@ -44,7 +43,8 @@ class Mean(nn.Module):
         return (self.encoder.weight * views.float().mean()).sum()
 
 
-def test_images_lie_channels_last_and_films_pass_as_they_are(full):
+def test_images_lie_channels_last_and_films_pass_as_they_are(full, monkeypatch):
+    monkeypatch.setenv("LABCODE_MAX_STEPS", "1")
     stage = full()
     stage.budget = SimpleNamespace(steps=1, batch_size=4, lr=0.1, optimizer="sgd", weight_decay=0.0)
     for images in (stage.train_images, torch.zeros(8, 2, 3, 8, 8, dtype=torch.uint8)):
