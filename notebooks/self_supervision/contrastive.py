@@ -525,7 +525,10 @@ def listen(seed, horizon, same=False):
 arms = {"log spectrum": lambda s: C.log_spectrum, "random net": lambda s: listen(s, 0),
         "CPC, 1 ahead": lambda s: listen(s, 1), "CPC, 1 to 4": lambda s: listen(s, 4), "CPC, 1 to 8": lambda s: listen(s, 8),
         "CPC, 1 to 8, same speaker": lambda s: listen(s, 8, True)}  # fmt: skip
-found = {name: [C.speech_probe(make(s), *[part.to(run.device) for part in heard[s]]) for s in run.seeds] for name, make in arms.items()}
+found = {
+    name: [C.speech_probe(make(s), *[part.to(run.device) for part in heard[s]]) for s in run.seeds]
+    for name, make in arms.items()
+}
 phone, speaker = ({name: [v[i] for v in values] for name, values in found.items()} for i in (0, 1))
 
 # %% mystnb={"image": {"alt": "Bars of phone and speaker accuracy of a linear probe on the log spectrum, a random net and four CPC encoders. Long horizons raise both; negatives of the same speaker lower the speaker bar."}, "figure": {"caption": "What a linear probe reads from one context vector; dots are seeds, dashes chance.", "name": "fig-cpc-speech"}}
@@ -1166,7 +1169,10 @@ lab.show(C.negative_elbo, C.DenoisingAutoencoder)
 
 # %%
 side = stage.train_images.shape[-1]
-keeping = run.pick(quick=C.colour_keeping_views, full=lambda x, generator: lab.augment.simclr_views(x, generator, jitter_p=0, grey_p=0))
+keeping = run.pick(
+    quick=C.colour_keeping_views,
+    full=lambda x, generator: lab.augment.simclr_views(x, generator, jitter_p=0, grey_p=0),
+)
 calm = run.pick(quick={}, full=dict(lr=1e-3, optimizer="adamw", weight_decay=1e-4))
 trained = {"random encoder": lambda s: stage.untrained(s),
            "denoising AE": lambda s: stage.pretrain("dae", lambda e: C.DenoisingAutoencoder(e, side), s, views=C.noisy_views(), **calm).encoder,

@@ -58,14 +58,27 @@ from labcode.stage import Stage
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. From InfoNCE at the left an arrow leads to the critique of mutual information, and from there to the Wasserstein measure and to the review of compression; others lead from InfoNCE to latent classes and on to multi-view redundancy; from InfoNCE to temperature and on to dense alignment and uniformity; and all ends meet in simplicity bias."}, "figure": {"caption": "Who answers whom: three readings of one loss, and what all of them leave open.", "name": "fig-theory-family"}}
 PAPERS = {
-    "InfoNCE": (0, 1.5, "explained elsewhere"), "MI is not it": (1.3, 0.4, "information"), "Wasserstein\nmeasure": (2.7, 0, "information"),
-    "compress?": (2.7, 1, "information"), "latent classes": (1.3, 1.7, "classification"), "redundancy,\nlinear models": (2.7, 1.9, "classification"),
-    "temperature": (1.3, 3, "geometry"), "dense alignment,\nuniformity": (2.7, 3, "geometry"), "simplicity bias": (4.1, 1.5, "which minimum"),
+    "InfoNCE": (0, 1.5, "explained elsewhere"),
+    "MI is not it": (1.3, 0.4, "information"),
+    "Wasserstein\nmeasure": (2.7, 0, "information"),
+    "compress?": (2.7, 1, "information"),
+    "latent classes": (1.3, 1.7, "classification"),
+    "redundancy,\nlinear models": (2.7, 1.9, "classification"),
+    "temperature": (1.3, 3, "geometry"),
+    "dense alignment,\nuniformity": (2.7, 3, "geometry"),
+    "simplicity bias": (4.1, 1.5, "which minimum"),
 }
 ARROWS = [
-    ("InfoNCE", "MI is not it"), ("MI is not it", "Wasserstein\nmeasure"), ("MI is not it", "compress?"), ("InfoNCE", "latent classes"),
-    ("latent classes", "redundancy,\nlinear models"), ("InfoNCE", "temperature"), ("temperature", "dense alignment,\nuniformity"),
-    ("compress?", "simplicity bias"), ("redundancy,\nlinear models", "simplicity bias"), ("dense alignment,\nuniformity", "simplicity bias"),
+    ("InfoNCE", "MI is not it"),
+    ("MI is not it", "Wasserstein\nmeasure"),
+    ("MI is not it", "compress?"),
+    ("InfoNCE", "latent classes"),
+    ("latent classes", "redundancy,\nlinear models"),
+    ("InfoNCE", "temperature"),
+    ("temperature", "dense alignment,\nuniformity"),
+    ("compress?", "simplicity bias"),
+    ("redundancy,\nlinear models", "simplicity bias"),
+    ("dense alignment,\nuniformity", "simplicity bias"),
 ]
 _ = lab.plots.family(PAPERS, ARROWS)
 
@@ -145,13 +158,27 @@ def infomax(seed, make, critic, loss, steps=TRAIN):
     """Two encoders and a critic, trained on loss(scores) over batches of 64."""
     torch.manual_seed(seed)
     g1, g2, f = make(), make(), critic()
-    return T.learn([g1, g2, f], lambda i: loss(f(g1(x1[i]), g2(x2[i]))), lab.data.shuffled(MANY, 64, seed, "cpu"), steps, 1e-3, clip=1.0)
+    return T.learn(
+        [g1, g2, f],
+        lambda i: loss(f(g1(x1[i]), g2(x2[i]))),
+        lab.data.shuffled(MANY, 64, seed, "cpu"),
+        steps,
+        1e-3,
+        clip=1.0,
+    )
 
 
 def estimate(g1, g2, f):
     """Held-out InfoNCE bound, averaged over batches of 64."""
     with torch.no_grad():
-        return float(torch.stack([T.nce_bound(f(g1(a), g2(b))) for a, b in zip(x1_test[:960].split(64), x2_test[:960].split(64), strict=True)]).mean())
+        return float(
+            torch.stack(
+                [
+                    T.nce_bound(f(g1(a), g2(b)))
+                    for a, b in zip(x1_test[:960].split(64), x2_test[:960].split(64), strict=True)
+                ]
+            ).mean()
+        )
 
 
 # %% [markdown]
@@ -178,14 +205,17 @@ with torch.no_grad():
     back = [float((g.inverse(g(x1_test.double())) - x1_test).abs().max()) for g in exact]
 
 # %%
-run.exact("mi-max-critique", "Every trained bijection can be undone, in double precision, so information is constant", max(back), at_most=1e-4, data="digits")
+run.exact("mi-max-critique", "Every trained bijection can be undone, in double precision, so information is constant",
+          max(back), at_most=1e-4, data="digits")
 
 # %%
-weigh("more information", run.claim("mi-max-critique", "At constant information, training a bijection with InfoNCE makes its features better than pixels",
+weigh("more information", run.claim("mi-max-critique",
+      "At constant information, training a bijection with InfoNCE makes its features better than pixels",
       table["bijection, InfoNCE"], table["pixels"], margin=0.01, data="digits"), "against")
 
 # %%
-weigh("more information", run.claim("mi-max-critique", "At constant information, training a bijection against linear readers makes its features worse than pixels",
+weigh("more information", run.claim("mi-max-critique",
+      "At constant information, training a bijection against linear readers makes its features worse than pixels",
       table["bijection, adversary"], table["pixels"], margin=0.2, higher_is_better=False, data="digits"), "against")
 
 # %% [markdown]
@@ -196,17 +226,39 @@ weigh("more information", run.claim("mi-max-critique", "At constant information,
 
 # %%
 DIM = 64
-makers = {"bijection": flow, "perceptron, 3 layers": lambda: T.perceptron(32, 200, 200, DIM), "perceptron, 5 layers": lambda: T.perceptron(32, 200, 200, 200, 200, DIM)}
-critics = {"bilinear": lambda: T.Bilinear(DIM, DIM), "separable": lambda: T.Separable(DIM, DIM), "joint": lambda: T.Joint(DIM, DIM, 100)}
-one_nat = {n: [infomax(s, make, bilinear if n == "bijection" else critics["bilinear"], lambda v: (T.nce_bound(v) - 1).abs()) for s in run.seeds] for n, make in makers.items()}
-by_critic = {n: [infomax(s, makers["perceptron, 3 layers"], make, lambda v: -T.nce_bound(v), steps=TRAIN * 3 // 2) for s in run.seeds] for n, make in critics.items()}
+makers = {
+    "bijection": flow,
+    "perceptron, 3 layers": lambda: T.perceptron(32, 200, 200, DIM),
+    "perceptron, 5 layers": lambda: T.perceptron(32, 200, 200, 200, 200, DIM),
+}
+critics = {
+    "bilinear": lambda: T.Bilinear(DIM, DIM),
+    "separable": lambda: T.Separable(DIM, DIM),
+    "joint": lambda: T.Joint(DIM, DIM, 100),
+}
+one_nat = {
+    n: [
+        infomax(s, make, bilinear if n == "bijection" else critics["bilinear"], lambda v: (T.nce_bound(v) - 1).abs())
+        for s in run.seeds
+    ]
+    for n, make in makers.items()
+}
+by_critic = {
+    n: [
+        infomax(s, makers["perceptron, 3 layers"], make, lambda v: -T.nce_bound(v), steps=TRAIN * 3 // 2)
+        for s in run.seeds
+    ]
+    for n, make in critics.items()
+}
 
 # %%
 torch.manual_seed(0)
 table["random perceptron"] = [reads(makers["perceptron, 3 layers"]()) for _ in run.seeds]
 table |= {f"1 nat, {n}": [reads(m[0]) for m in ms] for n, ms in one_nat.items()}
 table |= {f"max, {n} critic": [reads(m[0]) for m in ms] for n, ms in by_critic.items()}
-nats = {f"1 nat, {n}": [estimate(*m) for m in ms] for n, ms in one_nat.items()} | {f"max, {n} critic": [estimate(*m) for m in ms] for n, ms in by_critic.items()}
+nats = {f"1 nat, {n}": [estimate(*m) for m in ms] for n, ms in one_nat.items()} | {
+    f"max, {n} critic": [estimate(*m) for m in ms] for n, ms in by_critic.items()
+}
 
 # %% mystnb={"image": {"alt": "Left: bars of probe accuracy for chance, pixels, bijections trained in three ways, a random perceptron, three encoders stopped at one nat and three critics; the adversarial bijection is near chance. Right: probe accuracy against the held-out estimate, one dot per training, with no rising trend."}, "figure": {"caption": "Left: what a linear probe reads. Right: the same against the estimated information, for the arms whose estimate was trained. Dots are seeds.", "name": "fig-mi-critique"}}
 figure, panels = lab.plots.axes(2, 8.5, 3.4)
@@ -217,14 +269,18 @@ panels[1].set(xlabel="held-out InfoNCE estimate, nats", ylabel="probe accuracy")
 _ = panels[1].legend(fontsize=7, loc="lower right")
 
 # %%
-weigh("more information", run.claim("mi-max-critique", "Stopped at the same estimate, a bijection has better features than a perceptron of five layers",
+weigh("more information", run.claim("mi-max-critique",
+      "Stopped at the same estimate, a bijection has better features than a perceptron of five layers",
       table["1 nat, bijection"], table["1 nat, perceptron, 5 layers"], margin=0.05, data="digits"), "against")
 
 # %%
-weigh("more information", run.claim("mi-max-critique", "A bilinear critic gives better features than a joint one", table["max, bilinear critic"], table["max, joint critic"], margin=0.01, data="digits"), "against")
+weigh("more information", run.claim("mi-max-critique",
+      "A bilinear critic gives better features than a joint one",
+      table["max, bilinear critic"], table["max, joint critic"], margin=0.01, data="digits"), "against")
 
 # %%
-run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than a bilinear one", nats["max, joint critic"], nats["max, bilinear critic"], margin=0.0, data="digits")
+run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than a bilinear one",
+          nats["max, joint critic"], nats["max, bilinear critic"], margin=0.0, data="digits")
 
 # %% [markdown]
 # The cloud on the right has no upward trend. The dearest critic has the worst features, and its held-out bound is looser than
@@ -268,13 +324,18 @@ for m in counts:
 # %%
 # NBVAL_CHECK_OUTPUT
 for m, a, b in zip(counts, wasserstein, kl, strict=True):
-    print(f"{m} symbols, {m * math.log(10):4.1f} nats: from 64 pairs, {a:.0%} of the Wasserstein measure and {b:.0%} of the information")
+    print(
+        f"{m} symbols, {m * math.log(10):4.1f} nats: from 64 pairs, {a:.0%} of the Wasserstein measure and {b:.0%} of the information"
+    )
 
 # %%
-run.exact("wdm-wpc", "With six symbols and 64 pairs, the Wasserstein estimate with the best potential is within a tenth of the truth", abs(wasserstein[-1] - 1), at_most=0.1, data="symbols")
+run.exact("wdm-wpc",
+          "With six symbols and 64 pairs, the Wasserstein estimate with the best potential is within a tenth of the truth",
+          abs(wasserstein[-1] - 1), at_most=0.1, data="symbols")
 
 # %%
-run.exact("wdm-wpc", "With six symbols and 64 pairs, InfoNCE with the best critic misses half of the information", 1 - kl[-1], at_least=0.5, data="symbols")
+run.exact("wdm-wpc", "With six symbols and 64 pairs, InfoNCE with the best critic misses half of the information",
+          1 - kl[-1], at_least=0.5, data="symbols")
 
 # %% [markdown]
 # In practice the paper keeps the InfoNCE objective and bounds the critic's slope by a gradient penalty, on points between
@@ -289,22 +350,40 @@ size = run.pick(quick=dict(steps=700, pairs=4000), full=dict(steps=5000, pairs=2
 ARMS = [(6, 16, arm) for arm in ("pictures", "random", "CPC", "spectral", "WPC")] + [(6, 128, "CPC"), (6, 128, "WPC")]
 ARMS += [(2, 16, arm) for arm in ("pictures", "random", "CPC", "WPC")]
 read = {(m, b, arm): [T.read_tokens(arm, m, b, s, **size) for s in run.seeds] for m, b, arm in ARMS}
-gain = {key: [w - c for w, c in zip(read[key + ("WPC",)], read[key + ("CPC",)], strict=True)] for key in ((2, 16), (6, 16), (6, 128))}
+gain = {
+    key: [w - c for w, c in zip(read[key + ("WPC",)], read[key + ("CPC",)], strict=True)]
+    for key in ((2, 16), (6, 16), (6, 128))
+}
 
 # %% mystnb={"image": {"alt": "Bars of the mean accuracy over symbols. With six symbols: the pictures themselves highest, a random net lowest, CPC, spectral normalisation and WPC between them, rising in this order; both rise with batches of 128. With two symbols all are high and alike."}, "figure": {"caption": "How many of the symbols a linear reader finds in the representation. Dots are seeds.", "name": "fig-wpc"}}
-lab.plots.bars(lab.plots.axes(1, 6.5, 3.0)[1], {f"{m} symbols, {f'batch {b}, ' if arm not in ('pictures', 'random') else ''}{arm}": v for (m, b, arm), v in read.items()}, "mean accuracy over symbols", chance=0.1)
+lab.plots.bars(
+    lab.plots.axes(1, 6.5, 3.0)[1],
+    {
+        f"{m} symbols, {f'batch {b}, ' if arm not in ('pictures', 'random') else ''}{arm}": v
+        for (m, b, arm), v in read.items()
+    },
+    "mean accuracy over symbols",
+    chance=0.1,
+)
 
 # %%
-weigh("smoother information", run.claim("wdm-wpc", "With six symbols and batches of 16, WPC reads more of the symbols than CPC", read[6, 16, "WPC"], read[6, 16, "CPC"], margin=0.02, data="symbols"))
+weigh("smoother information", run.claim("wdm-wpc",
+      "With six symbols and batches of 16, WPC reads more of the symbols than CPC",
+      read[6, 16, "WPC"], read[6, 16, "CPC"], margin=0.02, data="symbols"))
 
 # %%
-weigh("smoother information", run.claim("wdm-wpc", "WPC gains more with six symbols than with two", gain[6, 16], gain[2, 16], margin=0.01, data="symbols"))
+weigh("smoother information", run.claim("wdm-wpc",
+      "WPC gains more with six symbols than with two",
+      gain[6, 16], gain[2, 16], margin=0.01, data="symbols"))
 
 # %%
-weigh("smoother information", run.claim("wdm-wpc", "WPC gains more with batches of 16 than of 128", gain[6, 16], gain[6, 128], margin=0.005, data="symbols"))
+weigh("smoother information", run.claim("wdm-wpc",
+      "WPC gains more with batches of 16 than of 128",
+      gain[6, 16], gain[6, 128], margin=0.005, data="symbols"))
 
 # %%
-run.claim("wdm-wpc", "The gradient penalty reads more of the symbols than spectral normalisation", read[6, 16, "WPC"], read[6, 16, "spectral"], margin=0.01, data="symbols")
+run.claim("wdm-wpc", "The gradient penalty reads more of the symbols than spectral normalisation",
+          read[6, 16, "WPC"], read[6, 16, "spectral"], margin=0.01, data="symbols")
 
 # %% [markdown]
 # The prediction held where it was sharpest: many symbols and few negatives. The help is modest, and a slope bounded by
@@ -342,14 +421,23 @@ for panel, task in zip(panels.flat, ("shared", "shared, all", "private", "privat
     panel.set_title(task if "all" in task else f"{task}, 40 labels")
 
 # %%
-lost = {task: [a - b for a, b in zip(told(0.0, f"{task}, all"), told(0.03, f"{task}, all"), strict=True)] for task in ("shared", "private")}
-weigh("shared information only", run.claim("ssl-information-review", "Moderate compression costs the private task more than the shared one, with all labels", lost["private"], lost["shared"], margin=0.05, data="symbols in two views"))
+lost = {
+    task: [a - b for a, b in zip(told(0.0, f"{task}, all"), told(0.03, f"{task}, all"), strict=True)]
+    for task in ("shared", "private")
+}
+weigh("shared information only", run.claim("ssl-information-review",
+      "Moderate compression costs the private task more than the shared one, with all labels",
+      lost["private"], lost["shared"], margin=0.05, data="symbols in two views"))
 
 # %%
-weigh("shared information only", run.claim("ssl-information-review", "Moderate compression helps the shared task with forty labels", told(0.03, "shared"), told(0.0, "shared"), margin=0.005, data="symbols in two views"))
+weigh("shared information only", run.claim("ssl-information-review",
+      "Moderate compression helps the shared task with forty labels",
+      told(0.03, "shared"), told(0.0, "shared"), margin=0.005, data="symbols in two views"))
 
 # %%
-weigh("shared information only", run.claim("ssl-information-review", "With forty labels, the codes read the shared symbol better than the view itself does", told(0.03, "shared"), told(None, "shared"), margin=0.02, data="symbols in two views"))
+weigh("shared information only", run.claim("ssl-information-review",
+      "With forty labels, the codes read the shared symbol better than the view itself does",
+      told(0.03, "shared"), told(None, "shared"), margin=0.02, data="symbols in two views"))
 
 # %% [markdown]
 # Moderate compression costs the private task something on every seed, and the shared task, with all labels, next to nothing;
@@ -374,16 +462,27 @@ for nats_true, d in ((1.0, 1), (4.0, 1), (4.0, 4), (4.0, 16)):
         values.append([float(T.nce_bound(s)), float(T.nwj_bound(s + 1)), float(T.dv_bound(s)), T.ksg(a, b)])
     found[nats_true, d] = torch.tensor(values)
 for (nats_true, d), v in found.items():
-    print(f"truth {nats_true:g} nats in {d:2} dimensions:", "  ".join(f"{n} {m:.2f} ± {sd:.2f}" for n, m, sd in zip(("InfoNCE", "NWJ", "DV", "kNN"), v.mean(0), v.std(0), strict=True)))
+    print(
+        f"truth {nats_true:g} nats in {d:2} dimensions:",
+        "  ".join(
+            f"{n} {m:.2f} ± {sd:.2f}"
+            for n, m, sd in zip(("InfoNCE", "NWJ", "DV", "kNN"), v.mean(0), v.std(0), strict=True)
+        ),
+    )
 
 # %%
-run.exact("ssl-information-review", "With the best critic, 64 pairs and 4 nats, NWJ is right on average", float((found[4.0, 4][:, 1].mean() - 4).abs()), at_most=0.15, data="correlated Gaussians")
+run.exact("ssl-information-review", "With the best critic, 64 pairs and 4 nats, NWJ is right on average",
+          float((found[4.0, 4][:, 1].mean() - 4).abs()), at_most=0.15, data="correlated Gaussians")
 
 # %%
-run.exact("ssl-information-review", "The spread of NWJ at least doubles from 1 nat in one dimension to 4 nats in sixteen", float(found[4.0, 16][:, 1].std() / found[1.0, 1][:, 1].std()), at_least=2.0, data="correlated Gaussians")
+run.exact("ssl-information-review",
+          "The spread of NWJ at least doubles from 1 nat in one dimension to 4 nats in sixteen",
+          float(found[4.0, 16][:, 1].std() / found[1.0, 1][:, 1].std()), at_least=2.0, data="correlated Gaussians")
 
 # %%
-run.exact("ssl-information-review", "In sixteen dimensions the nearest-neighbour estimate misses three quarters of 4 nats", float(1 - found[4.0, 16][:, 3].mean() / 4), at_least=0.75, data="correlated Gaussians")
+run.exact("ssl-information-review",
+          "In sixteen dimensions the nearest-neighbour estimate misses three quarters of 4 nats",
+          float(1 - found[4.0, 16][:, 3].mean() / 4), at_least=0.75, data="correlated Gaussians")
 
 # %% [markdown]
 # (cl-theory-latent-classes)=
@@ -422,22 +521,43 @@ stages = [row for found in chain.values() for row in found]
 figure, panels = lab.plots.axes(3, 8.5, 2.6, sharey=True)
 for panel, classes in zip(panels, (2, 5, 20), strict=True):
     for i, name in enumerate(stages[0]):
-        panel.plot([0, SHORT, 2 * SHORT], [row[name] for row in chain[classes, run.seeds[0]]], "o-", color=lab.plots.COLOURS[i], label=name)
+        panel.plot(
+            [0, SHORT, 2 * SHORT],
+            [row[name] for row in chain[classes, run.seeds[0]]],
+            "o-",
+            color=lab.plots.COLOURS[i],
+            label=name,
+        )
     panel.set(title=f"{classes} classes", xlabel="step")
 panels[0].set_ylabel("loss, bits")
 _ = panels[0].legend(fontsize=8)
 
 # %%
-weigh("latent classes", run.exact("cl-theory-latent-classes", "The mean classifier's loss is never above the bound: largest excess, within sampling error",
-      max(row["mean classifier"] - row["bound"] for row in stages), at_most=0.015, data="Gaussian latent classes"))
+weigh(
+    "latent classes",
+    run.exact("cl-theory-latent-classes",
+              "The mean classifier's loss is never above the bound: largest excess, within sampling error",
+              max(row["mean classifier"] - row["bound"] for row in stages), at_most=0.015,
+              data="Gaussian latent classes"),
+)
 
 # %%
-weigh("latent classes", run.exact("cl-theory-latent-classes", "The best linear loss is never above the mean classifier's: largest excess, within sampling error",
-      max(row["best linear"] - row["mean classifier"] for row in stages), at_most=0.015, data="Gaussian latent classes"))
+weigh(
+    "latent classes",
+    run.exact("cl-theory-latent-classes",
+              "The best linear loss is never above the mean classifier's: largest excess, within sampling error",
+              max(row["best linear"] - row["mean classifier"] for row in stages), at_most=0.015,
+              data="Gaussian latent classes"),
+)
 
 # %%
-weigh("latent classes", run.exact("cl-theory-latent-classes", "Blocks of five give a bound that holds and is tighter after training: smallest gain in bits",
-      min(min(r["bound"] - r["block bound"], r["block bound"] - r["mean classifier"] + 0.015) for _, _, r in chain.values()), at_least=0.0, data="Gaussian latent classes"))
+weigh(
+    "latent classes",
+    run.exact("cl-theory-latent-classes",
+              "Blocks of five give a bound that holds and is tighter after training: smallest gain in bits",
+              min(min(r["bound"] - r["block bound"], r["block bound"] - r["mean classifier"] + 0.015) for _, _, r in chain.values()),
+              at_least=0.0, data="Gaussian latent classes"),
+)
 
 # %% [markdown]
 # Blocks of five take most of the looseness away: their bound nearly touches the mean classifier. What remains is the gap to
@@ -448,7 +568,16 @@ weigh("latent classes", run.exact("cl-theory-latent-classes", "Blocks of five gi
 # is only a mean. And more negatives may *hurt*, because with few classes some of them always collide.
 
 # %%
-shots = {name: [] for name in ("inputs, nearest mean", "random net, nearest mean", "contrast, k = 1", "contrast, k = 4", "contrast, k = 32")}
+shots = {
+    name: []
+    for name in (
+        "inputs, nearest mean",
+        "random net, nearest mean",
+        "contrast, k = 1",
+        "contrast, k = 4",
+        "contrast, k = 32",
+    )
+}
 for seed in run.seeds:
     torch.manual_seed(seed)
     world, raw = T.LatentClasses(5, seed), T.perceptron(32, 128, 16)
@@ -463,10 +592,15 @@ for seed in run.seeds:
 lab.plots.bars(lab.plots.axes(1, 6, 1.9)[1], shots, "accuracy, five labels a class", chance=0.2)
 
 # %%
-weigh("latent classes", run.claim("cl-theory-latent-classes", "With five labels a class, the mean classifier on contrastive features beats the nearest mean of inputs", shots["contrast, k = 4"], shots["inputs, nearest mean"], margin=0.1, data="Gaussian latent classes"))
+weigh("latent classes", run.claim("cl-theory-latent-classes",
+      "With five labels a class, the mean classifier on contrastive features beats the nearest mean of inputs",
+      shots["contrast, k = 4"], shots["inputs, nearest mean"], margin=0.1, data="Gaussian latent classes"))
 
 # %%
-weigh("latent classes", run.claim("cl-theory-latent-classes", "With five classes, 32 negatives give worse features than four", shots["contrast, k = 32"], shots["contrast, k = 4"], margin=0.01, higher_is_better=False, data="Gaussian latent classes"))
+weigh("latent classes", run.claim("cl-theory-latent-classes",
+      "With five classes, 32 negatives give worse features than four",
+      shots["contrast, k = 32"], shots["contrast, k = 4"], margin=0.01, higher_is_better=False,
+      data="Gaussian latent classes"))
 
 # %% [markdown]
 # Few labels do suffice. That more negatives hurt is not seen: with five classes four
@@ -498,7 +632,12 @@ marks = T.TwoViews(2, 0.8).draw(20_000, torch.Generator().manual_seed(0))[1]
 points, world = torch.randn(300, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), T.TwoViews(2, 0.8)
 average = T.gaussian_log_ratio(points[:, :2], marks, 0.8).exp() @ world.given_z(marks) / len(marks)
 wrong = float((average - world.mu(points)).square().mean() / world.mu(points).square().mean())
-weigh("redundant views", run.exact("multiview-redundancy-linear", "The average of E[Y|Z] over landmarks, weighted by the ratio, is E[E[Y|Z]|X]: relative squared error", wrong, at_most=0.05, data="Gaussian views"))
+weigh(
+    "redundant views",
+    run.exact("multiview-redundancy-linear",
+              "The average of E[Y|Z] over landmarks, weighted by the ratio, is E[E[Y|Z]|X]: relative squared error",
+              wrong, at_most=0.05, data="Gaussian views"),
+)
 
 # %% [markdown]
 # Then linear regression on the landmarks, which may choose better weights than these. Its third arm uses a *wrong* ratio,
@@ -507,7 +646,10 @@ weigh("redundant views", run.exact("multiview-redundancy-linear", "The average o
 # %%
 SAMPLE, LANDMARKS, PRIVATE = run.pick(quick=20_000, full=100_000), (5, 20, 80, 320), (0.0, 0.6, 1.2)
 by_count = {m: [T.landmark_errors(T.TwoViews(2, 0.8), s, m, SAMPLE) for s in run.seeds] for m in LANDMARKS}
-misled = {m: [T.landmark_errors(T.TwoViews(2, 0.8), s, m, SAMPLE, ratio_rho=0.05)["landmarks"] for s in run.seeds] for m in LANDMARKS}
+misled = {
+    m: [T.landmark_errors(T.TwoViews(2, 0.8), s, m, SAMPLE, ratio_rho=0.05)["landmarks"] for s in run.seeds]
+    for m in LANDMARKS
+}
 by_private = {c: [T.landmark_errors(T.TwoViews(2, 0.8, c), s, 320, SAMPLE) for s in run.seeds] for c in PRIVATE}
 
 # %% mystnb={"image": {"alt": "Left: mean squared error of a linear model on landmarks against their number; with the true ratio it falls slowly to the dashed optimum, with a wrong ratio it is there at once. Right: error against the strength of what only X knows; landmarks rise with it, between the optimum and the bound, which is far above."}, "figure": {"caption": "Left: more landmarks, down to the optimum E[Y|X]. Right: the less redundant the views, the more landmarks miss; the bound is far above.", "name": "fig-landmarks"}}
@@ -515,18 +657,38 @@ figure, panels = lab.plots.axes(2, 8, 2.8)
 for panel, found, label in zip(panels, (by_count, by_private), ("landmarks m", "weight of what only X knows"), strict=True):
     for i, name in enumerate(("landmarks", "E[Y|X]", "μ(X)", "bound")):
         if found is by_private or i < 2:
-            panel.plot(list(found), [sum(row[name] for row in v) / len(v) for v in found.values()], "--" if i else "o-", color=lab.plots.COLOURS[i], label=name)
+            panel.plot(
+                list(found),
+                [sum(row[name] for row in v) / len(v) for v in found.values()],
+                "--" if i else "o-",
+                color=lab.plots.COLOURS[i],
+                label=name,
+            )
     panel.set(xlabel=label, ylabel="squared error")
-panels[0].plot(LANDMARKS, [sum(v) / len(v) for v in misled.values()], "o-", color=lab.plots.COLOURS[4], label="landmarks, wrong ratio")
+panels[0].plot(
+    LANDMARKS,
+    [sum(v) / len(v) for v in misled.values()],
+    "o-",
+    color=lab.plots.COLOURS[4],
+    label="landmarks, wrong ratio",
+)
 panels[0].set_xscale("log")
 _ = panels[0].legend(fontsize=8), panels[1].legend(fontsize=8)
 
 # %%
-weigh("redundant views", run.claim("multiview-redundancy-linear", "For a regression on 320 landmarks the true ratio serves better than a wrong one", [r["landmarks"] for r in by_count[320]], misled[320], margin=0.005, higher_is_better=False, data="Gaussian views"))
+weigh("redundant views", run.claim("multiview-redundancy-linear",
+      "For a regression on 320 landmarks the true ratio serves better than a wrong one",
+      [r["landmarks"] for r in by_count[320]], misled[320], margin=0.005, higher_is_better=False,
+      data="Gaussian views"))
 
 # %%
-weigh("redundant views", run.exact("multiview-redundancy-linear", "μ(X) never misses E[Y|X,Z] by more than the redundancy bound: smallest room",
-      min(row["bound"] - row["μ(X)"] for v in by_private.values() for row in v), at_least=0.0, data="Gaussian views"))
+weigh(
+    "redundant views",
+    run.exact("multiview-redundancy-linear",
+              "μ(X) never misses E[Y|X,Z] by more than the redundancy bound: smallest room",
+              min(row["bound"] - row["μ(X)"] for v in by_private.values() for row in v), at_least=0.0,
+              data="Gaussian views"),
+)
 
 # %% [markdown]
 # This is the section's surprise. Averaged with the theorem's weights, only the true ratio gives the conditional mean. But a
@@ -535,8 +697,18 @@ weigh("redundant views", run.exact("multiview-redundancy-linear", "μ(X) never m
 # theorem, until it is shown what else would do as well. And the bound, while never violated, is far from tight.
 
 # %%
-moment = {rho: float(T.gaussian_log_ratio(*torch.randn(2, 2000, 2, generator=torch.Generator().manual_seed(0)), rho).mul(2).exp().mean()) * (1 - rho**2) ** 2 for rho in (0.3, 0.5)}
-run.exact("multiview-redundancy-linear", "The second moment of the ratio is (1 - ρ²)⁻ᵈ: largest relative error", max(abs(v - 1) for v in moment.values()), at_most=0.1, data="Gaussian views")
+moment = {
+    rho: float(
+        T.gaussian_log_ratio(*torch.randn(2, 2000, 2, generator=torch.Generator().manual_seed(0)), rho)
+        .mul(2)
+        .exp()
+        .mean()
+    )
+    * (1 - rho**2) ** 2
+    for rho in (0.3, 0.5)
+}
+run.exact("multiview-redundancy-linear", "The second moment of the ratio is (1 - ρ²)⁻ᵈ: largest relative error",
+          max(abs(v - 1) for v in moment.values()), at_most=0.1, data="Gaussian views")
 
 # %% [markdown]
 # Now with a *learnt* ratio, ten lonely coordinates in $x$ that have no partner in $z$, and 200 labels. A linear model
@@ -549,10 +721,14 @@ for name, values in errors.items():
     print(f"{name:16} squared error {sum(values) / len(values):.2f}")
 
 # %%
-weigh("redundant views", run.claim("multiview-redundancy-linear", "From 200 labels, a linear model on learnt ratios errs less than one on as many random features", errors["learnt ratio"], errors["random features"], margin=0.2, higher_is_better=False, data="Gaussian views"))
+weigh("redundant views", run.claim("multiview-redundancy-linear",
+      "From 200 labels, a linear model on learnt ratios errs less than one on as many random features",
+      errors["learnt ratio"], errors["random features"], margin=0.2, higher_is_better=False, data="Gaussian views"))
 
 # %%
-weigh("redundant views", run.claim("multiview-redundancy-linear", "From 200 labels, learnt ratios err no more than 0.1 above the true ones", errors["learnt ratio"], errors["true ratio"], margin=-0.1, higher_is_better=False, data="Gaussian views"))
+weigh("redundant views", run.claim("multiview-redundancy-linear",
+      "From 200 labels, learnt ratios err no more than 0.1 above the true ones",
+      errors["learnt ratio"], errors["true ratio"], margin=-0.1, higher_is_better=False, data="Gaussian views"))
 
 # %% [markdown]
 # With lonely coordinates about, the ratio earns its keep: it is blind to everything that the other view does not confirm,
@@ -586,30 +762,56 @@ for tau in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0):
     entropy.append(float(torch.special.entr(T.relative_penalty(z, tau)).sum(1).min()))
 
 # %%
-run.exact("contrastive-temperature", "The gradient's shares are the Boltzmann weights at every temperature: largest difference", max(shares.values()), at_most=1e-10, data="random vectors")
+run.exact("contrastive-temperature",
+          "The gradient's shares are the Boltzmann weights at every temperature: largest difference",
+          max(shares.values()), at_most=1e-10, data="random vectors")
 
 # %%
-run.exact("contrastive-temperature", "The entropy of the shares rises with the temperature: smallest step in nats", min(b - a for a, b in zip(entropy, entropy[1:], strict=False)), at_least=1e-6, data="random vectors")
+run.exact("contrastive-temperature", "The entropy of the shares rises with the temperature: smallest step in nats",
+          min(b - a for a, b in zip(entropy, entropy[1:], strict=False)), at_least=1e-6, data="random vectors")
 
 # %%
 limit = (0.001 * T.temperature_loss(z, 0.001) - torch.relu(others.amax(1) - own).mean()).abs()
-run.exact("contrastive-temperature", "At temperature 0.001 the loss is the triplet loss of the hardest negative, divided by the temperature: difference", float(limit), at_most=1e-3, data="random vectors")
+run.exact("contrastive-temperature",
+          "At temperature 0.001 the loss is the triplet loss of the hardest negative, divided by the temperature: difference",
+          float(limit), at_most=1e-3, data="random vectors")
 
 # %% [markdown]
 # Then the sweep, with the linear loss at its hot end, and two arms whose hard negatives are selected: the hottest softmax and
 # the linear loss.
 
 # %%
-TAUS, SHARE = run.pick(quick=(0.05, 0.1, 0.2, 0.5, 1.0), full=(0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1.0)), run.pick(quick=0.4, full=0.1)
-arms = {f"τ = {tau:g}": dict(tau=tau) for tau in TAUS} | {"linear": dict(simple=True), "τ = 1, hard": dict(tau=1.0, share=SHARE), "linear, hard": dict(simple=True, share=SHARE)}
+TAUS, SHARE = (
+    run.pick(quick=(0.05, 0.1, 0.2, 0.5, 1.0), full=(0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1.0)),
+    run.pick(quick=0.4, full=0.1),
+)
+arms = {f"τ = {tau:g}": dict(tau=tau) for tau in TAUS} | {
+    "linear": dict(simple=True),
+    "τ = 1, hard": dict(tau=1.0, share=SHARE),
+    "linear, hard": dict(simple=True, share=SHARE),
+}
 BUDGET = run.pick(quick=dict(steps=100), full=dict(steps=100 * 97))
-swept = {name: [stage.pretrain(name, lambda e, o=options: C.SimCLR(e, loss=lambda z: T.temperature_loss(z, **o)), s, **BUDGET) for s in run.seeds] for name, options in arms.items()}
+swept = {
+    name: [
+        stage.pretrain(name, lambda e, o=options: C.SimCLR(e, loss=lambda z: T.temperature_loss(z, **o)), s, **BUDGET)
+        for s in run.seeds
+    ]
+    for name, options in arms.items()
+}
 
 # %%
 accuracy = {name: [stage.references(s)[name] for s in run.seeds] for name in ("chance", "pixels", "random encoder", "supervised")}
 accuracy |= {name: [stage.knn(m.encoder) for m in ms] for name, ms in swept.items()}
 results |= {f"{name} loss" if "linear" in name else name: values for name, values in accuracy.items()}
-embedded = {name: [stage.features(m.network if hasattr(m, "network") else torch.nn.Sequential(m.encoder, m.head), stage.test_images) for m in ms] for name, ms in swept.items()}
+embedded = {
+    name: [
+        stage.features(
+            m.network if hasattr(m, "network") else torch.nn.Sequential(m.encoder, m.head), stage.test_images
+        )
+        for m in ms
+    ]
+    for name, ms in swept.items()
+}
 spread = {name: [-lab.evaluate.uniformity(z) for z in zs] for name, zs in embedded.items()}
 tolerant = {name: [T.tolerance(z, stage.test_labels) for z in zs] for name, zs in embedded.items()}
 
@@ -623,22 +825,33 @@ panels[1].set(xlabel="temperature τ", ylabel="of the embeddings", xscale="log")
 _ = panels[1].legend()
 
 # %%
-weigh("hard negatives", run.claim("contrastive-temperature", "A middle temperature (0.2) gives better features than a low one (0.05)", accuracy["τ = 0.2"], accuracy["τ = 0.05"], margin=0.01))
+weigh("hard negatives", run.claim("contrastive-temperature",
+      "A middle temperature (0.2) gives better features than a low one (0.05)",
+      accuracy["τ = 0.2"], accuracy["τ = 0.05"], margin=0.01))
 
 # %%
-weigh("hard negatives", run.claim("contrastive-temperature", "A middle temperature (0.2) gives better features than a high one (1)", accuracy["τ = 0.2"], accuracy["τ = 1"], margin=0.05))
+weigh("hard negatives", run.claim("contrastive-temperature",
+      "A middle temperature (0.2) gives better features than a high one (1)",
+      accuracy["τ = 0.2"], accuracy["τ = 1"], margin=0.05))
 
 # %%
-weigh("hard negatives", run.claim("contrastive-temperature", "At temperature 1, hard negatives alone give better features than all negatives", accuracy["τ = 1, hard"], accuracy["τ = 1"], margin=0.05))
+weigh("hard negatives", run.claim("contrastive-temperature",
+      "At temperature 1, hard negatives alone give better features than all negatives",
+      accuracy["τ = 1, hard"], accuracy["τ = 1"], margin=0.05))
 
 # %%
-weigh("hard negatives", run.claim("contrastive-temperature", "With hard negatives alone, the linear loss is no worse than the softmax at 0.2 by more than three points", accuracy["linear, hard"], accuracy["τ = 0.2"], margin=-0.03))
+weigh("hard negatives", run.claim("contrastive-temperature",
+      "With hard negatives alone, the linear loss is no worse than the softmax at 0.2 by more than three points",
+      accuracy["linear, hard"], accuracy["τ = 0.2"], margin=-0.03))
 
 # %%
-run.claim("contrastive-temperature", "Embeddings are spread more evenly at temperature 0.2 than at 1", spread["τ = 0.2"], spread["τ = 1"], margin=0.1)
+run.claim("contrastive-temperature", "Embeddings are spread more evenly at temperature 0.2 than at 1",
+          spread["τ = 0.2"], spread["τ = 1"], margin=0.1)
 
 # %%
-run.claim("contrastive-temperature", "Embeddings are more tolerant, closer within a class, at temperature 1 than at 0.2", tolerant["τ = 1"], tolerant["τ = 0.2"], margin=0.005)
+run.claim("contrastive-temperature",
+          "Embeddings are more tolerant, closer within a class, at temperature 1 than at 0.2",
+          tolerant["τ = 1"], tolerant["τ = 0.2"], margin=0.005)
 
 # %% [markdown]
 # The cleanest verdict of the chapter. The linear loss learns nothing, it ends far below the random encoder; take away its
@@ -689,7 +902,13 @@ def dense_run(seed, many, matching, tau):
 # %%
 SETTINGS = [(matching, tau) for matching in ("coordinates", "features", "random") for tau in (0.1, 0.4)]
 dense = {(many, a, b): [dense_run(s, many, a, b) for s in run.seeds] for many in worlds for a, b in SETTINGS}
-floor = {many: {"pixels": [T.dense_report(T.grid_pixels, *worlds[many])["dense"]] * len(run.seeds), "random encoder": [dense_run(s, many, None, 1.0)["dense"] for s in run.seeds]} for many in worlds}
+floor = {
+    many: {
+        "pixels": [T.dense_report(T.grid_pixels, *worlds[many])["dense"]] * len(run.seeds),
+        "random encoder": [dense_run(s, many, None, 1.0)["dense"] for s in run.seeds],
+    }
+    for many in worlds
+}
 
 # %% mystnb={"image": {"alt": "Two bar charts of dense accuracy, for one digit and for four digits: pixels, random encoder, and three ways of matching at two temperatures."}, "figure": {"caption": "Mean recall over classes of a linear reader at every position. Dots are seeds.", "name": "fig-dense-bars"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.8)
@@ -699,14 +918,27 @@ for panel, many in zip(panels, worlds, strict=True):
     panel.set_title("four digits" if many else "one digit")
 
 # %%
-best = {(many, matching): [sum(r["dense"] for r in pair) / 2 for pair in zip(dense[many, matching, 0.1], dense[many, matching, 0.4], strict=True)] for many in worlds for matching in ("coordinates", "features", "random")}
-weigh("alignment and uniformity", run.claim("dense-align-uniform", "One digit: positives at the same place read better, position by position, than random positives", best[False, "coordinates"], best[False, "random"], margin=0.03, data="digits on a canvas"))
+best = {
+    (many, matching): [
+        sum(r["dense"] for r in pair) / 2
+        for pair in zip(dense[many, matching, 0.1], dense[many, matching, 0.4], strict=True)
+    ]
+    for many in worlds
+    for matching in ("coordinates", "features", "random")
+}
+weigh("alignment and uniformity", run.claim("dense-align-uniform",
+      "One digit: positives at the same place read better, position by position, than random positives",
+      best[False, "coordinates"], best[False, "random"], margin=0.03, data="digits on a canvas"))
 
 # %%
-weigh("alignment and uniformity", run.claim("dense-align-uniform", "One digit: positives at the same place read better than positives that look alike", best[False, "coordinates"], best[False, "features"], margin=0.02, data="digits on a canvas"))
+weigh("alignment and uniformity", run.claim("dense-align-uniform",
+      "One digit: positives at the same place read better than positives that look alike",
+      best[False, "coordinates"], best[False, "features"], margin=0.02, data="digits on a canvas"))
 
 # %%
-weigh("alignment and uniformity", run.claim("dense-align-uniform", "Four digits: positives at the same place read better, position by position, than random positives", best[True, "coordinates"], best[True, "random"], margin=0.03, data="digits on a canvas"))
+weigh("alignment and uniformity", run.claim("dense-align-uniform",
+      "Four digits: positives at the same place read better, position by position, than random positives",
+      best[True, "coordinates"], best[True, "random"], margin=0.03, data="digits on a canvas"))
 
 # %% [markdown]
 # And the paper's question: do the two measures, added, rank the runs? Spearman's coefficient over the six runs of a seed,
@@ -724,10 +956,14 @@ for (many, task, score), values in ranked.items():
     print(f"{'four digits' if many else 'one digit':11} {task:5} better {score:10} Spearman {sum(values) / len(values):+.2f}")
 
 # %%
-weigh("alignment and uniformity", run.claim("dense-align-uniform", "One digit: alignment plus uniformity ranks the runs by dense accuracy better than chance does", ranked[False, "dense", "sum"], [0.0] * len(run.seeds), margin=0.2, data="digits on a canvas"))
+weigh("alignment and uniformity", run.claim("dense-align-uniform",
+      "One digit: alignment plus uniformity ranks the runs by dense accuracy better than chance does",
+      ranked[False, "dense", "sum"], [0.0] * len(run.seeds), margin=0.2, data="digits on a canvas"))
 
 # %%
-weigh("alignment and uniformity", run.claim("dense-align-uniform", "One digit: the sum ranks runs by dense accuracy better than alignment alone does", ranked[False, "dense", "sum"], ranked[False, "dense", "alignment"], margin=0.05, data="digits on a canvas"))
+weigh("alignment and uniformity", run.claim("dense-align-uniform",
+      "One digit: the sum ranks runs by dense accuracy better than alignment alone does",
+      ranked[False, "dense", "sum"], ranked[False, "dense", "alignment"], margin=0.05, data="digits on a canvas"))
 
 # %% [markdown]
 # With one digit on the canvas, the place decides, and runs that align well read well. Adding uniformity to the score makes it worse, not better:
@@ -755,10 +991,15 @@ for name, found in zip(("least norm", "with a blind spot filled"), minima[0], st
     print(f"{name:24} loss {found['loss']:.6f}, norm {found['norm']:5.2f}, subclasses read on new data {found['subclass']:.2f}")
 
 # %%
-run.exact("cl-simplicity-bias", "Two linear maps have the same supervised loss, the smallest: largest difference from -1", max(abs(m["loss"] + 1) for pair in minima for m in pair), at_most=1e-8, data="Gaussian features")
+run.exact("cl-simplicity-bias",
+          "Two linear maps have the same supervised loss, the smallest: largest difference from -1",
+          max(abs(m["loss"] + 1) for pair in minima for m in pair), at_most=1e-8, data="Gaussian features")
 
 # %%
-run.claim("cl-simplicity-bias", "On new data the longer of the two minimisers tells subclasses that the shortest does not", [p[1]["subclass"] for p in minima], [p[0]["subclass"] for p in minima], margin=0.3, data="Gaussian features")
+run.claim("cl-simplicity-bias",
+          "On new data the longer of the two minimisers tells subclasses that the shortest does not",
+          [p[1]["subclass"] for p in minima], [p[0]["subclass"] for p in minima], margin=0.3,
+          data="Gaussian features")
 
 # %% [markdown]
 # Collapse on training points is the loss's doing; collapse on new points is the *choice* of a minimum. Which one does
@@ -787,10 +1028,14 @@ panels[1].minorticks_off()
 _ = panels[1].set_xticks(WIDTHS, WIDTHS)
 
 # %%
-weigh("simplicity", run.claim("cl-simplicity-bias", "Gradient descent on the joint loss responds to the subclass, on the supervised loss it does not", [t[-1] for t in traces["joint"]], [t[-1] for t in traces["supervised"]], margin=0.3, data="Gaussian features"))
+weigh("simplicity", run.claim("cl-simplicity-bias",
+      "Gradient descent on the joint loss responds to the subclass, on the supervised loss it does not",
+      [t[-1] for t in traces["joint"]], [t[-1] for t in traces["supervised"]], margin=0.3, data="Gaussian features"))
 
 # %%
-weigh("simplicity", run.claim("cl-simplicity-bias", "A linear embedding of width 32 keeps the subclass that width 2 drops", by_width[32], by_width[2], margin=0.1, data="Gaussian features"))
+weigh("simplicity", run.claim("cl-simplicity-bias",
+      "A linear embedding of width 32 keeps the subclass that width 2 drops",
+      by_width[32], by_width[2], margin=0.1, data="Gaussian features"))
 
 # %% [markdown]
 # And beyond linear maps: a digit beside a pattern that is easy to recognise. Both views keep the pattern, or each draws its
@@ -821,15 +1066,37 @@ def beside(seed, width=16, kept=1.0, supervised=0.0):
 
 
 # %%
-options = {"views, width 4": dict(width=4), "views, width 16": {}, "views, width 64": dict(width=64), "views with new patterns, width 16": dict(kept=0.0),
-           "views, width 32": dict(width=32), "labels, width 32": dict(width=32, supervised=1.0), "labels and views, width 32": dict(width=32, supervised=0.9)}
+options = {
+    "views, width 4": dict(width=4),
+    "views, width 16": {},
+    "views, width 64": dict(width=64),
+    "views with new patterns, width 16": dict(kept=0.0),
+    "views, width 32": dict(width=32),
+    "labels, width 32": dict(width=32, supervised=1.0),
+    "labels and views, width 32": dict(width=32, supervised=0.9),
+}
 seen = {name: [beside(s, **o) for s in run.seeds] for name, o in options.items()}
 both = [T.DigitsWithDistractor(p).plain(torch.Generator().manual_seed(0)) for p in (pixels[0][:DIGITS], pixels[1])]
 torch.manual_seed(0)
 blank = [T.Encoded(80, 16) for _ in run.seeds]
 with torch.no_grad():
-    plain = {"chance": [[0.1, 0.5]] * len(run.seeds), "inputs": [[T.ridge_accuracy(both[0], a, both[1], b) for a, b in ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))]] * len(run.seeds),
-             "random encoder": [[T.ridge_accuracy(n(both[0]), a, n(both[1]), b) for a, b in ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))] for n in blank]}
+    plain = {
+        "chance": [[0.1, 0.5]] * len(run.seeds),
+        "inputs": [
+            [
+                T.ridge_accuracy(both[0], a, both[1], b)
+                for a, b in ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))
+            ]
+        ]
+        * len(run.seeds),
+        "random encoder": [
+            [
+                T.ridge_accuracy(n(both[0]), a, n(both[1]), b)
+                for a, b in ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))
+            ]
+            for n in blank
+        ],
+    }
 
 # %% mystnb={"image": {"alt": "Two bar charts, accuracy of naming the digit and its parity: chance, inputs, random encoder, and six encoders. Width and new patterns raise the digit; labels alone give the parity and not the digit; both together give both."}, "figure": {"caption": "What a linear reader finds of the digit, left, and of its parity, right. Dots are seeds.", "name": "fig-simplicity-digits"}}
 figure, panels = lab.plots.axes(2, 9, 3.0)
@@ -839,16 +1106,25 @@ _ = panels[1].set_yticklabels([])
 
 # %%
 digit = {name: [v[0] for v in values] for name, values in seen.items()}
-weigh("simplicity", run.claim("cl-simplicity-bias", "A wide embedding (64) keeps the digit that a narrow one (4) gives up for the pattern", digit["views, width 64"], digit["views, width 4"], margin=0.1, data="digits beside patterns"))
+weigh("simplicity", run.claim("cl-simplicity-bias",
+      "A wide embedding (64) keeps the digit that a narrow one (4) gives up for the pattern",
+      digit["views, width 64"], digit["views, width 4"], margin=0.1, data="digits beside patterns"))
 
 # %%
-weigh("simplicity", run.claim("cl-simplicity-bias", "An augmentation that draws the pattern anew brings the digit back at the same width", digit["views with new patterns, width 16"], digit["views, width 16"], margin=0.1, data="digits beside patterns"))
+weigh("simplicity", run.claim("cl-simplicity-bias",
+      "An augmentation that draws the pattern anew brings the digit back at the same width",
+      digit["views with new patterns, width 16"], digit["views, width 16"], margin=0.1,
+      data="digits beside patterns"))
 
 # %%
-weigh("simplicity", run.claim("cl-simplicity-bias", "Labels and views together keep more of the digit than views alone", digit["labels and views, width 32"], digit["views, width 32"], margin=0.05, data="digits beside patterns"))
+weigh("simplicity", run.claim("cl-simplicity-bias",
+      "Labels and views together keep more of the digit than views alone",
+      digit["labels and views, width 32"], digit["views, width 32"], margin=0.05, data="digits beside patterns"))
 
 # %%
-weigh("simplicity", run.claim("cl-simplicity-bias", "Labels and views together keep more of the digit than labels alone", digit["labels and views, width 32"], digit["labels, width 32"], margin=0.01, data="digits beside patterns"))
+weigh("simplicity", run.claim("cl-simplicity-bias",
+      "Labels and views together keep more of the digit than labels alone",
+      digit["labels and views, width 32"], digit["labels, width 32"], margin=0.01, data="digits beside patterns"))
 
 # %% [markdown]
 # Width and augmentation do what the theory of linear maps says, on digits too. The joint loss keeps the digit better than
@@ -873,7 +1149,13 @@ weights = {name: [verdict(*entry) for entry in entries] for name, entries in row
 figure, axis = lab.plots.axes(1, 8.5, 4.2)
 for row, (name, marks) in enumerate(weights.items()):
     for value, colour in ((-1, lab.plots.COLOURS[1]), (0, lab.plots.GREY), (1, lab.plots.COLOURS[2])):
-        axis.plot([value - 0.3 + 0.12 * k for k in range(marks.count(value))], [row] * marks.count(value), "s", color=colour, markersize=8)
+        axis.plot(
+            [value - 0.3 + 0.12 * k for k in range(marks.count(value))],
+            [row] * marks.count(value),
+            "s",
+            color=colour,
+            markersize=8,
+        )
 axis.set_yticks(range(len(weights)), [f"{name}\n{EXPLANATIONS[name]}" for name in weights], fontsize=8)
 axis.set_xticks((-1, 0, 1), ("against", "open", "for"))
 axis.set(xlim=(-1.6, 1.6), ylim=(len(weights) - 0.5, -0.5), xlabel="what the statements say of the explanation")
@@ -938,7 +1220,12 @@ g = torch.Generator().manual_seed(0)
 for classes in (2, 5, 20):
     c, other = torch.randint(classes, (2, 200_000), generator=g)
     corner = 6 * torch.eye(classes)
-    print(classes, "classes, the bound is near zero:", abs(T.arora_bound(float(T.contrastive_logistic(corner[c], corner[c], corner[other][:, None])), 1 / classes)) < 0.01)
+    print(
+        classes,
+        "classes, the bound is near zero:",
+        abs(T.arora_bound(float(T.contrastive_logistic(corner[c], corner[c], corner[other][:, None])), 1 / classes))
+        < 0.01,
+    )
 
 # %% [markdown]
 # ````{solution-end}
@@ -970,7 +1257,13 @@ for name, encode in (("pixels", lambda x: x), ("spoilt", spoilt)):
     g2, f = T.perceptron(32, 64, 32), T.Separable(32, 32)
     with torch.no_grad():
         coded, coded_test = encode(x1), encode(x1_test)
-    T.learn([g2, f], lambda i, c=coded, g2=g2, f=f: -T.nce_bound(f(c[i], g2(x2[i]))), lab.data.shuffled(MANY, 64, 0, "cpu"), 100, 1e-3)
+    T.learn(
+        [g2, f],
+        lambda i, c=coded, g2=g2, f=f: -T.nce_bound(f(c[i], g2(x2[i]))),
+        lab.data.shuffled(MANY, 64, 0, "cpu"),
+        100,
+        1e-3,
+    )
     with torch.no_grad():
         print(f"{name}: held-out estimate {float(T.nce_bound(f(coded_test[:64], g2(x2_test[:64])))):.2f} nats")
 
@@ -1036,7 +1329,9 @@ for name, cross in (("supervised", with_labels), ("joint", (with_labels + withou
     v = new @ T.descend(second, cross, 8, 800, 0.05).T
     for level in (0.0, 0.03, 0.3):
         noisy = v + level * v.std() * torch.randn(v.shape, generator=torch.Generator().manual_seed(0))
-        print(f"{name:11} noise {level:4}: subclass {T.ridge_accuracy(noisy[:1000], sub[:1000], noisy[1000:], sub[1000:], 1e-9):.2f}")
+        print(
+            f"{name:11} noise {level:4}: subclass {T.ridge_accuracy(noisy[:1000], sub[:1000], noisy[1000:], sub[1000:], 1e-9):.2f}"
+        )
 
 # %% [markdown]
 # ````{solution-end}

@@ -63,7 +63,12 @@ PAPERS = {
     "GIO": (1.4, 1.2, "for a task"), "SAS": (1.4, 2.2, "for the loss"),
     "PASS": (1.4, 0, "for principle and domain"), "face\npre-training": (2.8, 0, "for principle and domain"),
 }
-ARROWS = [("hierarchical\nk-means", "PASS"), ("theory of\ndata selection", "GIO"), ("theory of\ndata selection", "SAS"), ("PASS", "face\npre-training")]
+ARROWS = [
+    ("hierarchical\nk-means", "PASS"),
+    ("theory of\ndata selection", "GIO"),
+    ("theory of\ndata selection", "SAS"),
+    ("PASS", "face\npre-training"),
+]
 _ = lab.plots.family(PAPERS, ARROWS, height=2.8)
 
 # %%
@@ -97,7 +102,10 @@ fresh = lambda seed: (torch.manual_seed(seed), SmallNet(wide, size=SIDE).to(run.
 # How an encoder is judged there: by a linear probe, or by fine-tuning it on a job with few labels.
 
 # %%
-seen, unseen = (lab.data.scenes(n, seed=40, split=split, difficulty=knob) for n, split in zip((1500, 1000), run.splits, strict=True))
+seen, unseen = (
+    lab.data.scenes(n, seed=40, split=split, difficulty=knob)
+    for n, split in zip((1500, 1000), run.splits, strict=True)
+)
 halves = torch.randperm(200, generator=torch.Generator().manual_seed(0)).split(100)
 real, is_face = D.real_faces(SIDE)
 probes = {"object class": (seen.images, seen.labels, unseen.images, unseen.labels),
@@ -114,7 +122,14 @@ def judged(encoder, task, seed):
         images, y, test, y_test = (part.to(run.device) for part in probes[task])
         return lab.evaluate.linear_probe(stage.features(encoder, images), y, stage.features(encoder, test), y_test).accuracy
     learn, test, what = jobs[task]
-    model = D.fine_tune(encoder, learn.images.to(run.device), what(learn).to(run.device), run.pick(quick=100, full=1000), lr=2e-3, seed=seed)
+    model = D.fine_tune(
+        encoder,
+        learn.images.to(run.device),
+        what(learn).to(run.device),
+        run.pick(quick=100, full=1000),
+        lr=2e-3,
+        seed=seed,
+    )
     predicted, wanted = model.predict(test.images.to(run.device)).cpu(), what(test)
     return float((predicted == wanted).double().mean()) if model.classes else 1 - D.mean_squared_error(predicted, wanted)
 
@@ -143,10 +158,18 @@ lab.show(D.hierarchical_kmeans, D.water_fill, D.hierarchical_sample)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("shares of 10 among places with 1, 2, 9 and 20 rows:", D.water_fill(torch.tensor([1, 2, 9, 20]), 10, torch.Generator().manual_seed(0)).tolist())
+print(
+    "shares of 10 among places with 1, 2, 9 and 20 rows:",
+    D.water_fill(torch.tensor([1, 2, 9, 20]), 10, torch.Generator().manual_seed(0)).tolist(),
+)
 
 # %%
-arms = {"one level": ((50,), None), "two levels": ((200, 50), None), "one level, resampled": ((50,), (40,)), "two levels, resampled": ((200, 50), (10, 2))}
+arms = {
+    "one level": ((50,), None),
+    "two levels": ((200, 50), None),
+    "one level, resampled": ((50,), (40,)),
+    "two levels, resampled": ((200, 50), (10, 2)),
+}
 skew, centres = {name: [] for name in arms}, {}
 for seed in run.seeds:
     points = D.two_squares(4000, 16.0, seed)
@@ -190,15 +213,29 @@ for seed in run.seeds:
     tail = D.long_tail(kinds, 100.0, seed)
     pool, y = many[tail], kinds[tail]
     z = torch.nn.functional.normalize(stage.features(stage.pretrain("pool", C.SimCLR, seed, images=pool).encoder, pool), dim=1)
-    levels, budget, order = D.hierarchical_kmeans(z, sizes, keep, seed=seed), len(y) // 4, torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
+    levels, budget, order = (
+        D.hierarchical_kmeans(z, sizes, keep, seed=seed),
+        len(y) // 4,
+        torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device),
+    )
     flat, oracle = D.hierarchical_kmeans(z, sizes[:1], keep[:1], seed=seed)[0], D.Level(z[: stage.classes], y)
-    picks = [order[:budget], D.hierarchical_sample([flat], budget, seed), D.hierarchical_sample(levels, budget, seed), D.hierarchical_sample([oracle], budget, seed)]
+    picks = [
+        order[:budget],
+        D.hierarchical_sample([flat], budget, seed),
+        D.hierarchical_sample(levels, budget, seed),
+        D.hierarchical_sample([oracle], budget, seed),
+    ]
     for name, rows in zip(entropy, picks, strict=True):
         chosen[name, seed] = pool[rows]
         entropy[name].append(D.class_entropy(y[rows], stage.classes))
 
 # %%
-curated = {name: [stage.pretrain(f"curated {name}", C.SimCLR, s, images=chosen[name, s], steps=steps).encoder for s in run.seeds] for name in entropy}
+curated = {
+    name: [
+        stage.pretrain(f"curated {name}", C.SimCLR, s, images=chosen[name, s], steps=steps).encoder for s in run.seeds
+    ]
+    for name in entropy
+}
 accuracy = {name: [stage.knn(e) for e in encoders] for name, encoders in curated.items()}
 results["SimCLR, quarter of a skewed pool at random"] = accuracy["random"]
 results["SimCLR, quarter by hierarchical k-means"] = accuracy["hierarchical"]
@@ -249,9 +286,12 @@ lab.show(D.inclusion, D.logistic, D.misspecified_error)
 
 # %%
 x, y, truth = D.mislabelled_gaussians(1, 200_000, 6, seed=run.seeds[0])
-guess = torch.nn.functional.normalize(truth + torch.randn(1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), dim=1)
+guess = torch.nn.functional.normalize(
+    truth + torch.randn(1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), dim=1
+)
 counted = float((torch.einsum("rnp,rp->rn", x, guess).sign() != y).double().mean())
-run.exact("data-selection-theory", "The closed form of the test error is what 200,000 draws give", abs(counted - float(D.misspecified_error(guess, truth))), at_most=0.005, data="Gaussian, simulated")
+run.exact("data-selection-theory", "The closed form of the test error is what 200,000 draws give",
+          abs(counted - float(D.misspecified_error(guess, truth))), at_most=0.005, data="Gaussian, simulated")
 
 # %% [markdown]
 # Now the paper's proportions, many dimensions for few samples, with the true parameter as surrogate and, for contrast, a
@@ -264,7 +304,10 @@ error, surrogates = {}, {}
 for seed in run.seeds:
     x, y, truth = D.mislabelled_gaussians(replications, pool, p, seed=seed)
     past = D.mislabelled_gaussians(replications, 2 * p, p, seed=seed + 10_000)[0]
-    surrogates = {"perfect": truth, "weak": D.logistic(past, torch.einsum("rnp,rp->rn", past, truth).sign(), torch.ones_like(past[..., 0]), 0.1)}
+    surrogates = {
+        "perfect": truth,
+        "weak": D.logistic(past, torch.einsum("rnp,rp->rn", past, truth).sign(), torch.ones_like(past[..., 0]), 0.1),
+    }
     draws = torch.Generator().manual_seed(seed)
     for lam in lams:
         error["all", lam, seed] = float(D.misspecified_error(D.logistic(x, y, torch.ones_like(y), lam), truth).mean())
@@ -273,14 +316,24 @@ for seed in run.seeds:
             kept = (torch.rand(pi.shape, generator=draws, dtype=torch.float64) < pi).double()
             for form, weight in (("biased", kept), ("unbiased", kept / pi)):
                 if form == "biased" or (who == "perfect" and lam == lams[0]):
-                    error[who, form, share, alpha, lam, seed] = float(D.misspecified_error(D.logistic(x, y, weight, lam), truth).mean())
+                    error[who, form, share, alpha, lam, seed] = float(
+                        D.misspecified_error(D.logistic(x, y, weight, lam), truth).mean()
+                    )
 arm = lambda *key: [error[(*key, seed)] for seed in run.seeds]
 
 # %% mystnb={"image": {"alt": "Two panels of test error against the share of samples kept, for easy, random and hard selection with a perfect surrogate, and a dashed line for all samples. With a weak ridge the hard selection of ninety per cent lies below the line; with a strong ridge no selection does. At ten per cent the easy selection is best in both."}, "figure": {"caption": "Test error against the share kept; dashed: all samples. Means over seeds.", "name": "fig-selection"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.8, sharey=True)
 for panel, lam in zip(panels, lams, strict=True):
-    for colour, (alpha, name) in zip(lab.plots.COLOURS, ((-1.0, "easy, α = -1"), (0.0, "random, α = 0"), (1.0, "hard, α = 1")), strict=False):
-        panel.plot(shares, [sum(arm("perfect", "biased", s, alpha, lam)) / len(run.seeds) for s in shares], "o-", color=colour, label=name)
+    for colour, (alpha, name) in zip(
+        lab.plots.COLOURS, ((-1.0, "easy, α = -1"), (0.0, "random, α = 0"), (1.0, "hard, α = 1")), strict=False
+    ):
+        panel.plot(
+            shares,
+            [sum(arm("perfect", "biased", s, alpha, lam)) / len(run.seeds) for s in shares],
+            "o-",
+            color=colour,
+            label=name,
+        )
     panel.axhline(sum(arm("all", lam)) / len(run.seeds), color=lab.plots.GREY, linestyle="--", linewidth=1)
     panel.set(title=f"ridge λ = {lam:g}", xlabel="share of the samples kept")
 panels[0].set_ylabel("test error")
@@ -288,23 +341,29 @@ _ = lab.plots.legend(panels[1])
 
 # %%
 run.claim("data-selection-theory", "With a weak ridge, the hard nine tenths of the samples beat all of them",
-          arm("perfect", "biased", 0.9, 1.0, 0.001), arm("all", 0.001), margin=0.005, higher_is_better=False, data="Gaussian, simulated")
+          arm("perfect", "biased", 0.9, 1.0, 0.001), arm("all", 0.001), margin=0.005, higher_is_better=False,
+          data="Gaussian, simulated")
 
 # %%
 run.claim("data-selection-theory", "With a strong ridge they do not: what the selection did was regularise",
-          arm("all", 0.1), arm("perfect", "biased", 0.9, 1.0, 0.1), margin=0.0, higher_is_better=False, data="Gaussian, simulated")
+          arm("all", 0.1), arm("perfect", "biased", 0.9, 1.0, 0.1), margin=0.0, higher_is_better=False,
+          data="Gaussian, simulated")
 
 # %%
 run.claim("data-selection-theory", "With a tenth of the samples, easy ones beat hard ones",
-          arm("perfect", "biased", 0.1, -1.0, 0.001), arm("perfect", "biased", 0.1, 1.0, 0.001), margin=0.02, higher_is_better=False, data="Gaussian, simulated")
+          arm("perfect", "biased", 0.1, -1.0, 0.001), arm("perfect", "biased", 0.1, 1.0, 0.001), margin=0.02,
+          higher_is_better=False, data="Gaussian, simulated")
 
 # %%
-run.claim("data-selection-theory", "With a tenth of the samples chosen easy, leaving out the 1/π weights is the better estimate",
-          arm("perfect", "biased", 0.1, -1.0, 0.001), arm("perfect", "unbiased", 0.1, -1.0, 0.001), margin=0.005, higher_is_better=False, data="Gaussian, simulated")
+run.claim("data-selection-theory",
+          "With a tenth of the samples chosen easy, leaving out the 1/π weights is the better estimate",
+          arm("perfect", "biased", 0.1, -1.0, 0.001), arm("perfect", "unbiased", 0.1, -1.0, 0.001), margin=0.005,
+          higher_is_better=False, data="Gaussian, simulated")
 
 # %%
 run.claim("data-selection-theory", "A weak surrogate chooses the hard nine tenths worse than a perfect one",
-          arm("perfect", "biased", 0.9, 1.0, 0.001), arm("weak", "biased", 0.9, 1.0, 0.001), margin=0.0, higher_is_better=False, data="Gaussian, simulated")
+          arm("perfect", "biased", 0.9, 1.0, 0.001), arm("weak", "biased", 0.9, 1.0, 0.001), margin=0.0,
+          higher_is_better=False, data="Gaussian, simulated")
 
 # %% [markdown]
 # All of it comes out. What surprised us is the strong ridge: once λ is large enough, all samples are best again. So the
@@ -337,7 +396,8 @@ target, points = torch.randn(40, 5, generator=g, dtype=torch.float64), torch.ran
 v = torch.randn(5, generator=g, dtype=torch.float64).requires_grad_()
 slope = torch.autograd.grad(D.released_kl(target, torch.cat([points, v[None]])), v)[0]
 gap = 1 - torch.nn.functional.cosine_similarity(slope, D.gio_gradient(v.detach(), target), dim=0)
-run.exact("gio", "The gradient has the direction of the released estimate's (one minus cosine)", float(gap), at_most=1e-9, data="random points")
+run.exact("gio", "The gradient has the direction of the released estimate's (one minus cosine)",
+          float(gap), at_most=1e-9, data="random points")
 
 # %% [markdown]
 # The pool: handwritten digits, patches of photographs, and noise, a third each. The target: other digits. Both are reduced
@@ -357,7 +417,14 @@ def mixed_pool(seed):
     noise = images[own].flatten(1)[:, torch.randperm(64, generator=rest)] + 0.3 * torch.randn(550, 64, generator=rest)
     junk = torch.randint(10, (1100,), generator=rest)
     pool, y = torch.cat([images[own].flatten(1), patches, noise.clamp(0, 1)]), torch.cat([labels[own], junk])
-    return images[wanted].flatten(1), pool, y, torch.arange(1650) < 550, images[low_test:high_test].flatten(1), labels[low_test:high_test]
+    return (
+        images[wanted].flatten(1),
+        pool,
+        y,
+        torch.arange(1650) < 550,
+        images[low_test:high_test].flatten(1),
+        labels[low_test:high_test],
+    )
 
 
 # %%
@@ -369,7 +436,9 @@ for seed in run.seeds:
     mean = torch.cat([target, pool]).mean(0)
     axes = torch.linalg.svd(torch.cat([target, pool]) - mean, full_matrices=False).Vh[:16].T
     (a, _), (b, leaf) = D.kmeans((target - mean) @ axes, 60, seed), D.kmeans((pool - mean) @ axes, 165, seed)
-    orders = {name: D.gio(a, b, 60, start, steps, 3 * steps, seed=seed) for name, (start, steps) in ways.items()} | {"every candidate": D.greedy_kl(a, b, 60)}
+    orders = {name: D.gio(a, b, 60, start, steps, 3 * steps, seed=seed) for name, (start, steps) in ways.items()} | {
+        "every candidate": D.greedy_kl(a, b, 60)
+    }
     orders["nearest to the target"] = torch.cdist(b, a).amin(1).argsort()
     orders["random"] = torch.randperm(len(b), generator=torch.Generator().manual_seed(seed))
     for name, order in orders.items():
@@ -380,7 +449,9 @@ for seed in run.seeds:
 
 # %% mystnb={"image": {"alt": "Three bar charts over seven ways to choose a tenth of a mixed pool: share of digits among the chosen, evenness of the digits' classes, and test accuracy of a classifier trained on them."}, "figure": {"caption": "A tenth of a pool of which one third is digits: how pure, how even, how useful.", "name": "fig-gio"}}
 figure, panels = lab.plots.axes(3, 9, 2.4)
-for panel, values, label in zip(panels, (pure, even, right), ("share of digits", "entropy of the digits' classes", "test accuracy"), strict=True):
+for panel, values, label in zip(
+    panels, (pure, even, right), ("share of digits", "entropy of the digits' classes", "test accuracy"), strict=True
+):
     lab.plots.bars(panel, values, label)
 _ = [panel.set_yticklabels([]) for panel in panels[1:]]
 
@@ -397,7 +468,8 @@ run.claim("gio", "Jumping to random targets keeps more classes than starting whe
           even["GIO, jumping"], even["GIO, from the mean"], margin=0.05, data="digits, photo patches, noise")
 
 # %%
-run.claim("gio", "Trying every candidate, with an estimate that sees what is covered, gives a better classifier than the gradient does",
+run.claim("gio",
+          "Trying every candidate, with an estimate that sees what is covered, gives a better classifier than the gradient does",
           right["every candidate"], right["GIO, jumping"], margin=0.02, data="digits, photo patches, noise")
 
 # %% [markdown]
@@ -435,7 +507,15 @@ def looks(encoder, seed, draws=4):
     """Features of ``draws`` augmented views of every training image."""
     generator = run.generator(seed)
     with torch.no_grad():
-        views = [torch.cat([encoder(stage.views(part, generator=generator, views=1)).float() for part in stage.train_images.split(2000)]) for _ in range(draws)]
+        views = [
+            torch.cat(
+                [
+                    encoder(stage.views(part, generator=generator, views=1)).float()
+                    for part in stage.train_images.split(2000)
+                ]
+            )
+            for _ in range(draws)
+        ]
     return torch.stack(views)
 
 
@@ -447,22 +527,46 @@ def looks(encoder, seed, draws=4):
 share, subsets = 0.2, {}
 for seed in run.seeds:
     z = looks(proxy[seed].eval(), seed)
-    keep = torch.randperm(z.shape[1], generator=torch.Generator().manual_seed(seed))[: run.pick(quick=2000, full=10_000)].to(z.device)
+    keep = torch.randperm(z.shape[1], generator=torch.Generator().manual_seed(seed))[
+        : run.pick(quick=2000, full=10_000)
+    ].to(z.device)
     s, y = D.augmentation_similarity(z[:, keep]), stage.train_labels[keep]
     clusters = D.kmeans(torch.nn.functional.normalize(z[:, keep].mean(0), dim=1), 2 * stage.classes, seed)[1]
     even = D.hierarchical_sample([D.Level(z[0, : stage.classes], y)], round(share * len(y)), seed)
-    picks = {"SAS": D.sas(s, y, share), "SAS, clusters": D.sas(s, clusters, share), "random": even, "least alike": D.sas(s, y, share, low=True)}
+    picks = {
+        "SAS": D.sas(s, y, share),
+        "SAS, clusters": D.sas(s, clusters, share),
+        "random": even,
+        "least alike": D.sas(s, y, share, low=True),
+    }
     subsets[seed] = {name: keep[rows] for name, rows in picks.items()}
 subset_arms = list(subsets[run.seeds[0]])
 
 # %%
-ssl = {name: [stage.knn(stage.pretrain(f"sas {name}", C.SimCLR, s, images=stage.train_images[subsets[s][name]], steps=steps).encoder) for s in run.seeds] for name in subset_arms}
+ssl = {
+    name: [
+        stage.knn(
+            stage.pretrain(
+                f"sas {name}", C.SimCLR, s, images=stage.train_images[subsets[s][name]], steps=steps
+            ).encoder
+        )
+        for s in run.seeds
+    ]
+    for name in subset_arms
+}
 results |= {f"SimCLR, a fifth of the images, {name}": ssl[name] for name in ("random", "SAS")}
 taught = {name: [] for name in subset_arms if name != "SAS, clusters"}
 for seed in run.seeds:
     for name, found in taught.items():
         rows = subsets[seed][name]
-        model = D.fine_tune(stage.encoder(seed), stage.train_images[rows], stage.train_labels[rows], run.pick(quick=120, full=4000), batch_size=128, seed=seed)
+        model = D.fine_tune(
+            stage.encoder(seed),
+            stage.train_images[rows],
+            stage.train_labels[rows],
+            run.pick(quick=120, full=4000),
+            batch_size=128,
+            seed=seed,
+        )
         found.append(float((model.predict(stage.test_images) == stage.test_labels).double().mean()))
 
 # %% mystnb={"image": {"alt": "Two bar charts over subsets of a fifth of the images: kNN accuracy of SimCLR trained on SAS's choice by labels and by clusters, a random choice and the least alike images; and test accuracy of supervised training on three of them."}, "figure": {"caption": "A fifth of the images: what SimCLR makes of it, and what supervised training does.", "name": "fig-sas"}}
@@ -471,13 +575,16 @@ lab.plots.bars(panels[0], ssl, "SimCLR, kNN test accuracy", chance=1 / stage.cla
 lab.plots.bars(panels[1], taught, "supervised, test accuracy", chance=1 / stage.classes)
 
 # %%
-run.claim("sas-data-efficient-ssl", "SimCLR on SAS's fifth is better than on a random fifth", ssl["SAS"], ssl["random"], margin=0.02)
+run.claim("sas-data-efficient-ssl", "SimCLR on SAS's fifth is better than on a random fifth",
+          ssl["SAS"], ssl["random"], margin=0.02)
 
 # %%
-run.claim("sas-data-efficient-ssl", "SimCLR on SAS's fifth is better than on the fifth that is least alike", ssl["SAS"], ssl["least alike"], margin=0.02)
+run.claim("sas-data-efficient-ssl", "SimCLR on SAS's fifth is better than on the fifth that is least alike",
+          ssl["SAS"], ssl["least alike"], margin=0.02)
 
 # %%
-run.claim("sas-data-efficient-ssl", "Clusters can stand in for the labels, within two points", ssl["SAS, clusters"], ssl["SAS"], margin=-0.02)
+run.claim("sas-data-efficient-ssl", "Clusters can stand in for the labels, within two points",
+          ssl["SAS, clusters"], ssl["SAS"], margin=-0.02)
 
 # %%
 run.claim("sas-data-efficient-ssl", "For supervised training the order turns round: SAS's fifth is worse than a random one",
@@ -507,11 +614,20 @@ lab.show(D.faces)
 # %%
 def pools(seed, n=1500):
     """Pre-training images by source and content, all of the same number."""
-    objects, people = lab.data.scenes(n, seed=20 + seed, split=run.splits[0], difficulty=knob).images, D.faces(n, seed, difficulty=wild).images
+    objects, people = (
+        lab.data.scenes(n, seed=20 + seed, split=run.splits[0], difficulty=knob).images,
+        D.faces(n, seed, difficulty=wild).images,
+    )
     photos = D.faces(n, seed + 1, difficulty=D.FaceDifficulty(SIDE, zoom=(1e-3, 2e-3), texture=1.0, blobs=0)).images
     noise = torch.randint(0, 256, objects.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     mixed = lambda source: torch.cat([source[: 2 * n // 3], people[: n - 2 * n // 3]])
-    return {"objects": objects, "objects and people": mixed(objects), "photos": photos, "photos and people": mixed(photos), "noise": noise}
+    return {
+        "objects": objects,
+        "objects and people": mixed(objects),
+        "photos": photos,
+        "photos and people": mixed(photos),
+        "noise": noise,
+    }
 
 
 # %% mystnb={"image": {"alt": "Five rows of small images: objects, objects and people, photos, photos and people, noise."}, "figure": {"caption": "The pools: objects, objects and people, photographs, photographs and people, noise.", "name": "fig-pass-pools"}}
@@ -519,7 +635,14 @@ shown = [images[torch.linspace(0, len(images) - 1, 12).long()] for images in poo
 _ = lab.plots.images(torch.cat(shown), rows=5)
 
 # %%
-recipe = dict(batch_size=128, steps=run.pick(quick=120, full=3000), lr=2e-3, optimizer="adamw", weight_decay=1e-4, views=lab.augment.scene_views)
+recipe = dict(
+    batch_size=128,
+    steps=run.pick(quick=120, full=3000),
+    lr=2e-3,
+    optimizer="adamw",
+    weight_decay=1e-4,
+    views=lab.augment.scene_views,
+)
 encoders = {"random encoder": [fresh(seed) for seed in run.seeds]}
 for seed in run.seeds:
     for name, images in pools(seed).items():
@@ -533,7 +656,12 @@ for seed in run.seeds:
 
 # %%
 tasks = ("object class", "identity", "landmarks", "real face or not")
-score = {task: {name: [judged(e, task, s) for e, s in zip(made, run.seeds, strict=True)] for name, made in encoders.items()} for task in tasks}
+score = {
+    task: {
+        name: [judged(e, task, s) for e, s in zip(made, run.seeds, strict=True)] for name, made in encoders.items()
+    }
+    for task in tasks
+}
 
 # %% mystnb={"image": {"alt": "Four bar charts over pre-training pools: accuracy for the class of objects, for the identity of new people, score for landmarks, and accuracy for real faces against other pictures."}, "figure": {"caption": "What SimCLR on each pool is good for: accuracy, for landmarks one minus the normalised error. Dots are seeds.", "name": "fig-pass"}}
 figure, panels = lab.plots.axes(4, 10, 2.4)
@@ -544,7 +672,8 @@ _ = [panel.set_yticklabels([]) for panel in panels[1:]]
 # %%
 run.claim("pass", "Leaving people out costs at most a tenth of what pre-training brings to the class of objects",
           [a - b for a, b in zip(score["object class"]["objects"], score["object class"]["random encoder"], strict=True)],
-          [0.9 * (a - b) for a, b in zip(score["object class"]["objects and people"], score["object class"]["random encoder"], strict=True)], margin=0.0, data="scenes and drawn faces 12×12")
+          [0.9 * (a - b) for a, b in zip(score["object class"]["objects and people"], score["object class"]["random encoder"], strict=True)],
+          margin=0.0, data="scenes and drawn faces 12×12")
 
 # %%
 run.claim("pass", "Leaving people out costs less than three points on a task about people",
@@ -555,7 +684,8 @@ run.claim("pass", "From photographs too, leaving people out costs less than thre
           score["identity"]["photos"], score["identity"]["photos and people"], margin=-0.03, data="drawn faces 12×12")
 
 # %%
-run.claim("pass", "Without any person in the pool, pre-training helps to tell people apart: better than fine-tuning an untrained encoder",
+run.claim("pass",
+          "Without any person in the pool, pre-training helps to tell people apart: better than fine-tuning an untrained encoder",
           score["identity"]["objects"], score["identity"]["random encoder"], margin=0.01, data="drawn faces 12×12")
 
 # %%
@@ -588,14 +718,44 @@ lab.show(D.swapped_prediction, D.SwAV.forward, D.fine_tune)
 
 # %%
 crowd, people = {"aligned": D.FaceDifficulty(SIDE), "in the wild": wild}, (0, 400)
-options = dict(batch_size=128, steps=run.pick(quick=150, full=3000), lr=2e-3, optimizer="adamw", weight_decay=1e-4, views=lab.augment.scene_views)
-starts = {name: [] for name in ("from scratch", "identities, supervised", "SimCLR, aligned", "SimCLR, in the wild", "SwAV, in the wild")}
+options = dict(
+    batch_size=128,
+    steps=run.pick(quick=150, full=3000),
+    lr=2e-3,
+    optimizer="adamw",
+    weight_decay=1e-4,
+    views=lab.augment.scene_views,
+)
+starts = {
+    name: []
+    for name in (
+        "from scratch",
+        "identities, supervised",
+        "SimCLR, aligned",
+        "SimCLR, in the wild",
+        "SwAV, in the wild",
+    )
+}
 swav = partial(D.SwAV, prototypes=64, freeze=20)
 for seed in run.seeds:
     named = D.faces(4000, seed, people, crowd["aligned"])
     starts["from scratch"].append(fresh(seed))
-    starts["identities, supervised"].append(D.fine_tune(fresh(seed), named.images.to(run.device), named.identity.to(run.device), options["steps"], lr=2e-3, batch_size=256, seed=seed).encoder)
-    for name, method, how in (("SimCLR, aligned", C.SimCLR, "aligned"), ("SimCLR, in the wild", C.SimCLR, "in the wild"), ("SwAV, in the wild", swav, "in the wild")):
+    starts["identities, supervised"].append(
+        D.fine_tune(
+            fresh(seed),
+            named.images.to(run.device),
+            named.identity.to(run.device),
+            options["steps"],
+            lr=2e-3,
+            batch_size=256,
+            seed=seed,
+        ).encoder
+    )
+    for name, method, how in (
+        ("SimCLR, aligned", C.SimCLR, "aligned"),
+        ("SimCLR, in the wild", C.SimCLR, "in the wild"),
+        ("SwAV, in the wild", swav, "in the wild"),
+    ):
         images = D.faces(4000, seed, people, crowd[how]).images.to(run.device)
         model = stage.pretrain(f"faces {name}", method, seed, images=images, encoder=fresh(seed), **options)
         starts[name].append(model.encoder)
@@ -608,7 +768,10 @@ print(f"SwAV's loss at the end: {float(model.history.losses[-10:].mean()):.2f}, 
 # they look, and where eyes, nose and mouth are.
 
 # %%
-few = {job: {name: [judged(e, job, s) for e, s in zip(made, run.seeds, strict=True)] for name, made in starts.items()} for job in jobs}
+few = {
+    job: {name: [judged(e, job, s) for e, s in zip(made, run.seeds, strict=True)] for name, made in starts.items()}
+    for job in jobs
+}
 
 # %% mystnb={"image": {"alt": "Four bar charts over five starting points, from scratch, supervised on identities, SimCLR on aligned and on wild faces, SwAV on wild faces: identity accuracy, smile accuracy, pose and landmark scores after fine-tuning with 300 labels."}, "figure": {"caption": "Fine-tuning with 300 labels on four tasks, by what the network was pre-trained on.", "name": "fig-faces"}}
 figure, panels = lab.plots.axes(4, 10, 2.2)
@@ -617,8 +780,10 @@ for panel, (job, values) in zip(panels, few.items(), strict=True):
 _ = [panel.set_yticklabels([]) for panel in panels[1:]]
 
 # %%
-run.claim("face-pretraining", "Supervised identities are a better start for telling identities than unlabelled wild faces",
-          few["identity"]["identities, supervised"], few["identity"]["SimCLR, in the wild"], margin=0.01, data="drawn faces 12×12")
+run.claim("face-pretraining",
+          "Supervised identities are a better start for telling identities than unlabelled wild faces",
+          few["identity"]["identities, supervised"], few["identity"]["SimCLR, in the wild"], margin=0.01,
+          data="drawn faces 12×12")
 
 # %%
 run.claim("face-pretraining", "For pose it is the other way round: unlabelled wild faces are the better start",
@@ -644,7 +809,14 @@ for seed in run.seeds:
     time = torch.arange(len(video)) % 100
     cuts = {"all frames": time >= 0, "every tenth": time % 10 == 0, "two videos": video < 2}
     for name, cut in cuts.items():
-        model = D.fine_tune(fresh(seed), frames.images[cut].to(run.device), frames.smile[cut][:, None].to(run.device), run.pick(quick=150, full=1500), lr=2e-3, seed=seed)
+        model = D.fine_tune(
+            fresh(seed),
+            frames.images[cut].to(run.device),
+            frames.smile[cut][:, None].to(run.device),
+            run.pick(quick=150, full=1500),
+            lr=2e-3,
+            seed=seed,
+        )
         film[name].append(D.mean_squared_error(model.predict(show.images.to(run.device)).cpu(), show.smile[:, None]))
 
 # %% mystnb={"image": {"alt": "Bars of the smile regressor's error on new people after training on all frames of twenty videos, every tenth frame, or all frames of two videos."}, "figure": {"caption": "Error of a smile regressor on new people, as a share of the variance (lower is better).", "name": "fig-frames"}}
@@ -754,7 +926,11 @@ print("ratio within a fifth of the theory:", abs(left / (60 - left) / 16 ** (1 /
 g = torch.Generator().manual_seed(0)
 target = torch.randn(50, 4, generator=g)
 pool = torch.cat([target.mean(0).expand(10, 4) + 1e-4 * torch.randn(10, 4, generator=g), torch.randn(60, 4, generator=g)])
-orders = {"GIO from the mean": D.gio(target, pool, 10, "mean"), "GIO jumping": D.gio(target, pool, 10, "jump"), "every candidate": D.greedy_kl(target, pool, 10)}
+orders = {
+    "GIO from the mean": D.gio(target, pool, 10, "mean"),
+    "GIO jumping": D.gio(target, pool, 10, "jump"),
+    "every candidate": D.greedy_kl(target, pool, 10),
+}
 for name, order in orders.items():
     print(f"{name:18} takes {int((order < 10).sum())} copies")
 

@@ -54,10 +54,15 @@ from labcode.self_supervision import pretext as P
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Arrows lead from RotNet to SLA, to the comparison Revisiting and to OBoW; from SLA to LoRot; from jigsaw puzzles to JigClu and Revisiting; from SimCLR to JigClu and relational reasoning."}, "figure": {"caption": "Who answers whom. An arrow leads to the work that came as an answer.", "name": "fig-pretext-family"}}
 PAPERS = {
-    "jigsaw puzzles": (0, 2, "explained elsewhere"), "SimCLR": (0, 3, "explained elsewhere"),
-    "RotNet": (0, 0.5, "a question about the image"), "JigClu": (1.4, 2, "a question about the image"),
-    "relational\nreasoning": (1.4, 3, "a question about the image"), "OBoW": (2.8, 2.5, "a question about the image"),
-    "Revisiting": (2.8, 1.25, "a comparison"), "SLA": (1.4, -0.3, "turning beside labels"), "LoRot": (2.8, -0.3, "turning beside labels"),
+    "jigsaw puzzles": (0, 2, "explained elsewhere"),
+    "SimCLR": (0, 3, "explained elsewhere"),
+    "RotNet": (0, 0.5, "a question about the image"),
+    "JigClu": (1.4, 2, "a question about the image"),
+    "relational\nreasoning": (1.4, 3, "a question about the image"),
+    "OBoW": (2.8, 2.5, "a question about the image"),
+    "Revisiting": (2.8, 1.25, "a comparison"),
+    "SLA": (1.4, -0.3, "turning beside labels"),
+    "LoRot": (2.8, -0.3, "turning beside labels"),
 }
 ARROWS = [
     ("RotNet", "Revisiting"), ("jigsaw puzzles", "Revisiting"), ("jigsaw puzzles", "JigClu"), ("SimCLR", "JigClu"),
@@ -174,7 +179,10 @@ _ = lab.plots.images(P.rotations(stage.train_images[:3] / 255), labels=[f"{90 * 
 # %%
 # NBVAL_CHECK_OUTPUT
 x = stage.test_images[:8]
-print("turned left, then mirrored = mirrored, then turned right:", torch.equal(torch.rot90(x, 1, (2, 3)).flip(3), torch.rot90(x.flip(3), 3, (2, 3))))
+print(
+    "turned left, then mirrored = mirrored, then turned right:",
+    torch.equal(torch.rot90(x, 1, (2, 3)).flip(3), torch.rot90(x.flip(3), 3, (2, 3))),
+)
 
 # %% [markdown]
 # Three rivals get the same number of images a step. A net that must only tell 0° from 180°. A net whose training images were
@@ -185,11 +193,21 @@ print("turned left, then mirrored = mirrored, then turned right:", torch.equal(t
 quarters = torch.randint(4, (len(stage.train_images),), generator=torch.Generator().manual_seed(0))
 pre_turned = P.turn(stage.train_images, quarters.to(stage.train_images.device))
 models["rotation"] = [rotation(s) for s in run.seeds]
-models["0° and 180° only"] = [train("half turns", lambda e: P.RotNet(e, (0, 2)), s, stage.plain_views, 2 * IMAGES) for s in run.seeds]
-models["rotation, pre-turned images"] = [stage.pretrain("pre-turned", P.RotNet, s, views=stage.plain_views, images=pre_turned, batch_size=IMAGES, steps=STEPS) for s in run.seeds]
+models["0° and 180° only"] = [
+    train("half turns", lambda e: P.RotNet(e, (0, 2)), s, stage.plain_views, 2 * IMAGES) for s in run.seeds
+]
+models["rotation, pre-turned images"] = [
+    stage.pretrain(
+        "pre-turned", P.RotNet, s, views=stage.plain_views, images=pre_turned, batch_size=IMAGES, steps=STEPS
+    )
+    for s in run.seeds
+]
 
 # %%
-told = {name: [m.correct(stage.test_images).float().mean().item() for m in models[name]] for name in ("rotation", "rotation, pre-turned images")}
+told = {
+    name: [m.correct(stage.test_images).float().mean().item() for m in models[name]]
+    for name in ("rotation", "rotation, pre-turned images")
+}
 blocks = (2, 3, 4)
 depth = {name: {b: read(models[name], b) for b in blocks} for name in (*told, "0° and 180° only", "SimCLR", "random encoder")}
 results["rotation"] = depth["rotation"][3]
@@ -204,17 +222,22 @@ axis.set(xlabel="block of the encoder", ylabel="probe accuracy", xticks=blocks)
 _ = lab.plots.legend(axis)
 
 # %%
-run.claim("rotnet", "A rotation network's third block gives a better probe than a random encoder's", depth["rotation"][3], depth["random encoder"][3], margin=0.1)
+run.claim("rotnet", "A rotation network's third block gives a better probe than a random encoder's",
+          depth["rotation"][3], depth["random encoder"][3], margin=0.1)
 
 # %%
 fall = {name: [a - b for a, b in zip(depth[name][3], depth[name][4], strict=True)] for name in ("rotation", "random encoder")}
-run.claim("rotnet", "From the third block to the fourth a rotation network's probe loses more than a random encoder's", fall["rotation"], fall["random encoder"], margin=0.02)
+run.claim("rotnet",
+          "From the third block to the fourth a rotation network's probe loses more than a random encoder's",
+          fall["rotation"], fall["random encoder"], margin=0.02)
 
 # %%
-run.claim("rotnet", "Upright images give a better probe than the same images turned beforehand", depth["rotation"][3], depth["rotation, pre-turned images"][3], margin=0.05)
+run.claim("rotnet", "Upright images give a better probe than the same images turned beforehand",
+          depth["rotation"][3], depth["rotation, pre-turned images"][3], margin=0.05)
 
 # %%
-run.claim("rotnet", "Four turns give a better probe than two, at as many images a step", depth["rotation"][3], depth["0° and 180° only"][3], margin=0.02)
+run.claim("rotnet", "Four turns give a better probe than two, at as many images a step",
+          depth["rotation"][3], depth["0° and 180° only"][3], margin=0.02)
 
 # %% [markdown]
 # The control is the clearest result. Without an upright nothing can be learnt but the training images by heart: the network tells the turns of new images no better than by
@@ -258,7 +281,13 @@ pretext = {net: [m.correct(stage.test_images).float().mean().item() for m in cro
 figure, panels = lab.plots.axes(2, 8.5, 2.8, sharey=True)
 for panel, task in zip(panels, ("rotation", "relational"), strict=True):
     for i, net in enumerate(NETS):
-        panel.plot(range(len(DEPTHS)), [sum(found[task, net][b]) / len(run.seeds) for b in DEPTHS], "o-", color=lab.plots.COLOURS[i], label=net)
+        panel.plot(
+            range(len(DEPTHS)),
+            [sum(found[task, net][b]) / len(run.seeds) for b in DEPTHS],
+            "o-",
+            color=lab.plots.COLOURS[i],
+            label=net,
+        )
     panel.set(title=task, xlabel="after block", xticks=range(len(DEPTHS)), xticklabels=DEPTHS)
 panels[0].set_ylabel("probe accuracy")
 _ = lab.plots.legend(panels[1], title="tail, width")
@@ -269,16 +298,23 @@ after = {(task, net): list(zip(*(found[task, net][b] for b in DEPTHS), strict=Tr
 drop = {key: [max(row) - row[-1] for row in rows] for key, rows in after.items()}
 
 # %%
-run.claim("revisiting-ssl-cnn", "With skips a rotation network loses less of its best block's probe by the last one", drop["rotation", f"skip, {narrow}"], drop["rotation", f"plain, {narrow}"], margin=0.02, higher_is_better=False)
+run.claim("revisiting-ssl-cnn", "With skips a rotation network loses less of its best block's probe by the last one",
+          drop["rotation", f"skip, {narrow}"], drop["rotation", f"plain, {narrow}"], margin=0.02,
+          higher_is_better=False)
 
 # %%
-run.claim("revisiting-ssl-cnn", "With skips a relational network loses less of its best block's probe by the last one", drop["relational", f"skip, {narrow}"], drop["relational", f"plain, {narrow}"], margin=0.02, higher_is_better=False)
+run.claim("revisiting-ssl-cnn",
+          "With skips a relational network loses less of its best block's probe by the last one",
+          drop["relational", f"skip, {narrow}"], drop["relational", f"plain, {narrow}"], margin=0.02,
+          higher_is_better=False)
 
 # %%
-run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after rotation", found["rotation", f"skip, {wide}"][3], found["rotation", f"skip, {narrow}"][3], margin=0.02)
+run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after rotation",
+          found["rotation", f"skip, {wide}"][3], found["rotation", f"skip, {narrow}"][3], margin=0.02)
 
 # %%
-run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after relational reasoning", found["relational", f"skip, {wide}"][3], found["relational", f"skip, {narrow}"][3], margin=0.02)
+run.claim("revisiting-ssl-cnn", "Twice the width gives a better probe after relational reasoning",
+          found["relational", f"skip, {wide}"][3], found["relational", f"skip, {narrow}"][3], margin=0.02)
 
 # %% [markdown]
 # Does the pretext's own accuracy say which network to take? The paper says: within one architecture perhaps, across them no.
@@ -291,10 +327,14 @@ distance = lambda a, b: [abs(x - y) for x, y in zip(a, b, strict=True)]
 apart = {"turns told": distance(pretext[plain], pretext[skip]),
          "probe": distance(found["rotation", plain][last], found["rotation", skip][last])}  # fmt: skip
 for net in NETS:
-    print(f"{net:10} turns told {sum(pretext[net]) / len(run.seeds):.2f}   probe after the last block {sum(found['rotation', net][last]) / len(run.seeds):.2f}")
+    print(
+        f"{net:10} turns told {sum(pretext[net]) / len(run.seeds):.2f}   probe after the last block {sum(found['rotation', net][last]) / len(run.seeds):.2f}"
+    )
 
 # %%
-run.claim("revisiting-ssl-cnn", "Plain and skip networks differ more in the last block's probe than in rotation accuracy", apart["probe"], apart["turns told"], margin=0.02)
+run.claim("revisiting-ssl-cnn",
+          "Plain and skip networks differ more in the last block's probe than in rotation accuracy",
+          apart["probe"], apart["turns told"], margin=0.02)
 
 # %% [markdown]
 # What looks like a property of rotation, that its last block is poor, is a property of rotation *and* the network: three blocks with skips keep much of what three
@@ -321,29 +361,42 @@ lab.show(P.montage, P.cells, P.cluster_loss, P.JigClu)
 recolour = run.pick(quick=P.upright_views, full=stage.views)
 pieces = partial(P.patch_views, views=recolour)
 shown = pieces(stage.train_images[:8], run.generator(0))
-_ = lab.plots.images(P.montage(shown[torch.randperm(32, generator=torch.Generator().manual_seed(0)).to(shown.device)]).clamp(0, 1))
+_ = lab.plots.images(
+    P.montage(shown[torch.randperm(32, generator=torch.Generator().manual_seed(0)).to(shown.device)]).clamp(0, 1)
+)
 
 # %%
 arms = {"JigClu": {}, "clustering alone": dict(loc=0.0), "location alone": dict(clu=0.0), "own four only": dict(mix=False)}
-jig = {name: [train(f"jigclu {name}", lambda e, a=changed: P.JigClu(e, **a), s, pieces) for s in run.seeds] for name, changed in arms.items()}
+jig = {
+    name: [train(f"jigclu {name}", lambda e, a=changed: P.JigClu(e, **a), s, pieces) for s in run.seeds]
+    for name, changed in arms.items()
+}
 models["JigClu"] = jig["JigClu"]
 branches = {name: read(trained) for name, trained in jig.items()}
 results["JigClu"] = branches["JigClu"]
 
 # %% mystnb={"image": {"alt": "Bars of probe accuracy for JigClu, its clustering branch alone, its location branch alone, montages of the image's own four patches, and SimCLR with as many pixels."}, "figure": {"caption": "JigClu, its branches, montages of an image's own patches, and SimCLR with as many pixels a step.", "name": "fig-jigclu-branches"}}
-lab.plots.bars(lab.plots.axes(1, 6, 2.2)[1], branches | {"SimCLR, as many pixels": results["SimCLR"]}, "probe accuracy after block 3")
+lab.plots.bars(
+    lab.plots.axes(1, 6, 2.2)[1],
+    branches | {"SimCLR, as many pixels": results["SimCLR"]},
+    "probe accuracy after block 3",
+)
 
 # %%
-run.claim("jigclu", "Both branches give a better probe than clustering alone", branches["JigClu"], branches["clustering alone"], margin=0.0)
+run.claim("jigclu", "Both branches give a better probe than clustering alone",
+          branches["JigClu"], branches["clustering alone"], margin=0.0)
 
 # %%
-run.claim("jigclu", "Both branches give a better probe than location alone", branches["JigClu"], branches["location alone"], margin=0.0)
+run.claim("jigclu", "Both branches give a better probe than location alone",
+          branches["JigClu"], branches["location alone"], margin=0.0)
 
 # %%
-run.claim("jigclu", "Montages of four images give a better probe than an image's own four patches", branches["JigClu"], branches["own four only"], margin=0.01)
+run.claim("jigclu", "Montages of four images give a better probe than an image's own four patches",
+          branches["JigClu"], branches["own four only"], margin=0.01)
 
 # %%
-run.claim("jigclu", "JigClu gives a better probe than SimCLR with as many pixels a step", branches["JigClu"], results["SimCLR"], margin=0.0)
+run.claim("jigclu", "JigClu gives a better probe than SimCLR with as many pixels a step",
+          branches["JigClu"], results["SimCLR"], margin=0.0)
 
 # %% [markdown]
 # The montage does the work: with an image's own four patches the network sees which belong together without looking at any. The two branches lean the paper's way, without
@@ -367,8 +420,15 @@ lab.show(P.relation_pairs, P.RelationHead, P.relation_loss)
 
 # %%
 counts = [(m, k, P.relation_pairs(m, k)) for m, k in ((2, 2), (32, 8), (7, 4))]
-wrong = sum(abs(len(same) - m * k * (k - 1)) + abs(2 * int(same.sum()) - len(same)) + int((same != (left % m == right % m)).sum()) for m, k, (left, right, same) in counts)
-run.exact("relational-reasoning", "M images in K copies give MK(K-1) pairs, half of them positive, and no negative is one in secret", wrong, at_most=0, data="indices")
+wrong = sum(
+    abs(len(same) - m * k * (k - 1))
+    + abs(2 * int(same.sum()) - len(same))
+    + int((same != (left % m == right % m)).sum())
+    for m, k, (left, right, same) in counts
+)
+run.exact("relational-reasoning",
+          "M images in K copies give MK(K-1) pairs, half of them positive, and no negative is one in secret",
+          wrong, at_most=0, data="indices")
 
 # %% [markdown]
 # More copies help, says the paper, and counts steps. But K copies cost K forward passes. So K is varied twice: at
@@ -388,16 +448,21 @@ results["relational"] = related["K = 8"]
 lab.plots.bars(lab.plots.axes(1, 6, 2.2)[1], related | {"SimCLR": results["SimCLR"]}, "probe accuracy after block 3")
 
 # %%
-run.claim("relational-reasoning", "Eight copies give a better probe than two, at the same number of steps and images", related["K = 8"], related["K = 2"], margin=0.02)
+run.claim("relational-reasoning", "Eight copies give a better probe than two, at the same number of steps and images",
+          related["K = 8"], related["K = 2"], margin=0.02)
 
 # %%
-run.claim("relational-reasoning", "Eight copies give a better probe than two of four times as many images, at the same forward passes", related["K = 8"], related["K = 2, four times the images"], margin=0.0)
+run.claim("relational-reasoning",
+          "Eight copies give a better probe than two of four times as many images, at the same forward passes",
+          related["K = 8"], related["K = 2, four times the images"], margin=0.0)
 
 # %%
-run.claim("relational-reasoning", "A network that compares gives a better probe than a cosine", related["K = 8"], related["K = 8, cosine"], margin=0.0)
+run.claim("relational-reasoning", "A network that compares gives a better probe than a cosine",
+          related["K = 8"], related["K = 8, cosine"], margin=0.0)
 
 # %%
-run.claim("relational-reasoning", "Relational reasoning gives a better probe than SimCLR at the same forward passes", related["K = 8"], results["SimCLR"], margin=0.0)
+run.claim("relational-reasoning", "Relational reasoning gives a better probe than SimCLR at the same forward passes",
+          related["K = 8"], results["SimCLR"], margin=0.0)
 
 # %% [markdown]
 # Read the bars in pairs. At equal steps the copies win by a wide margin, and that is the paper's ablation; at equal passes, the fairer price, the seeds no longer agree. And the idea itself, a
@@ -425,10 +490,16 @@ lab.show(P.soft_codes, P.bag_of_words, P.bow_loss, P.OBoW.target, P.OBoW.forward
 # Each arm takes one part out: crops, the queue (random words stay), the moving teacher (its first, random weights stay).
 
 # %%
-WORDS = run.pick(quick=dict(level=3, words=256, renew=8, momentum=0.97, steps=STEPS), full=dict(words=4096, momentum=0.99, steps=STEPS, level=4, kappa=5.0, inv_delta=10.0))
+WORDS = run.pick(
+    quick=dict(level=3, words=256, renew=8, momentum=0.97, steps=STEPS),
+    full=dict(words=4096, momentum=0.99, steps=STEPS, level=4, kappa=5.0, inv_delta=10.0),
+)
 arms = {"OBoW": {}, "no crops": {}, "no queue": dict(queue=False), "no moving teacher": dict(momentum=1.0)}
 parts = {name: partial(P.crop_views, views=stage.views, scale=(1, 1) if name == "no crops" else (0.3, 0.8)) for name in arms}
-bags = {name: [train(f"obow {name}", lambda e, a=changed: P.OBoW(e, **(WORDS | a)), s, parts[name]) for s in run.seeds] for name, changed in arms.items()}
+bags = {
+    name: [train(f"obow {name}", lambda e, a=changed: P.OBoW(e, **(WORDS | a)), s, parts[name]) for s in run.seeds]
+    for name, changed in arms.items()
+}
 models["OBoW"] = bags["OBoW"]
 guessed = {name: read(trained) for name, trained in bags.items()}
 results["OBoW"] = guessed["OBoW"]
@@ -442,30 +513,46 @@ with torch.no_grad():
     targets = [m.target(seen[:500]) for m in bags["OBoW"]]
     blind = [float(P.bow_loss((t.mean(0, keepdim=True) + 1e-9).log().expand_as(t), t)) for t in targets]
     guess = [float(P.bow_loss(m.encoder(seen[500:]) @ m.classifiers().T, t)) for m, t in zip(bags["OBoW"], targets, strict=True)]
-run.claim("obow", "From a crop of a new image the student guesses its words better than the mean bag does, in nats", guess, blind, margin=0.1, higher_is_better=False)
+run.claim("obow", "From a crop of a new image the student guesses its words better than the mean bag does, in nats",
+          guess, blind, margin=0.1, higher_is_better=False)
 
 # %%
 used = [P.perplexity(t) for t in targets]
-print(f"words in use: {sum(u[0] for u in used) / len(used):.0f} in an image, {sum(u[1] for u in used) / len(used):.0f} in 500 images, of {WORDS['words']}")
+print(
+    f"words in use: {sum(u[0] for u in used) / len(used):.0f} in an image, {sum(u[1] for u in used) / len(used):.0f} in 500 images, of {WORDS['words']}"
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("targets sum to one:", all(torch.allclose(t.sum(1), torch.ones_like(t[:, 0]), atol=1e-4) for t in targets), "| no collapse to a few words:", min(u[1] for u in used) > 20)
+print(
+    "targets sum to one:",
+    all(torch.allclose(t.sum(1), torch.ones_like(t[:, 0]), atol=1e-4) for t in targets),
+    "| no collapse to a few words:",
+    min(u[1] for u in used) > 20,
+)
 
 # %% mystnb={"image": {"alt": "Bars of probe accuracy for OBoW, OBoW without crops, without the queue, without a moving teacher, and a random encoder."}, "figure": {"caption": "OBoW, and OBoW with one part taken out.", "name": "fig-obow-parts"}}
-lab.plots.bars(lab.plots.axes(1, 6, 2.2)[1], guessed | {"random encoder": results["random encoder"]}, "probe accuracy after block 3")
+lab.plots.bars(
+    lab.plots.axes(1, 6, 2.2)[1],
+    guessed | {"random encoder": results["random encoder"]},
+    "probe accuracy after block 3",
+)
 
 # %%
-run.claim("obow", "Guessing bags of words gives a better probe than a random encoder", guessed["OBoW"], results["random encoder"], margin=0.02)
+run.claim("obow", "Guessing bags of words gives a better probe than a random encoder",
+          guessed["OBoW"], results["random encoder"], margin=0.02)
 
 # %%
-run.claim("obow", "Guessing the words from crops gives a better probe than from the whole image", guessed["OBoW"], guessed["no crops"], margin=0.01)
+run.claim("obow", "Guessing the words from crops gives a better probe than from the whole image",
+          guessed["OBoW"], guessed["no crops"], margin=0.01)
 
 # %%
-run.claim("obow", "A queue of words gives a better probe than the random words of the start", guessed["OBoW"], guessed["no queue"], margin=0.02)
+run.claim("obow", "A queue of words gives a better probe than the random words of the start",
+          guessed["OBoW"], guessed["no queue"], margin=0.02)
 
 # %%
-run.claim("obow", "A moving teacher gives a better probe than its random start", guessed["OBoW"], guessed["no moving teacher"], margin=0.02)
+run.claim("obow", "A moving teacher gives a better probe than its random start",
+          guessed["OBoW"], guessed["no moving teacher"], margin=0.02)
 
 # %% [markdown]
 # The task is learnt, and little comes of it: the student knows far more about the words of an image than the mean bag does, while the probe gains so little over a random encoder that the seeds do not
@@ -486,7 +573,16 @@ def taught(name, method, seed, start=None, **options):
     """A classifier from few labels, ``method(encoder, labels, classes)``; ``start`` draws other first weights."""
     images, labels = stage.few(LABELS, seed)
     made = lambda e: method(e, labels, stage.classes, **options)  # noqa: E731
-    return stage.pretrain(f"taught {name}", made, seed, views=copies(4), images=images, batch_size=IMAGES, steps=SHORT, encoder=stage.encoder(start or seed))
+    return stage.pretrain(
+        f"taught {name}",
+        made,
+        seed,
+        views=copies(4),
+        images=images,
+        batch_size=IMAGES,
+        steps=SHORT,
+        encoder=stage.encoder(start or seed),
+    )
 
 
 def auroc(inside, outside):
@@ -518,8 +614,20 @@ lab.show(P.turn_cell, P.turn_patch, P.TwoHeads)
 
 # %% mystnb={"image": {"alt": "Four digits as they are, turned as a whole, with one quarter of the image turned, and with one inner square turned."}, "figure": {"caption": "Three ways of turning. After the last two a digit is still the same digit.", "name": "fig-lorot-turns"}}
 x = stage.test_images[:4].float() / 255
-three = torch.cat([x, P.turn(x, torch.full_like(stage.test_labels[:4], 1)), P.turn_cell(x, label=torch.tensor([1, 5, 9, 13], device=x.device))[0], P.turn_patch(x, (4, 6, 8), torch.ones_like(stage.test_labels[:4]))[0]])
-_ = lab.plots.images(three, rows=1, labels=[label for name in ("as it is", "whole", "cell (E)", "square (I)") for label in (name, "", "", "")], width=9)
+three = torch.cat(
+    [
+        x,
+        P.turn(x, torch.full_like(stage.test_labels[:4], 1)),
+        P.turn_cell(x, label=torch.tensor([1, 5, 9, 13], device=x.device))[0],
+        P.turn_patch(x, (4, 6, 8), torch.ones_like(stage.test_labels[:4]))[0],
+    ]
+)
+_ = lab.plots.images(
+    three,
+    rows=1,
+    labels=[label for name in ("as it is", "whole", "cell (E)", "square (I)") for label in (name, "", "", "")],
+    width=9,
+)
 
 # %% [markdown]
 # How far does each leave the images as they are? *Affinity* takes a network that never saw the task: its accuracy on transformed
@@ -529,22 +637,43 @@ _ = lab.plots.images(three, rows=1, labels=[label for name in ("as it is", "whol
 tasks = {"whole": P.turn_all, "cell (LoRot-E)": P.turn_cell, "square (LoRot-I)": P.turn_patch}
 torch.manual_seed(0)
 with torch.no_grad():
-    near = {name: [P.affinity(lambda x: accuracy(m.scores(x), stage.test_labels), stage.test_images, task) for m in models["all labels"]] for name, task in tasks.items()}  # noqa: B023
-same = {tuple(P.turn_cell(stage.test_images[:1].float(), label=torch.tensor([k], device=run.device))[0].flatten().tolist()) for k in range(16)}
-run.exact("lorot", "Of LoRot-E's 16 labels 4 are one image, so that a perfect network tells 13 of 16 (distance from that share)", abs(len(same) / 16 - 13 / 16), at_most=0.0)
+    near = {
+        name: [
+            P.affinity(lambda x, m=m: accuracy(m.scores(x), stage.test_labels), stage.test_images, task)
+            for m in models["all labels"]
+        ]
+        for name, task in tasks.items()
+    }
+same = {
+    tuple(
+        P.turn_cell(stage.test_images[:1].float(), label=torch.tensor([k], device=run.device))[0].flatten().tolist()
+    )
+    for k in range(16)
+}
+run.exact("lorot",
+          "Of LoRot-E's 16 labels 4 are one image, so that a perfect network tells 13 of 16 (distance from that share)",
+          abs(len(same) / 16 - 13 / 16), at_most=0.0)
 
 # %%
-run.claim("lorot", "A turned square stays nearer to the images than a turned cell", near["square (LoRot-I)"], near["cell (LoRot-E)"], margin=0.02)
+run.claim("lorot", "A turned square stays nearer to the images than a turned cell",
+          near["square (LoRot-I)"], near["cell (LoRot-E)"], margin=0.02)
 
 # %%
-run.claim("lorot", "A turned cell stays nearer to the images than a turned whole", near["cell (LoRot-E)"], near["whole"], margin=0.1)
+run.claim("lorot", "A turned cell stays nearer to the images than a turned whole",
+          near["cell (LoRot-E)"], near["whole"], margin=0.1)
 
 # %%
 for name, task, kinds in (("LoRot-E", P.turn_cell, 16), ("LoRot-I", P.turn_patch, 4)):
     teach[name] = [taught(name, P.TwoHeads, s, task=task, kinds=kinds, lam=0.1) for s in run.seeds]
 with torch.no_grad():
     right |= {name: [correct(m) for m in teach[name]] for name in ("LoRot-E", "LoRot-I")}
-    sure = {name: [[P.distance_from_uniform(m.scores(x.float() / 255)) for x in (stage.test_images, stage.odd_images)] for m in ms] for name, ms in teach.items()}
+    sure = {
+        name: [
+            [P.distance_from_uniform(m.scores(x.float() / 255)) for x in (stage.test_images, stage.odd_images)]
+            for m in ms
+        ]
+        for name, ms in teach.items()
+    }
 
 # %% [markdown]
 # Accuracy is one thing. The paper also wants to know whether the network notices what belongs to no class: here the digits 0, 1, 8 and 9,
@@ -561,16 +690,20 @@ lab.plots.bars(panels[2], noticed, "AUROC, unseen digits")
 _ = panels[2].set_yticklabels([])
 
 # %%
-run.claim("lorot", "Turning a square beside few labels gives a better accuracy than turning the whole", right["LoRot-I"], right["whole turns as second task"], margin=0.05)
+run.claim("lorot", "Turning a square beside few labels gives a better accuracy than turning the whole",
+          right["LoRot-I"], right["whole turns as second task"], margin=0.05)
 
 # %%
-run.claim("lorot", "Turning a square beside few labels gives a better accuracy than labels alone", right["LoRot-I"], right["labels alone"], margin=0.0)
+run.claim("lorot", "Turning a square beside few labels gives a better accuracy than labels alone",
+          right["LoRot-I"], right["labels alone"], margin=0.0)
 
 # %%
-run.claim("lorot", "Turning a cell beside few labels gives a better accuracy than labels alone", right["LoRot-E"], right["labels alone"], margin=0.0)
+run.claim("lorot", "Turning a cell beside few labels gives a better accuracy than labels alone",
+          right["LoRot-E"], right["labels alone"], margin=0.0)
 
 # %%
-run.claim("lorot", "Turning a square notices unseen digits better than labels alone", noticed["LoRot-I"], noticed["labels alone"], margin=0.0)
+run.claim("lorot", "Turning a square notices unseen digits better than labels alone",
+          noticed["LoRot-I"], noticed["labels alone"], margin=0.0)
 
 # %% [markdown]
 # The order of affinities is the paper's, and so is the damage that whole turns do to a classifier. That a part turned *helps* is another matter: with this few labels it costs a little accuracy, for the
@@ -594,7 +727,10 @@ lab.show(P.sla_loss, P.aggregate, P.self_distillation, P.SLA)
 
 # %%
 joint = {name: [taught(name, P.SLA, s, distil=d) for s in run.seeds] for name, d in (("SLA", 0.0), ("SLA + SD", 1.0))}
-quartet = [[teach["labels alone"][n], *(taught(f"alone {i}", P.Classifier, s, start=1000 * i + s) for i in (1, 2, 3))] for n, s in enumerate(run.seeds)]
+quartet = [
+    [teach["labels alone"][n], *(taught(f"alone {i}", P.Classifier, s, start=1000 * i + s) for i in (1, 2, 3))]
+    for n, s in enumerate(run.seeds)
+]
 
 # %% [markdown]
 # Two controls belong to the average of four. Averaging pays without any labels for turns, so the plain classifier gets four networks as well, trained from
@@ -611,22 +747,28 @@ with torch.no_grad():
 lab.plots.bars(lab.plots.axes(1, 6.5, 3.0)[1], {name: v for name, v in right.items() if "LoRot" not in name}, "test accuracy")
 
 # %%
-run.claim("sla", "With one pass SLA is more accurate than a classifier taught on turned copies", right["SLA, one pass"], right["turned copies"], margin=0.02)
+run.claim("sla", "With one pass SLA is more accurate than a classifier taught on turned copies",
+          right["SLA, one pass"], right["turned copies"], margin=0.02)
 
 # %%
-run.claim("sla", "With one pass SLA is more accurate than a second head for the turns", right["SLA, one pass"], right["whole turns as second task"], margin=0.02)
+run.claim("sla", "With one pass SLA is more accurate than a second head for the turns",
+          right["SLA, one pass"], right["whole turns as second task"], margin=0.02)
 
 # %%
-run.claim("sla", "With one pass SLA is more accurate than labels alone", right["SLA, one pass"], right["labels alone"], margin=0.0)
+run.claim("sla", "With one pass SLA is more accurate than labels alone",
+          right["SLA, one pass"], right["labels alone"], margin=0.0)
 
 # %%
-run.claim("sla", "The average over four turns is more accurate than one pass", right["SLA, four turns"], right["SLA, one pass"], margin=0.01)
+run.claim("sla", "The average over four turns is more accurate than one pass",
+          right["SLA, four turns"], right["SLA, one pass"], margin=0.01)
 
 # %%
-run.claim("sla", "One network over four turns is no worse than four networks by more than a point", right["SLA, four turns"], right["four networks"], margin=-0.01)
+run.claim("sla", "One network over four turns is no worse than four networks by more than a point",
+          right["SLA, four turns"], right["four networks"], margin=-0.01)
 
 # %%
-run.claim("sla", "The distilled head is more accurate than the joint head's single pass", right["SLA, distilled, one pass"], right["SLA, one pass"], margin=0.0)
+run.claim("sla", "The distilled head is more accurate than the joint head's single pass",
+          right["SLA, distilled, one pass"], right["SLA, one pass"], margin=0.0)
 
 # %% [markdown]
 # The contradiction was real: the same turned images that ruin the classifier when it must ignore their turn do it little harm when it may name it. But one pass is no better than labels alone. What is won is
@@ -690,7 +832,10 @@ if run.scale == "quick":
         guess = net.scores(odd.float() / 255).argmax(1).view(4, -1)
     exact, half = guess == torch.arange(4)[:, None], guess % 2 == torch.arange(4)[:, None] % 2
     for digit in P.ODD:
-        print(digit, f"turn told {exact[:, which == digit].float().mean():.2f}, up to half a turn {half[:, which == digit].float().mean():.2f}")
+        print(
+            digit,
+            f"turn told {exact[:, which == digit].float().mean():.2f}, up to half a turn {half[:, which == digit].float().mean():.2f}",
+        )
 
 # %% [markdown]
 # ````{solution-end}
@@ -738,8 +883,14 @@ for g in (1, 2, 4):
 
 # %%
 with torch.no_grad():
-    said = [net.scores(x.float() / 255).log_softmax(1).view(4, len(x), 4).diagonal(dim1=0, dim2=2).mean(1) for x in (stage.test_images, stage.odd_images)]
-    taught_few = [P.distance_from_uniform(teach["labels alone"][0].scores(x.float() / 255)) for x in (stage.test_images, stage.odd_images)]
+    said = [
+        net.scores(x.float() / 255).log_softmax(1).view(4, len(x), 4).diagonal(dim1=0, dim2=2).mean(1)
+        for x in (stage.test_images, stage.odd_images)
+    ]
+    taught_few = [
+        P.distance_from_uniform(teach["labels alone"][0].scores(x.float() / 255))
+        for x in (stage.test_images, stage.odd_images)
+    ]
 print(f"AUROC of the rotation loss {auroc(*said):.2f}, of the classifier with {LABELS} labels {auroc(*taught_few):.2f}")
 
 # %% [markdown]

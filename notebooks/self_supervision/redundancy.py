@@ -87,7 +87,14 @@ def pretrain(name, loss, seed, dim=WIDE, head=HEAD, **options):
 
 def barlow(seed, name="full", dim=WIDE, lr=5e-4, **terms):
     """Barlow Twins as the chapter trains it, or with some of its terms."""
-    return pretrain(f"barlow {name}", lambda a, b: R.barlow_twins(a, b, **(dict(lam=LAM) | terms)), seed, dim, lr=run.pick(quick=lr, full=1e-3), steps=LONG)
+    return pretrain(
+        f"barlow {name}",
+        lambda a, b: R.barlow_twins(a, b, **(dict(lam=LAM) | terms)),
+        seed,
+        dim,
+        lr=run.pick(quick=lr, full=1e-3),
+        steps=LONG,
+    )
 
 
 # %% [markdown]
@@ -116,7 +123,14 @@ lab.plots.bars(lab.plots.axes(1, 6, 2.0)[1], results, "kNN test accuracy", chanc
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print(stage.classes, "classes,", len(results), "references,", WIDE > stage.budget.batch_size, "that the projector is wider than the batch")
+print(
+    stage.classes,
+    "classes,",
+    len(results),
+    "references,",
+    WIDE > stage.budget.batch_size,
+    "that the projector is wider than the batch",
+)
 
 # %% [markdown]
 # (barlow-twins)=
@@ -155,7 +169,13 @@ run.exact("barlow-twins", "The Gram identity gives the value and the gradient of
 # view, as VICReg and SSL-EY do it, a copy is a copy.
 
 # %%
-arms = {"full": {}, "on-diagonal only": dict(lam=0.0), "off-diagonal only": dict(on=0.0), "narrow": dict(dim=WIDE // 8), "within views": dict(within=True)}
+arms = {
+    "full": {},
+    "on-diagonal only": dict(lam=0.0),
+    "off-diagonal only": dict(on=0.0),
+    "narrow": dict(dim=WIDE // 8),
+    "within views": dict(within=True),
+}
 models = {name: [barlow(seed, name, **changed) for seed in run.seeds] for name, changed in arms.items()}
 accuracy = {name: [stage.knn(m.encoder) for m in trained] for name, trained in models.items()}
 results["Barlow Twins"] = accuracy["full"]
@@ -233,7 +253,10 @@ x1, x2 = stage.views(stage.train_images[:64], generator=run.generator(0)).chunk(
 order = torch.randperm(64, device=run.device)
 with torch.no_grad():
     z1, z2 = model.project(x1), model.project(x2)
-    ends, middle = [float(model.guard(x1, x2, z1, z2, a, order)) for a in (0.0, 1.0)], float(model.guard(x1, x2, z1, z2, 0.5, order))
+    ends, middle = (
+        [float(model.guard(x1, x2, z1, z2, a, order)) for a in (0.0, 1.0)],
+        float(model.guard(x1, x2, z1, z2, 0.5, order)),
+    )
 run.exact("mixed-barlow-twins", "The guard is zero at α = 0 and α = 1", max(ends), at_most=1e-6)
 
 # %%
@@ -251,14 +274,27 @@ encoder = run.pick(quick=lambda seed: torch.manual_seed(seed) and R.FlatNet(), f
 trained = {}
 for weight, name in ((0.0, "plain"), (4.0, "mixed")):
     for steps in lengths:
-        trained[name, steps] = [stage.pretrain(f"{name} few {steps}", lambda e, w=weight: R.MixedBarlow(e, WIDE, LAM, w), s, images=few, encoder=encoder(s),
-                                               steps=steps if weight else steps * 3 // 2, **OPTIONS) for s in run.seeds]
+        trained[name, steps] = [
+            stage.pretrain(
+                f"{name} few {steps}",
+                lambda e, w=weight: R.MixedBarlow(e, WIDE, LAM, w),
+                s,
+                images=few,
+                encoder=encoder(s),
+                steps=steps if weight else steps * 3 // 2,
+                **OPTIONS,
+            )
+            for s in run.seeds
+        ]
 
 # %%
 held = stage.test_images[: len(few)]
 views = [stage.views(images, generator=run.generator(11)) for images in (few, held)]
 with torch.no_grad():
-    losses = {key: [[float(R.barlow_twins(*m.project(v).chunk(2), LAM)) / WIDE for v in views] for m in ms] for key, ms in trained.items()}
+    losses = {
+        key: [[float(R.barlow_twins(*m.project(v).chunk(2), LAM)) / WIDE for v in views] for m in ms]
+        for key, ms in trained.items()
+    }
 gap = {key: [out - seen for seen, out in pairs] for key, pairs in losses.items()}
 late = {key: [stage.knn(m.encoder) for m in ms] for key, ms in trained.items()}
 
@@ -267,12 +303,18 @@ figure, panels = lab.plots.axes(2, 7, 2.6)
 for panel, values, label in zip(panels, (gap, late), ("loss gap, held-out − training", "kNN test accuracy"), strict=True):
     for i, name in enumerate(("plain", "mixed")):
         panel.plot(lengths, [sum(values[name, n]) / len(run.seeds) for n in lengths], color=lab.plots.COLOURS[i], label=name)
-        panel.plot([n for n in lengths for _ in run.seeds], [v for n in lengths for v in values[name, n]], "o", color=lab.plots.COLOURS[i])
+        panel.plot(
+            [n for n in lengths for _ in run.seeds],
+            [v for n in lengths for v in values[name, n]],
+            "o",
+            color=lab.plots.COLOURS[i],
+        )
     panel.set(xlabel="steps of the mixed arm (equal forwards)", ylabel=label)
 _ = panels[0].legend()
 
 # %%
-run.claim("mixed-barlow-twins", "After the long training on few images the guard leaves a smaller gap between held-out and training loss",
+run.claim("mixed-barlow-twins",
+          "After the long training on few images the guard leaves a smaller gap between held-out and training loss",
           gap["mixed", lengths[1]], gap["plain", lengths[1]], margin=0.0, higher_is_better=False)
 
 # %%
@@ -355,7 +397,10 @@ run.claim("cca-ey", "With batches of 16, the two-batch form ends nearer to the e
 # the same steps, and at quick scale each a learning rate of its own, chosen on other draws of the training digits.
 
 # %%
-results["SSL-EY"] = [stage.knn(pretrain("ssl-ey", R.ssl_ey, seed, steps=LONG, **run.pick(quick=dict(lr=4e-3), full={})).encoder) for seed in run.seeds]
+results["SSL-EY"] = [
+    stage.knn(pretrain("ssl-ey", R.ssl_ey, seed, steps=LONG, **run.pick(quick=dict(lr=4e-3), full={})).encoder)
+    for seed in run.seeds
+]
 rival = [stage.knn(barlow(seed).encoder) for seed in run.seeds]
 run.claim("cca-ey", "SSL-EY is within three points of Barlow Twins on images", results["SSL-EY"], rival, margin=-0.03)
 
@@ -418,7 +463,8 @@ panels[1].set(xlabel="training step", ylabel="stable rank of P")
 _ = panels[1].legend()
 
 # %%
-run.claim("orthonormal-byol", "The closed-form predictor NE gives a better kNN than a trained matrix", accuracy["NE"], accuracy["trained linear"], margin=0.05)
+run.claim("orthonormal-byol", "The closed-form predictor NE gives a better kNN than a trained matrix",
+          accuracy["NE"], accuracy["trained linear"], margin=0.05)
 
 # %%
 run.claim("orthonormal-byol", "The Newton-Schulz predictor is no worse in kNN than a trained matrix by more than a point",
@@ -473,18 +519,39 @@ for name, values in bias.items():
 # added to VICReg's own loss differs. Going on with *nothing* added is the control that matters.
 
 # %%
-extra = {"base": lambda a, b: 0.0, "+ entropy": lambda a, b: R.e2mc(a, b, cov=0.0), "+ covariance": lambda a, b: R.e2mc(a, b, entropy=0.0),
-         "+ both (E2MC)": R.e2mc, "+ uniformity": lambda a, b: (R.uniformity_loss(a) + R.uniformity_loss(b)) / 2}
+extra = {
+    "base": lambda a, b: 0.0,
+    "+ entropy": lambda a, b: R.e2mc(a, b, cov=0.0),
+    "+ covariance": lambda a, b: R.e2mc(a, b, entropy=0.0),
+    "+ both (E2MC)": R.e2mc,
+    "+ uniformity": lambda a, b: (R.uniformity_loss(a) + R.uniformity_loss(b)) / 2,
+}
 after = {name: [] for name in extra}
 for seed in run.seeds:
     start = copy.deepcopy(vicreg(seed))
     for name, add in extra.items():
-        after[name].append(stage.pretrain(f"go on {name}", lambda e, h=start.head, f=add: R.TwoViews(e, lambda a, b: R.vicreg(a, b, sim=5.0, cov=5.0) + f(a, b),
-                           head=copy.deepcopy(h)), seed, encoder=copy.deepcopy(start.encoder), steps=run.pick(quick=45, full=3 * 97), **(OPTIONS | dict(lr=5e-4))))
+        after[name].append(
+            stage.pretrain(
+                f"go on {name}",
+                lambda e, h=start.head, f=add: R.TwoViews(
+                    e, lambda a, b: R.vicreg(a, b, sim=5.0, cov=5.0) + f(a, b), head=copy.deepcopy(h)
+                ),
+                seed,
+                encoder=copy.deepcopy(start.encoder),
+                steps=run.pick(quick=45, full=3 * 97),
+                **(OPTIONS | dict(lr=5e-4)),
+            )
+        )
 
 # %%
-few_labels = {name: [stage.probe(m.encoder, labels=200, seed=s) for m, s in zip(ms, run.seeds, strict=True)] for name, ms in after.items()}
-uneven = {name: [R.distance_to_uniform(stage.features(m.network, stage.train_images).sigmoid()) for m in ms] for name, ms in after.items()}
+few_labels = {
+    name: [stage.probe(m.encoder, labels=200, seed=s) for m, s in zip(ms, run.seeds, strict=True)]
+    for name, ms in after.items()
+}
+uneven = {
+    name: [R.distance_to_uniform(stage.features(m.network, stage.train_images).sigmoid()) for m in ms]
+    for name, ms in after.items()
+}
 results["VICReg + E2MC"] = [stage.knn(m.encoder) for m in after["+ both (E2MC)"]]
 
 # %% mystnb={"image": {"alt": "Two bar charts over the five ways of going on: distance of the features' distribution to the uniform one, and probe accuracy with 200 labels."}, "figure": {"caption": "Three more epochs: how uniform the mapped features are, and what a probe on 200 labels makes of them.", "name": "fig-e2mc"}}
@@ -498,10 +565,12 @@ run.claim("e2mc", "Three epochs with E2MC bring the mapped features nearer to un
           uneven["+ both (E2MC)"], uneven["base"], margin=0.02, higher_is_better=False)
 
 # %%
-run.claim("e2mc", "Three epochs with E2MC give a better few-label probe than three epochs without", few_labels["+ both (E2MC)"], few_labels["base"], margin=0.0)
+run.claim("e2mc", "Three epochs with E2MC give a better few-label probe than three epochs without",
+          few_labels["+ both (E2MC)"], few_labels["base"], margin=0.0)
 
 # %%
-run.claim("e2mc", "Three epochs with E2MC give a better few-label probe than three epochs with uniformity", few_labels["+ both (E2MC)"], few_labels["+ uniformity"], margin=0.0)
+run.claim("e2mc", "Three epochs with E2MC give a better few-label probe than three epochs with uniformity",
+          few_labels["+ both (E2MC)"], few_labels["+ uniformity"], margin=0.0)
 
 # %% [markdown]
 # The criterion reaches what it asks for in a few dozen steps: the marginals flatten. The probe does not follow in step.
@@ -557,15 +626,21 @@ _ = axis.legend()
 # %%
 order = {name: [R.spearman(s, a) for s, a in zip(rows, probe, strict=True)] for name, rows in scores.items()}
 healthy = [[j for j, score in enumerate(row) if score > max(row) / 2] for row in scores["RankMe"]]
-without = [R.spearman([s[j] for j in kept], [a[j] for j in kept]) for s, a, kept in zip(scores["RankMe"], probe, healthy, strict=True)]
+without = [
+    R.spearman([s[j] for j in kept], [a[j] for j in kept])
+    for s, a, kept in zip(scores["RankMe"], probe, healthy, strict=True)
+]
 lost = {name: [R.regret(s, a) for s, a in zip(rows, probe, strict=True)] for name, rows in scores.items()}
 lost["random pick"] = [max(a) - sum(a) / len(a) for a in probe]
 for name in scores:
-    print(f"{name:12} Spearman {sum(order[name]) / len(order[name]):+.2f}   regret {100 * sum(lost[name]) / len(lost[name]):.1f} points")
+    print(
+        f"{name:12} Spearman {sum(order[name]) / len(order[name]):+.2f}   regret {100 * sum(lost[name]) / len(lost[name]):.1f} points"
+    )
 print(f"RankMe without collapsed runs: Spearman {sum(without) / len(without):+.2f}")
 
 # %%
-run.claim("rankme", "The run with the highest RankMe loses less probe accuracy than a random pick", lost["RankMe"], lost["random pick"], margin=0.01, higher_is_better=False)
+run.claim("rankme", "The run with the highest RankMe loses less probe accuracy than a random pick",
+          lost["RankMe"], lost["random pick"], margin=0.01, higher_is_better=False)
 
 # %%
 run.claim("rankme", "RankMe orders the sweep better than the loss value", order["RankMe"], order["minus loss"], margin=0.2)
@@ -574,7 +649,9 @@ run.claim("rankme", "RankMe orders the sweep better than the loss value", order[
 run.claim("rankme", "RankMe orders the sweep better than α-ReQ", order["RankMe"], order["minus α-ReQ"], margin=0.0)
 
 # %%
-run.claim("rankme", "Without the collapsed runs RankMe orders the sweep as well as with them, within 0.1 of Spearman's coefficient", without, order["RankMe"], margin=-0.1)
+run.claim("rankme",
+          "Without the collapsed runs RankMe orders the sweep as well as with them, within 0.1 of Spearman's coefficient",
+          without, order["RankMe"], margin=-0.1)
 
 # %% [markdown]
 # Much of the correlation is the work of the collapsed runs: accuracy first rises with rank and then falls, as too much
@@ -731,7 +808,9 @@ assert abs(float(barlow_twins(z, -z, 1.0)) - 8) < 1e-3, "each of two features is
 z1, z2 = 1 + torch.randn(2, 12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 centre = lambda column: [v - sum(column) / len(column) for v in column]
 one, two = ([centre(column) for column in z.T.tolist()] for z in (z1, z2))
-c = lambda i, j: sum(a * b for a, b in zip(one[i], two[j])) / sum(a * a for a in one[i]) ** 0.5 / sum(b * b for b in two[j]) ** 0.5
+c = lambda i, j: (
+    sum(a * b for a, b in zip(one[i], two[j])) / sum(a * a for a in one[i]) ** 0.5 / sum(b * b for b in two[j]) ** 0.5
+)
 cells = [(i, j) for i in range(4) for j in range(4)]
 for lam in (0.0, 0.3):
     want = sum((1 - c(i, j)) ** 2 if i == j else lam * c(i, j) ** 2 for i, j in cells)
