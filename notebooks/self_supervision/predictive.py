@@ -1329,6 +1329,9 @@ gained["UCSL, IDF1"] = difference(f1["all four (UCSL)"], f1["random encoder"])
 # %% mystnb={"image": {"alt": "Horizontal bars, positive and negative, of the difference between each trained network and the same network untrained, for the experiments of the chapter."}, "figure": {"caption": "What training added to the untrained network, in the measure of each experiment: accuracy, Dice, recall or IDF1, between 0 and 1. For fine-tuned networks the untrained one was fine-tuned alike.", "name": "fig-predictive-results"}}
 lab.plots.bars(lab.plots.axes(1, 6.5, 3.2)[1], gained, "trained minus untrained", chance=0.0)
 
+# %%
+run.summarise("gain over the same network untrained, by experiment", gained)
+
 # %% [markdown]
 # How the settings were chosen: image sizes, lengths, learning rates and the difficulty of the drawn data on other seeds, with
 # the course's validation digits in place of test digits, other strips of the photographs and other draws. They were chosen for
@@ -1382,7 +1385,9 @@ print("share that are targets:", round(float((k - prefix).float().mean() / k), 2
 
 # %%
 class Leaky(P.AIM):
-    mask = lambda self, prefix: (honest := nets.prefix_causal(len(self.encoder.position), prefix)) | honest.roll(1, 2)  # row i sees i + 1
+    mask = lambda self, prefix: (
+        (honest := nets.prefix_causal(len(self.encoder.position), prefix)) | honest.roll(1, 2)
+    )  # row i sees i + 1
     predict = lambda self, x, prefix: self.head(self.encoder(x, mask=self.mask(prefix)) + self.encoder.position)
 
 
@@ -1421,7 +1426,12 @@ for r in range(30):
         new_pure = new_pure - 0.002 * inputs.T @ (inputs @ (new_pure - pure)) / 40
         new_mixed = new_mixed - 0.002 * inputs.T @ (inputs @ (new_mixed - mixed) + inputs @ new_mixed - outputs) / 40
     pure, mixed = new_pure, new_mixed
-print("pure distillation comes home:", bool(pure.norm() < 0.05), "| with its own objective it does not:", bool(mixed.norm() > 0.05))
+print(
+    "pure distillation comes home:",
+    bool(pure.norm() < 0.05),
+    "| with its own objective it does not:",
+    bool(mixed.norm() > 0.05),
+)
 
 # %% [markdown]
 # ````{solution-end}
@@ -1521,7 +1531,10 @@ assert torch.allclose(said.grad[0, 0], said.grad[1, 2]), "every target counts al
 # NBVAL_CHECK_OUTPUT
 said, patches = torch.randn(2, 8, 16, 9, generator=torch.Generator().manual_seed(0))
 prefix = torch.arange(1, 9)
-print("as the package has it:", torch.allclose(next_patch_loss(said, patches, prefix), P.autoregressive_loss(said, patches, prefix), rtol=1e-4))
+print(
+    "as the package has it:",
+    torch.allclose(next_patch_loss(said, patches, prefix), P.autoregressive_loss(said, patches, prefix), rtol=1e-4),
+)
 
 # %% [markdown]
 # ````{solution-end}
