@@ -30,7 +30,7 @@ from course_html import (
     verdicts_html,
 )
 from course_source import api_html, code_link, source_files, source_html, source_page
-from course_speed import speed_html
+from course_speed import speed_html, training_html
 from course_tasks import tasks_html
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -111,7 +111,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "papers": lambda _: papers_html(course, link, code_link(course, link)),
         "evidence": lambda _: evidence_html(course, link),
         "machines": lambda _: machines_html(course, link),
-        "speed": lambda _: speed_html(course),
+        "speed": lambda what: training_html(course) if what == "training" else speed_html(course),
         "api": lambda _: api_html(course.root, link),
         "tasks": lambda _: tasks_html(course, link),
     }

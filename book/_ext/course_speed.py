@@ -24,6 +24,32 @@ def speed_html(course: Course) -> str:
     )  # fmt: skip
 
 
+def training_html(course: Course) -> str:
+    """Whole training steps at full size, from ``book/results/throughput.json``."""
+    file = course.root / "book" / "results" / "throughput.json"
+    if not file.exists():
+        return '<p class="quiet">Not measured yet: no GPU has been at hand.</p>'
+    found = json.loads(file.read_text(encoding="utf-8"))
+    lines: list[Row] = []
+    for way, w in found["ways"].items():
+        if "error" in w:
+            lines.append(("", [escape(way), "–", "–", escape(w["error"])]))
+        else:
+            parts = ", ".join(f"{escape(name)} {100 * share:.0f} %" for name, share in w["parts"].items())
+            peak = f"{100 * w['share_of_peak']:.0f} %"
+            lines.append(("", [escape(way), f"{w['views_per_second']:,.0f}", peak, parts]))
+    for name, rate in found["views_per_second"].items():
+        if name != "labcode":
+            lines.append(("", [f"{escape(name)}, its own recipe", f"{rate:,.0f}", "–", "–"]))
+    caption = (
+        f"{escape(found['method'])}, {escape(found['net'])}, batch {found['batch']}, {found['side']}×{found['side']}, "
+        f"{escape(found['precision'])}, on {escape(found['device'])}, whose matrix product reaches "
+        f"{found['peak_tflops']:g} TFLOP/s; {escape(found['date'])}, commit {escape(found['commit'])}"
+    )
+    head = ["Way", "Views a second", "Of the peak", "Where a step's time goes"]
+    return table(head, lines, cls="training", caption=caption, label="Training speed")
+
+
 def time(ms: float) -> str:
     return f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
 

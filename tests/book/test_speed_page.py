@@ -54,3 +54,20 @@ def test_the_figures_are_those_of_the_file(page):
 
 def test_nothing_measured_is_said(page):
     assert "Nothing has been measured" in page(None).get_text()
+
+
+def test_training_speed_is_shown_with_its_origin_or_said_to_be_missing(tmp_path):
+    course = SimpleNamespace(root=tmp_path)
+    assert "Not measured yet" in course_speed.training_html(course)
+    made = dict(
+        method="SimCLR", net="ResNet-18", batch=512, side=32, precision="bfloat16", peak_tflops=790.0, device="GPU <1>",
+        date="2026-01-01", commit="abc", views_per_second={"labcode": 61234.5, "lightly": 9000.0},
+        ways={"plain": dict(views_per_second=61234.5, share_of_peak=0.257, parts={"forward": 0.4, "backward": 0.6}),
+              "compiled": dict(error="RuntimeError: none")},
+    )  # fmt: skip
+    (tmp_path / "book" / "results").mkdir(parents=True)
+    (tmp_path / "book" / "results" / "throughput.json").write_text(json.dumps(made))
+    page = BeautifulSoup(course_speed.training_html(course), "html.parser")
+    rows = [[td.text for td in tr.find_all("td")] for tr in page.tbody.find_all("tr")]
+    assert rows[0] == ["61,234", "26 %", "forward 40 %, backward 60 %"] and rows[1][2] == "RuntimeError: none"
+    assert rows[2][0] == "9,000" and "GPU <1>" in page.caption.text and "commit abc" in page.caption.text
