@@ -167,9 +167,9 @@ def fit(
         for group in optim.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         batch = batches(i)
-        if len(batch) % ranks:
+        if ranks > 1 and len(batch) % ranks:
             raise ValueError(f"batches must give a multiple of the {ranks} processes' number of rows, got {len(batch)}")
-        batch = batch.chunk(ranks)[rank]
+        batch = batch.chunk(ranks)[rank] if ranks > 1 else batch
         optim.zero_grad(set_to_none=True)
         with parallel.sharing(), torch.autocast(device.type, dtype=half, enabled=half is not None):
             loss = step(batch)["loss"]

@@ -233,3 +233,15 @@ def test_two_processes_take_the_step_of_one(tmp_path):
         assert torch.allclose(one[name], two[name], atol=1e-6)
     other = torch.load(tmp_path / "two1", weights_only=True)
     assert all(torch.equal(two[name], other[name]) for name in two)
+
+
+def test_one_process_takes_whatever_batches_give():
+    """Its step alone says what a batch is: a scalar, a pair, nothing."""
+    model, seen = torch.nn.Linear(2, 1), []
+
+    def step(batch):
+        seen.append(batch)
+        return {"loss": model.weight.sum()}
+
+    fit(model, step, lambda i: torch.tensor(i), steps=2, progress=False)
+    assert [int(b) for b in seen] == [0, 1]
