@@ -92,7 +92,7 @@ def whitening_filters(images: Images, size: int = 2, eps: float = 5e-4) -> Float
     images  float, normalised to mean 0; a few thousand suffice
     eps     keeps directions without signal from being blown up; with 0 the whitening is exact
     """
-    values, vectors = torch.linalg.eigh(patch_moments(images.float(), size))
+    values, vectors = torch.linalg.eigh(patch_moments(images.double(), size))  # small ones would drown in TF32
     scaled = (vectors / torch.sqrt(values.clamp(min=0) + eps)).flip(1).T.reshape(-1, images.shape[1], size, size)
     return torch.cat([scaled, -scaled]).to(images.dtype)
 
@@ -212,7 +212,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in (p for p in group["params"] if p.grad is not None):
                 state = self.state[p]
-                buffer = state.setdefault("momentum", torch.zeros_like(p))
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                buffer = state["momentum"]
                 buffer.mul_(group["momentum"]).add_(p.grad)
                 update = p.grad + group["momentum"] * buffer
                 p.mul_(len(p) ** 0.5 / p.norm())
@@ -312,8 +314,12 @@ test_views.__test__ = False  # pytest: a function of the method, no test
 @torch.no_grad()
 def predict(net: Callable[[Tensor], Tensor], images: Images, level: int = 2, batch: int = 2000) -> Float[Tensor, "n k"]:
     """Weighted mean of the logits over ``test_views``; the net should be in evaluation mode."""
-    parts = images.split(batch)
-    return torch.cat([sum(weight * net(view).float() for weight, view in test_views(part, level)) for part in parts])
+
+    def mean(part: Tensor) -> Tensor:  # one memory layout for all views: a compiled net sees a single kind of input
+        views = ((w, v.contiguous(memory_format=torch.channels_last)) for w, v in test_views(part, level))
+        return sum(weight * net(view).float() for weight, view in views)
+
+    return torch.cat([mean(part) for part in images.split(batch)])
 
 
 @dataclass(frozen=True)
@@ -363,6 +369,7 @@ class SpeedRun:
             for module in self.net.modules():
                 if not isinstance(module, (nn.BatchNorm2d, SpeedNet, Block, nn.Sequential)):
                     module.half()
+            torch._dynamo.config.cache_size_limit = 64  # several recipes, each with the first bias trained and frozen
             self.run = torch.compile(self.net, dynamic=False, mode="reduce-overhead")
 
     @property
@@ -395,7 +402,7 @@ class SpeedRun:
         for p in (net.first.weight, net.first.bias):
             p.requires_grad_(True)
         if r.first == "whitened":
-            net.whiten(self.images[:5000])
+            net.whiten(self.images[:: max(1, len(self.images) // 5000)])  # from all over: they may be sorted by class
         self.train(seed, r.flip if flip is None else flip, steps)
         net.eval()
         tta = predict(self.run, self.test_images, 2)

@@ -167,7 +167,7 @@ def test_each_card_has_a_section_a_symbol_and_a_claim(chapter):
 @each_chapter
 def test_as_many_cards_as_planned(chapter):
     plan = {
-        f"{p['slug']}/{c['slug']}": c["papers"]
+        f"{p['slug']}/{c['slug']}": c.get("written", c["papers"])  # a chapter that is begun says how far
         for p in yaml.safe_load((ROOT / "book/plan.yml").read_text())["parts"]
         for c in p["chapters"]
     }
