@@ -168,7 +168,7 @@ for axis, matrix, name in zip(axes, white, ("raw pixels of a patch", "outputs of
     picture = axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu")
     axis.set(xlabel=name, ylabel=name)
     axis.grid(visible=False)
-_ = figure.colorbar(picture, ax=axes, label="second moment, 1 = a pixel's variance")
+_ = figure.colorbar(picture, ax=axes, label="second moment")
 
 # %%
 conv = torch.nn.Conv2d(6, 16, 3, padding="same", bias=False)
