@@ -966,8 +966,9 @@ weigh("alignment and uniformity", run.claim("dense-align-uniform",
       ranked[False, "dense", "sum"], ranked[False, "dense", "alignment"], margin=0.05, data="digits on a canvas"))
 
 # %% [markdown]
-# With one digit on the canvas, the place decides, and runs that align well read well. Adding uniformity to the score makes it worse, not better:
-# among these runs the evener spread goes with the worse features, as positives that agree on nothing spread best. With four
+# With one digit on the canvas, the place decides, and runs that align well read well. Adding uniformity to the score makes it no
+# better, and on average worse: among these runs the evener spread goes with the worse features, as positives that agree on
+# nothing spread best. With four
 # digits the trainings hardly leave the random encoder behind, the order of the settings is noise, and so is a
 # correlation over them: for the image's label its sign even turns. A correlation of two measures with accuracy is a fact about a *family of runs*.
 

@@ -323,7 +323,7 @@ run.claim("mixed-barlow-twins", "At equal forward passes the guard gives a bette
 
 # %% [markdown]
 # The guard pays, but not where it was said to. The neighbour vote gains at equal forward passes; the gap between held-out and
-# training loss, which was to show less overfitting, is if anything wider with the guard. So what helps here is not that
+# training loss, which was to show less overfitting, is on average wider with the guard. So what helps here is not that
 # training images are memorised less. Neither arm declines within these lengths: what the paper guards against needs many
 # more epochs.
 
