@@ -69,15 +69,10 @@ PAPERS = {
     "simplicity bias": (4.1, 1.5, "which minimum"),
 }
 ARROWS = [
-    ("InfoNCE", "MI is not it"),
-    ("MI is not it", "Wasserstein\nmeasure"),
-    ("MI is not it", "compress?"),
-    ("InfoNCE", "latent classes"),
-    ("latent classes", "redundancy,\nlinear models"),
-    ("InfoNCE", "temperature"),
-    ("temperature", "dense alignment,\nuniformity"),
-    ("compress?", "simplicity bias"),
-    ("redundancy,\nlinear models", "simplicity bias"),
+    ("InfoNCE", "MI is not it"), ("MI is not it", "Wasserstein\nmeasure"), ("MI is not it", "compress?"),
+    ("InfoNCE", "latent classes"), ("latent classes", "redundancy,\nlinear models"),
+    ("InfoNCE", "temperature"), ("temperature", "dense alignment,\nuniformity"),
+    ("compress?", "simplicity bias"), ("redundancy,\nlinear models", "simplicity bias"),
     ("dense alignment,\nuniformity", "simplicity bias"),
 ]
 _ = lab.plots.family(PAPERS, ARROWS)
@@ -158,27 +153,15 @@ def infomax(seed, make, critic, loss, steps=TRAIN):
     """Two encoders and a critic, trained on loss(scores) over batches of 64."""
     torch.manual_seed(seed)
     g1, g2, f = make(), make(), critic()
-    return T.learn(
-        [g1, g2, f],
-        lambda i: loss(f(g1(x1[i]), g2(x2[i]))),
-        lab.data.shuffled(MANY, 64, seed, "cpu"),
-        steps,
-        1e-3,
-        clip=1.0,
-    )
+    batches = lab.data.shuffled(MANY, 64, seed, "cpu")
+    return T.learn([g1, g2, f], lambda i: loss(f(g1(x1[i]), g2(x2[i]))), batches, steps, 1e-3, clip=1.0)
 
 
 def estimate(g1, g2, f):
     """Held-out InfoNCE bound, averaged over batches of 64."""
     with torch.no_grad():
-        return float(
-            torch.stack(
-                [
-                    T.nce_bound(f(g1(a), g2(b)))
-                    for a, b in zip(x1_test[:960].split(64), x2_test[:960].split(64), strict=True)
-                ]
-            ).mean()
-        )
+        pairs = zip(x1_test[:960].split(64), x2_test[:960].split(64), strict=True)
+        return float(torch.stack([T.nce_bound(f(g1(a), g2(b))) for a, b in pairs]).mean())
 
 
 # %% [markdown]
@@ -236,20 +219,11 @@ critics = {
     "separable": lambda: T.Separable(DIM, DIM),
     "joint": lambda: T.Joint(DIM, DIM, 100),
 }
-one_nat = {
-    n: [
-        infomax(s, make, bilinear if n == "bijection" else critics["bilinear"], lambda v: (T.nce_bound(v) - 1).abs())
-        for s in run.seeds
-    ]
-    for n, make in makers.items()
-}
-by_critic = {
-    n: [
-        infomax(s, makers["perceptron, 3 layers"], make, lambda v: -T.nce_bound(v), steps=TRAIN * 3 // 2)
-        for s in run.seeds
-    ]
-    for n, make in critics.items()
-}
+to_one, most = lambda v: (T.nce_bound(v) - 1).abs(), lambda v: -T.nce_bound(v)
+simple = lambda n: bilinear if n == "bijection" else critics["bilinear"]
+one_nat = {n: [infomax(s, make, simple(n), to_one) for s in run.seeds] for n, make in makers.items()}
+by_critic = {n: [infomax(s, makers["perceptron, 3 layers"], make, most, steps=TRAIN * 3 // 2) for s in run.seeds]
+             for n, make in critics.items()}  # fmt: skip
 
 # %%
 torch.manual_seed(0)
@@ -657,13 +631,8 @@ figure, panels = lab.plots.axes(2, 8, 2.8)
 for panel, found, label in zip(panels, (by_count, by_private), ("landmarks m", "weight of what only X knows"), strict=True):
     for i, name in enumerate(("landmarks", "E[Y|X]", "μ(X)", "bound")):
         if found is by_private or i < 2:
-            panel.plot(
-                list(found),
-                [sum(row[name] for row in v) / len(v) for v in found.values()],
-                "--" if i else "o-",
-                color=lab.plots.COLOURS[i],
-                label=name,
-            )
+            means = [sum(row[name] for row in v) / len(v) for v in found.values()]
+            panel.plot(list(found), means, "--" if i else "o-", color=lab.plots.COLOURS[i], label=name)
     panel.set(xlabel=label, ylabel="squared error")
 panels[0].plot(
     LANDMARKS,
@@ -1081,23 +1050,10 @@ both = [T.DigitsWithDistractor(p).plain(torch.Generator().manual_seed(0)) for p 
 torch.manual_seed(0)
 blank = [T.Encoded(80, 16) for _ in run.seeds]
 with torch.no_grad():
-    plain = {
-        "chance": [[0.1, 0.5]] * len(run.seeds),
-        "inputs": [
-            [
-                T.ridge_accuracy(both[0], a, both[1], b)
-                for a, b in ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))
-            ]
-        ]
-        * len(run.seeds),
-        "random encoder": [
-            [
-                T.ridge_accuracy(n(both[0]), a, n(both[1]), b)
-                for a, b in ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))
-            ]
-            for n in blank
-        ],
-    }
+    questions = ((y[:DIGITS], y_test), (y[:DIGITS] % 2, y_test % 2))
+    told = lambda n: [T.ridge_accuracy(n(both[0]), a, n(both[1]), b) for a, b in questions]
+    plain = {"chance": [[0.1, 0.5]] * len(run.seeds), "inputs": [told(lambda x: x)] * len(run.seeds)}
+    plain["random encoder"] = [told(n) for n in blank]
 
 # %% mystnb={"image": {"alt": "Two bar charts, accuracy of naming the digit and its parity: chance, inputs, random encoder, and six encoders. Width and new patterns raise the digit; labels alone give the parity and not the digit; both together give both."}, "figure": {"caption": "What a linear reader finds of the digit, left, and of its parity, right. Dots are seeds.", "name": "fig-simplicity-digits"}}
 figure, panels = lab.plots.axes(2, 9, 3.0)

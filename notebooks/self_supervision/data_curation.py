@@ -213,18 +213,10 @@ for seed in run.seeds:
     tail = D.long_tail(kinds, 100.0, seed)
     pool, y = many[tail], kinds[tail]
     z = torch.nn.functional.normalize(stage.features(stage.pretrain("pool", C.SimCLR, seed, images=pool).encoder, pool), dim=1)
-    levels, budget, order = (
-        D.hierarchical_kmeans(z, sizes, keep, seed=seed),
-        len(y) // 4,
-        torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device),
-    )
+    levels, budget = D.hierarchical_kmeans(z, sizes, keep, seed=seed), len(y) // 4
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
     flat, oracle = D.hierarchical_kmeans(z, sizes[:1], keep[:1], seed=seed)[0], D.Level(z[: stage.classes], y)
-    picks = [
-        order[:budget],
-        D.hierarchical_sample([flat], budget, seed),
-        D.hierarchical_sample(levels, budget, seed),
-        D.hierarchical_sample([oracle], budget, seed),
-    ]
+    picks = [order[:budget], *(D.hierarchical_sample(of, budget, seed) for of in ([flat], levels, [oracle]))]
     for name, rows in zip(entropy, picks, strict=True):
         chosen[name, seed] = pool[rows]
         entropy[name].append(D.class_entropy(y[rows], stage.classes))
@@ -304,10 +296,8 @@ error, surrogates = {}, {}
 for seed in run.seeds:
     x, y, truth = D.mislabelled_gaussians(replications, pool, p, seed=seed)
     past = D.mislabelled_gaussians(replications, 2 * p, p, seed=seed + 10_000)[0]
-    surrogates = {
-        "perfect": truth,
-        "weak": D.logistic(past, torch.einsum("rnp,rp->rn", past, truth).sign(), torch.ones_like(past[..., 0]), 0.1),
-    }
+    said = torch.einsum("rnp,rp->rn", past, truth).sign()
+    surrogates = {"perfect": truth, "weak": D.logistic(past, said, torch.ones_like(said), 0.1)}
     draws = torch.Generator().manual_seed(seed)
     for lam in lams:
         error["all", lam, seed] = float(D.misspecified_error(D.logistic(x, y, torch.ones_like(y), lam), truth).mean())
@@ -316,9 +306,8 @@ for seed in run.seeds:
             kept = (torch.rand(pi.shape, generator=draws, dtype=torch.float64) < pi).double()
             for form, weight in (("biased", kept), ("unbiased", kept / pi)):
                 if form == "biased" or (who == "perfect" and lam == lams[0]):
-                    error[who, form, share, alpha, lam, seed] = float(
-                        D.misspecified_error(D.logistic(x, y, weight, lam), truth).mean()
-                    )
+                    found = D.misspecified_error(D.logistic(x, y, weight, lam), truth)
+                    error[who, form, share, alpha, lam, seed] = float(found.mean())
 arm = lambda *key: [error[(*key, seed)] for seed in run.seeds]
 
 # %% mystnb={"image": {"alt": "Two panels of test error against the share of samples kept, for easy, random and hard selection with a perfect surrogate, and a dashed line for all samples. With a weak ridge the hard selection of ninety per cent lies below the line; with a strong ridge no selection does. At ten per cent the easy selection is best in both."}, "figure": {"caption": "Test error against the share kept; dashed: all samples. Means over seeds.", "name": "fig-selection"}}
@@ -543,30 +532,20 @@ for seed in run.seeds:
 subset_arms = list(subsets[run.seeds[0]])
 
 # %%
-ssl = {
-    name: [
-        stage.knn(
-            stage.pretrain(
-                f"sas {name}", C.SimCLR, s, images=stage.train_images[subsets[s][name]], steps=steps
-            ).encoder
-        )
-        for s in run.seeds
-    ]
-    for name in subset_arms
-}
+def contrast(name, s):
+    """SimCLR on one of the subsets, as many steps as on all images."""
+    images = stage.train_images[subsets[s][name]]
+    return stage.pretrain(f"sas {name}", C.SimCLR, s, images=images, steps=steps)
+
+
+ssl = {name: [stage.knn(contrast(name, s).encoder) for s in run.seeds] for name in subset_arms}
 results |= {f"SimCLR, a fifth of the images, {name}": ssl[name] for name in ("random", "SAS")}
 taught = {name: [] for name in subset_arms if name != "SAS, clusters"}
 for seed in run.seeds:
     for name, found in taught.items():
         rows = subsets[seed][name]
-        model = D.fine_tune(
-            stage.encoder(seed),
-            stage.train_images[rows],
-            stage.train_labels[rows],
-            run.pick(quick=120, full=4000),
-            batch_size=128,
-            seed=seed,
-        )
+        data, count = (stage.train_images[rows], stage.train_labels[rows]), run.pick(quick=120, full=4000)
+        model = D.fine_tune(stage.encoder(seed), *data, count, batch_size=128, seed=seed)
         found.append(float((model.predict(stage.test_images) == stage.test_labels).double().mean()))
 
 # %% mystnb={"image": {"alt": "Two bar charts over subsets of a fifth of the images: kNN accuracy of SimCLR trained on SAS's choice by labels and by clusters, a random choice and the least alike images; and test accuracy of supervised training on three of them."}, "figure": {"caption": "A fifth of the images: what SimCLR makes of it, and what supervised training does.", "name": "fig-sas"}}
@@ -718,44 +697,18 @@ lab.show(D.swapped_prediction, D.SwAV.forward, D.fine_tune)
 
 # %%
 crowd, people = {"aligned": D.FaceDifficulty(SIDE), "in the wild": wild}, (0, 400)
-options = dict(
-    batch_size=128,
-    steps=run.pick(quick=150, full=3000),
-    lr=2e-3,
-    optimizer="adamw",
-    weight_decay=1e-4,
-    views=lab.augment.scene_views,
-)
-starts = {
-    name: []
-    for name in (
-        "from scratch",
-        "identities, supervised",
-        "SimCLR, aligned",
-        "SimCLR, in the wild",
-        "SwAV, in the wild",
-    )
-}
-swav = partial(D.SwAV, prototypes=64, freeze=20)
+options = dict(batch_size=128, steps=run.pick(quick=150, full=3000), lr=2e-3, optimizer="adamw",
+               weight_decay=1e-4, views=lab.augment.scene_views)  # fmt: skip
+arms = {"SimCLR, aligned": (C.SimCLR, "aligned"), "SimCLR, in the wild": (C.SimCLR, "in the wild"),
+        "SwAV, in the wild": (partial(D.SwAV, prototypes=64, freeze=20), "in the wild")}  # fmt: skip
+starts = {name: [] for name in ("from scratch", "identities, supervised", *arms)}
 for seed in run.seeds:
     named = D.faces(4000, seed, people, crowd["aligned"])
     starts["from scratch"].append(fresh(seed))
-    starts["identities, supervised"].append(
-        D.fine_tune(
-            fresh(seed),
-            named.images.to(run.device),
-            named.identity.to(run.device),
-            options["steps"],
-            lr=2e-3,
-            batch_size=256,
-            seed=seed,
-        ).encoder
-    )
-    for name, method, how in (
-        ("SimCLR, aligned", C.SimCLR, "aligned"),
-        ("SimCLR, in the wild", C.SimCLR, "in the wild"),
-        ("SwAV, in the wild", swav, "in the wild"),
-    ):
+    images, who = named.images.to(run.device), named.identity.to(run.device)
+    told = D.fine_tune(fresh(seed), images, who, options["steps"], lr=2e-3, batch_size=256, seed=seed)
+    starts["identities, supervised"].append(told.encoder)
+    for name, (method, how) in arms.items():
         images = D.faces(4000, seed, people, crowd[how]).images.to(run.device)
         model = stage.pretrain(f"faces {name}", method, seed, images=images, encoder=fresh(seed), **options)
         starts[name].append(model.encoder)

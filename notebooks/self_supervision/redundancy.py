@@ -527,21 +527,14 @@ extra = {
     "+ uniformity": lambda a, b: (R.uniformity_loss(a) + R.uniformity_loss(b)) / 2,
 }
 after = {name: [] for name in extra}
+options = OPTIONS | dict(lr=5e-4, steps=run.pick(quick=45, full=3 * 97))
 for seed in run.seeds:
     start = copy.deepcopy(vicreg(seed))
     for name, add in extra.items():
-        after[name].append(
-            stage.pretrain(
-                f"go on {name}",
-                lambda e, h=start.head, f=add: R.TwoViews(
-                    e, lambda a, b: R.vicreg(a, b, sim=5.0, cov=5.0) + f(a, b), head=copy.deepcopy(h)
-                ),
-                seed,
-                encoder=copy.deepcopy(start.encoder),
-                steps=run.pick(quick=45, full=3 * 97),
-                **(OPTIONS | dict(lr=5e-4)),
-            )
-        )
+        loss = lambda a, b, f=add: R.vicreg(a, b, sim=5.0, cov=5.0) + f(a, b)
+        method = lambda e, f=loss, h=start.head: R.TwoViews(e, f, head=copy.deepcopy(h))
+        encoder = copy.deepcopy(start.encoder)
+        after[name].append(stage.pretrain(f"go on {name}", method, seed, encoder=encoder, **options))
 
 # %%
 few_labels = {
