@@ -293,6 +293,7 @@ gain = {name: [b - a for a, b in zip(alone[name], six[name])] for name in alone}
 run.claim("airbench", "Averaging six views brings more to a network trained without flips than to one trained with alternating flip", gain["no flip"], gain["alternating flip"], margin=0.01)
 
 # %% [markdown]
+# Whether alternating beats tossing stays open after a hundred pairs of runs; that either beats not flipping does not.
 # A network that is shown one side only learns that side. But averaging the logits of an image and its mirror image
 # at test time gives what flipping in training should have given, and then the flips can hardly be told apart here. On
 # CIFAR-10 the paper finds its gain with such views as well; its network sees far more images, and its runs are far more
