@@ -84,7 +84,7 @@ def environment(folder: Path, names: list[str]) -> Path:
 
 
 def serve(folder: Path) -> tuple[http.server.ThreadingHTTPServer, str]:
-    """The working tree's tracked files as a Git repository over HTTP; returns the server and the address."""
+    """The working tree, but what Git ignores, as a Git repository over HTTP; returns the server and the address."""
     bare, index = folder / "course.git", {**os.environ, "GIT_INDEX_FILE": str(folder / "index")}
     who = {f"GIT_{role}_{field}": "course" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
 
@@ -93,7 +93,8 @@ def serve(folder: Path) -> tuple[http.server.ThreadingHTTPServer, str]:
         return done.stdout.strip()
 
     git("init", "--quiet", "--bare", "--initial-branch=main", str(bare))
-    files = [f for f in git("ls-files", "-z").split("\0") if (ROOT / f).exists()]
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    files = [f for f in listed if (ROOT / f).is_file()]
     at = ["--git-dir", str(bare), "--work-tree", str(ROOT)]
     git(*at, "update-index", "--add", "-z", "--stdin", env=index, input="\0".join(files))
     commit = git(*at, "commit-tree", "-m", "The course", git(*at, "write-tree", env=index), env={**index, **who})
