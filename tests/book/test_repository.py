@@ -164,7 +164,8 @@ def test_make_sets_shows_and_unsets(course):
 
 def launch(page):
     """Addresses behind a page's launch buttons, and whatever points to GitHub, Colab or Binder besides."""
-    links = {a["href"] for a in page.find_all("a", href=True) if re.search("github|colab|mybinder", a["href"])}
+    elsewhere = re.compile("https?://[^/]*(github|colab|mybinder)")
+    links = {a["href"] for a in page.find_all("a", href=elsewhere)}
     group = page.select_one(".dropdown-launch-buttons")
     return {a["href"] for a in group.select("a[href]")} if group else set(), links
 
