@@ -5,7 +5,17 @@
 """
 
 from .clusters import ari, clustering_accuracy, nmi
-from .representation import Probe, alignment, effective_rank, held_out, knn, linear_probe, ridge_r2, uniformity
+from .representation import (
+    Probe,
+    alignment,
+    effective_rank,
+    few_label_probe,
+    held_out,
+    knn,
+    linear_probe,
+    ridge_r2,
+    uniformity,
+)
 
 __all__ = [
     "Probe",
@@ -13,6 +23,7 @@ __all__ = [
     "ari",
     "clustering_accuracy",
     "effective_rank",
+    "few_label_probe",
     "held_out",
     "knn",
     "linear_probe",

@@ -168,6 +168,24 @@ def linear_probe(
     return Probe(right, best, accuracy, slope, weight[-1] - slope @ mean)
 
 
+def few_label_probe(
+    train_z: Rows, train_y: Labels, test_z: NewRows, test_y: NewLabels, labels: int, draws: int = 8, l2: float = 0.01
+) -> float:
+    """Accuracy of a linear probe on ``labels`` training rows, the mean over several random draws of them.
+
+    Few labels ask for features that lie ready, where many would find anything that is not lost. One regulariser for
+    all, since there is nothing to hold out. Raises ValueError for labels outside 1 … n and draws below 1.
+    """
+    if not 1 <= labels <= len(train_y):
+        raise ValueError(f"labels must be between 1 and the {len(train_y)} training rows, got {labels}")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    orders = (torch.randperm(len(train_y), generator=torch.Generator().manual_seed(draw)) for draw in range(draws))
+    rows = [order[:labels].to(train_y.device) for order in orders]
+    hits = [linear_probe(train_z[r], train_y[r], test_z, test_y, l2=(l2,)).accuracy for r in rows]
+    return sum(hits) / len(hits)
+
+
 def _moments(z: Rows) -> tuple[Tensor, Tensor]:
     std, mean = torch.std_mean(z, 0, correction=0)
     return mean, torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), std, 1)  # a constant feature stays 0

@@ -1,7 +1,7 @@
 """The encoders and heads of the course."""
 
 from .conv import BasicBlock, ResNet18, SmallNet, estimate_statistics
-from .mlp import mlp
+from .mlp import mlp, seeded
 from .vit import (
     AttentiveProbe,
     Transformer,
@@ -33,6 +33,7 @@ __all__ = [
     "patchify",
     "prefix_causal",
     "random_split",
+    "seeded",
     "sincos",
     "unpatchify",
 ]

@@ -1,6 +1,15 @@
 """The perceptron that serves as projector, predictor and small encoder."""
 
+from collections.abc import Callable
+
+import torch
 from torch import nn
+
+
+def seeded(seed: int, make: Callable[..., nn.Module], *arguments, **keywords) -> nn.Module:
+    """``make(*arguments, **keywords)`` with its weights drawn from the seed."""
+    torch.manual_seed(seed)
+    return make(*arguments, **keywords)
 
 
 def mlp(widths: list[int], norm: bool = True, last_norm: bool = False, bias: bool = True) -> nn.Sequential:

@@ -7,7 +7,7 @@ read an encoder with few labels. Masked autoencoders are in ``masked.py`` and wh
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,7 @@ from .video import (  # noqa: F401
     cross_contrast,
     direct_contrast,
     dsm_loss,
+    hidden_distance,
     idf1,
     indirect_contrast,
     jepa_loss,
@@ -111,6 +112,7 @@ __all__ = [
     "fourier_loss",
     "grey_digits",
     "masked_mse",
+    "membrane_dice",
     "membranes",
     "moved",
     "next_all_loss",
@@ -414,6 +416,19 @@ def pixel_scores(
     return unpatchify((new.double() - mean) / std @ weight + level, patch, grid)[:, 0].float()
 
 
+def membrane_dice(
+    tokens: Callable[[Images], Float[Tensor, "n k d"]], few: "Membranes", new: "Membranes", patch: Sequence[int]
+) -> float:
+    """Dice of the membranes that a linear map finds in the frozen tokens of new sections, learnt from a few.
+
+    tokens  of images (n, 1, h, w)
+
+    As many pixels are called membrane as the labelled sections hold.
+    """
+    score = pixel_scores(tokens(few.images), few.mask, tokens(new.images), patch)
+    return dice(score - score.flatten().quantile(1 - few.mask.float().mean()), new.mask)
+
+
 def dice(logits: Float[Tensor, "n h w"], mask: Bool[Tensor, "n h w"]) -> float:
     """2 |A ∩ B| / (|A| + |B|) of the pixels with a positive logit and those of the mask, over the whole set; in [0, 1].
 
@@ -456,6 +471,9 @@ class Membranes:
     images: Tensor  # (n, 1, size, size) float32, mean 0 and variance 1
     mask: Tensor  # (n, size, size) bool
     cells: Tensor  # (n, size, size) int64, which cell a pixel belongs to
+
+    def to(self, device: torch.device) -> "Membranes":
+        return Membranes(self.images.to(device), self.mask.to(device), self.cells.to(device))
 
 
 def membranes(

@@ -59,6 +59,13 @@ def wander(
     return torch.cat([start, start + moves], 1)
 
 
+def three_frames(x: Shaped[Tensor, "n t k c s s"], generator: Generator) -> Float[Tensor, "n 3 k c s s"]:
+    """Three frames in a row of each film's objects, from a random place on, as floats in [0, 1]: views for ``UCSL``."""
+    start = torch.randint(x.shape[1] - 2, (len(x),), generator=generator, device=x.device)
+    frames = start[:, None] + torch.arange(3, device=x.device)
+    return x[torch.arange(len(x), device=x.device)[:, None], frames].float() / 255
+
+
 def tracked_patches(
     n: int, seed: int, split: str, motion: Motion, size: int = 8
 ) -> tuple[Shaped[Tensor, "m 3 s s"], Int[Tensor, " m"], Int[Tensor, " m"]]:

@@ -43,6 +43,7 @@ from .tracks import (  # noqa: F401
     mistracked,
     round_trip,
     shown_objects,
+    three_frames,
     track_vote,
     tracked_patches,
     tracking_score,
@@ -248,6 +249,16 @@ def _tubes(hidden: Bool[Tensor, "n cells"], luck: Float[Tensor, "n cells"], t: i
         frames = torch.arange(t, device=hidden.device)[:, None] * cells
         out.append((kept[:, None] + frames).flatten(1))
     return out[0], out[1]
+
+
+def hidden_distance(visible: Int[Tensor, "n v"], side: int) -> float:
+    """How far a hidden cell of a side × side grid is from the nearest visible one: the mean, in cells.
+
+    visible  indices of the visible cells of each of n frames
+    """
+    place = torch.cartesian_prod(*2 * [torch.arange(float(side), device=visible.device)])
+    near = torch.stack([torch.cdist(place, place[v]).amin(1) for v in visible])
+    return float(near.sum() / (near > 0).sum())
 
 
 @float32

@@ -96,10 +96,9 @@ gained = {}  # what training gave over the same network untrained, for the end o
 difference = lambda ours, theirs: [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
-def vit(seed, width=32, depth=3, size=12, patch=3, channels=1, **options):
-    """A transformer with weights drawn from the seed."""
-    torch.manual_seed(seed)
-    return nets.ViT((size, size), (patch, patch), channels, width, depth, **options).to(run.device)
+seeded = lambda seed, make, *given, **options: nets.seeded(seed, make, *given, **options).to(run.device)
+vit = lambda seed, width=32, depth=3, size=12, patch=3, channels=1, **options: seeded(
+    seed, nets.ViT, (size, size), (patch, patch), channels, width, depth, **options)
 
 
 # %% [markdown]
@@ -173,10 +172,9 @@ run.exact("aim", "No prediction changes when its target and everything after it 
 WIDTHS, LENGTHS = run.pick(quick=((16, 48), (36, 288)), full=((96, 384), (2000, 16_000)))
 
 
-def aim(seed, width, steps=LENGTHS[-1]):
-    """AIM at a width, trained for so many steps."""
-    lr, batch = run.pick(quick=(5e-3, 32), full=(1e-3, 256))
-    return learn(f"aim {width} {steps}", P.AIM, vit(seed, width, **SHAPE), x, seed, steps, lr, batch)
+RATE = run.pick(quick=(5e-3, 32), full=(1e-3, 256))  # and batch
+aim = lambda seed, width, steps=LENGTHS[-1]: learn(
+    f"aim {width} {steps}", P.AIM, vit(seed, width, **SHAPE), x, seed, steps, *RATE)
 
 
 def probed(tokens, seed):
@@ -267,7 +265,8 @@ lab.show(P.next_all_loss, P.TokenUnify)
 # %% mystnb={"image": {"alt": "Top row: six noisy grey sections through upright long cells, with dark lines between them. Bottom row: the membranes alone as white lines."}, "figure": {"caption": "Sections and their membranes.", "name": "fig-membranes"}}
 SIZE, PATCH, SECTIONS, LABELLED = run.pick(quick=(24, 6, 1500, 32), full=(64, 8, 10_000, 32))
 counts = (SECTIONS, LABELLED, 200)
-sections = {s: [P.membranes(n, 10 * s + i, SIZE) for i, n in enumerate(counts)] for s in run.seeds}
+sections = {s: [P.membranes(n, 10 * s + i, SIZE).to(run.device) for i, n in enumerate(counts)]
+            for s in run.seeds}
 shown = sections[run.seeds[0]][2]
 pictures = torch.cat([shown.images[:6] / 6 + 0.6, shown.mask[:6, None].float()])
 _ = lab.plots.images(pictures.repeat(1, 3, 1, 1), rows=2)
@@ -278,10 +277,9 @@ TOKENS = run.pick(quick=dict(steps=360, lr=1e-2), full=dict(steps=20_000, lr=1e-
 fresh = lambda seed: vit(seed, *run.pick(quick=(48, 2), full=(256, 6)), SIZE, PATCH)
 
 
-def unified(seed, name):
-    """The network, trained on a seed's sections with the questions of an arm."""
-    asks, images = (lambda e: P.TokenUnify(e, QUESTIONS[name])), sections[seed][0].images.to(run.device)
-    return learn(f"tokens {name}", asks, fresh(seed), images, seed, **TOKENS)
+unified = lambda seed, name: learn(
+    f"tokens {name}", lambda e: P.TokenUnify(e, QUESTIONS[name]), fresh(seed),
+    sections[seed][0].images, seed, **TOKENS)
 
 
 # %% [markdown]
@@ -291,7 +289,7 @@ def unified(seed, name):
 # %%
 RUNS = {"next, fed back": ("next", True), "mixture, fed back": ("mixture", True)}
 RUNS["mixture, one answer"] = ("mixture", False)
-hidden = {s: sections[s][2].images.to(run.device) for s in run.seeds}
+hidden = {s: sections[s][2].images for s in run.seeds}
 wrong = {label: [] for label in RUNS}
 for label, (name, feed_back) in RUNS.items():
     for s, images in hidden.items():
@@ -315,17 +313,10 @@ run.claim("tokenunify", "Fed back, the mixture is nearer to the truth in the las
 # token, in closed form, and as many pixels are called membrane as the labelled sections hold.
 
 # %%
-lab.show(P.pixel_scores)
-
+lab.show(P.pixel_scores, P.membrane_dice)
 
 # %%
-def found(seed, tokens):
-    """Dice of the membranes that a linear map finds in tokens of new sections."""
-    few, new = ((made.images.to(run.device), made.mask.to(run.device)) for made in sections[seed][1:])
-    score = P.pixel_scores(tokens(few[0]), few[1], tokens(new[0]), (PATCH, PATCH))
-    return P.dice(score - score.flatten().quantile(1 - few[1].float().mean()), new[1])
-
-
+found = lambda seed, tokens: P.membrane_dice(tokens, *sections[seed][1:], (PATCH, PATCH))
 frozen = lambda encoder: lambda images: P.block_average(encoder, images)
 dice = {"raw patches": [found(s, lambda x: nets.patchify(x, (PATCH, PATCH))) for s in run.seeds]}
 dice["random encoder"] = [found(s, frozen(fresh(s))) for s in run.seeds]
@@ -413,10 +404,7 @@ STEPS = run.pick(quick={"MAE": 400, "CA-MAE": 350, "classifier": 600},
 all_stains = lambda seed: vit(seed, size=CELL, patch=PIECE, channels=4, **CELLS)
 
 
-def one_stain(seed):
-    """An encoder for any number of stains, untrained."""
-    torch.manual_seed(seed)
-    return P.ChannelViT((CELL, CELL), (SINGLE, SINGLE), **CELLS).to(run.device)
+one_stain = lambda seed: seeded(seed, P.ChannelViT, (CELL, CELL), (SINGLE, SINGLE), **CELLS)
 
 
 # %%
@@ -667,9 +655,7 @@ _ = lab.plots.images(torch.cat(shown).byte(), rows=3)
 
 
 # %%
-def clip_net(seed):
-    torch.manual_seed(seed)
-    return V.ClipNet(*run.pick(quick=(24, 128), full=(96, 512))).to(run.device)
+clip_net = lambda seed: seeded(seed, V.ClipNet, *run.pick(quick=(24, 128), full=(96, 512)))
 
 
 QUIET = lambda x, generator: V.recoloured(x, generator, turn=False)
@@ -705,20 +691,11 @@ _ = lab.plots.images(grids, rows=2, width=6)
 # far a hidden cell is from what is seen, in cells, can be counted.
 
 # %%
-place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
-
-
-def distance(visible):
-    """From a hidden cell of the 8×8 grid to the nearest visible one, on average."""
-    near = torch.stack([torch.cdist(place, place[v]).amin(1) for v in visible])
-    return float(near.sum() / (near > 0).sum())
-
-
 hidden_by = {"blocks": [masked(64, torch.Generator().manual_seed(s)) for s in run.seeds]}
 hidden_by["tubes"] = [
     V.random_tubes(64, (1, 8, 8), v.shape[1], generator=torch.Generator().manual_seed(s))[0]
     for s, v in zip(run.seeds, hidden_by["blocks"])]
-far = {kind: [distance(v) for v in seen] for kind, seen in hidden_by.items()}
+far = {kind: [V.hidden_distance(v, 8) for v in seen] for kind, seen in hidden_by.items()}
 
 # %%
 run.claim("v-jepa",
@@ -742,12 +719,10 @@ JEPA = run.pick(quick=dict(steps=400, batch_size=64, lr=3e-3),
 
 
 # %%
-def clip_vit(seed):
-    torch.manual_seed(seed)
-    shape = run.pick(quick=dict(patch=(4, 4, 4), width=48, depth=2),
-                     full=dict(patch=(2, 4, 4), width=192, depth=8))
-    size = films.frames.shape[1:2] + films.frames.shape[3:]
-    return V.ClipViT(size, channels=1, **shape).to(run.device)
+CLIP = run.pick(quick=dict(patch=(4, 4, 4), width=48, depth=2),
+                full=dict(patch=(2, 4, 4), width=192, depth=8))
+extent = films.frames.shape[1:2] + films.frames.shape[3:]  # in time, height and width
+clip_vit = lambda seed: seeded(seed, V.ClipViT, extent, channels=1, **CLIP)
 
 
 # %%
@@ -764,15 +739,11 @@ print("a hidden cell is visible in another frame:", bool(in_time))
 # for features that lie ready, where thousands would find anything that is not lost.
 
 # %%
-def pretrained(predict, seed):
-    """V-JEPA with one of its targets, trained on the films."""
-    options = run.pick(quick=dict(momentum=0.97, depth=1), full=dict(width=96, depth=6))
-    method = lambda e: V.VJEPA(e, JEPA["steps"], masks=MASKS, predict=predict, **options)
-    return stage.pretrain(f"v-jepa {predict}", method, seed, images=films.frames,
-                          views=lambda x, generator: V.to_float(x), encoder=clip_vit(seed),
-                          optimizer="adamw", weight_decay=0.04, **JEPA)
-
-
+HEAD = run.pick(quick=dict(momentum=0.97, depth=1), full=dict(width=96, depth=6))
+pretrained = lambda predict, seed: stage.pretrain(
+    f"v-jepa {predict}", lambda e: V.VJEPA(e, JEPA["steps"], masks=MASKS, predict=predict, **HEAD), seed,
+    images=films.frames, views=lambda x, generator: V.to_float(x), encoder=clip_vit(seed),
+    optimizer="adamw", weight_decay=0.04, **JEPA)
 jepa = {target: [pretrained(target, s) for s in run.seeds] for target in ("features", "pixels")}
 
 
@@ -782,13 +753,8 @@ def few_labels(encode, kind):
     """Test accuracy of a linear probe on vectors with few labels, the mean over eight draws."""
     z, z_new = (torch.cat([encode(V.to_float(x)) for x in v.frames.split(500)])
                 for v in (films, new_films))
-    (y, y_new), hits, labels = answers[kind], [], run.pick(quick=100, full=500)
-    for draw in range(8):
-        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(draw))
-        some = order[:labels].to(y.device)
-        found = lab.evaluate.linear_probe(z[some], y[some], z_new, y_new, l2=(0.01,))
-        hits.append(found.accuracy / 8)
-    return sum(hits)
+    (y, y_new), labels = answers[kind], run.pick(quick=100, full=500)
+    return lab.evaluate.few_label_probe(z, y, z_new, y_new, labels, draws=8)
 
 
 # %%
@@ -892,9 +858,9 @@ lab.show(V.rho_clips, V.rho_nt_xent, V.rho_moco, V.rho_byol, V.rho_swav)
 LIT = lab.data.Motion(**lit)
 
 
-def wandering(n, split, seed):
-    path = V.wander(n, LIT.frames, 1, LIT.size, generator=torch.Generator().manual_seed(seed))
-    return lab.data.moving_scenes(n, seed, split, LIT, path=path).to(run.device)
+path = lambda n, seed: V.wander(n, LIT.frames, 1, LIT.size, generator=torch.Generator().manual_seed(seed))
+wandering = lambda n, split, seed: lab.data.moving_scenes(
+    n, seed, split, LIT, path=path(n, seed)).to(run.device)
 
 
 lasting = wandering(sizes[0] // 2, fit_split, 11)
@@ -918,10 +884,8 @@ def persist(framework, rho, seed, span=None, view=QUIET, name="quiet"):
 
 
 # %%
-def known(encoder):
-    """kNN accuracy for the digit's class on new films."""
-    z, z_new = (stage.features(encoder, x) for x in (old_clips, new_clips))
-    return lab.evaluate.knn(z, lasting.labels, z_new, new_lasting.labels)
+known = lambda encoder: lab.evaluate.knn(stage.features(encoder, old_clips), lasting.labels,
+                                         stage.features(encoder, new_clips), new_lasting.labels)
 
 
 FRAMEWORKS = {"simclr": "SimCLR", "moco": "MoCo", "byol": "BYOL", "swav": "SwAV"}
@@ -1036,13 +1000,10 @@ DSM = run.pick(quick=dict(steps=200, batch_size=48), full=dict(steps=5000, batch
 parts = {"MoCo": (False, False), "MoCo + broken scene": (True, False), "DSM": (True, True)}
 
 
-def decoupled(name, seed):
-    """MoCo with the parts of DSM that the name says."""
-    views = lambda x, generator: QUIET(torch.cat([x, x]), generator)
-    method = lambda e: V.DSM(e, *parts[name])
-    return stage.pretrain(f"dsm {name}", method, seed, images=tied.frames, views=views,
-                          encoder=clip_net(seed), lr=3e-3, optimizer="adamw", weight_decay=1e-4,
-                          **DSM).encoder
+twice = lambda x, generator: QUIET(torch.cat([x, x]), generator)
+decoupled = lambda name, seed: stage.pretrain(
+    f"dsm {name}", lambda e: V.DSM(e, *parts[name]), seed, images=tied.frames, views=twice,
+    encoder=clip_net(seed), lr=3e-3, optimizer="adamw", weight_decay=1e-4, **DSM).encoder
 
 
 # %%
@@ -1050,11 +1011,9 @@ factors = {"motion": lambda v: v.factors["direction"][:, 0], "scene": lambda v: 
 vectors = lambda e, v: v.frames.flatten(1) / 255 - 0.5 if e is None else stage.features(e, v.frames)
 
 
-def probe(e, name):
-    """Test accuracy of a linear probe for motion or scene, on films where they are independent."""
-    z, z_new = vectors(e, fair), vectors(e, new_fair)
-    y, y_new = factors[name](fair), factors[name](new_fair)
-    return lab.evaluate.linear_probe(z, y, z_new, y_new, l2=(0.01,)).accuracy
+probe = lambda e, name: lab.evaluate.linear_probe(
+    vectors(e, fair), factors[name](fair), vectors(e, new_fair), factors[name](new_fair),
+    l2=(0.01,)).accuracy
 
 
 # %%
@@ -1154,11 +1113,8 @@ def clustered(name, seed):
 
 
 # %%
-def named(features):
-    """kNN accuracy for the class of new patches."""
-    return lab.evaluate.knn(features(patches), y_patch, features(new_patches[::4]), y_new[::4])
-
-
+named = lambda features: lab.evaluate.knn(
+    features(patches), y_patch, features(new_patches[::4]), y_new[::4])
 shape = {"raw pixels": [named(lambda x: x.flatten(1) / 255 - 0.5)] * len(run.seeds)}
 nets_of = {"random encoder": [small(s) for s in run.seeds]}
 nets_of |= {name: [clustered(name, s) for s in run.seeds] for name in lists}
@@ -1238,19 +1194,12 @@ TRACK = run.pick(quick=dict(steps=300, batch_size=32), full=dict(steps=5000, bat
 flat_net = lambda seed: torch.manual_seed(seed) and FlatNet(3 * side**2, 128).to(run.device)
 
 
-def three(x, generator):
-    """Three frames in a row of each film, from a random place on."""
-    start = torch.randint(x.shape[1] - 2, (len(x),), generator=generator, device=x.device)
-    return V.cut(x.flatten(2, 3), start, 3).unflatten(2, x.shape[2:4]).float() / 255
 
 
 # %%
-def tracker(name, seed):
-    """An embedding trained with the terms that the name says."""
-    method = lambda e: V.UCSL(e, TERMS[name], TRACK["steps"])
-    return stage.pretrain(f"ucsl {name}", method, seed, images=objects.to(run.device), views=three,
-                          encoder=flat_net(seed), lr=2e-3, optimizer="adamw", weight_decay=1e-4,
-                          **TRACK)
+tracker = lambda name, seed: stage.pretrain(
+    f"ucsl {name}", lambda e: V.UCSL(e, TERMS[name], TRACK["steps"]), seed, images=objects.to(run.device),
+    views=V.three_frames, encoder=flat_net(seed), lr=2e-3, optimizer="adamw", weight_decay=1e-4, **TRACK)
 
 
 untaught = lambda seed: V.UCSL(flat_net(seed), ("direct",), 1).to(run.device)
@@ -1259,12 +1208,8 @@ trackers |= {name: [tracker(name, s) for s in run.seeds] for name in TERMS}
 
 
 # %%
-@torch.no_grad()
-def embedded(model):
-    every = new_objects.flatten(0, 1).to(run.device).float() / 255
-    return model.eval().embed(every).unflatten(0, new_objects.shape[:2])
-
-
+every = new_objects.flatten(0, 1).to(run.device).float() / 255
+embedded = lambda model: model.eval().embed(every).detach().unflatten(0, new_objects.shape[:2])
 scores = {"boxes alone (IoU)": [V.tracking_score(new_found, boxes=new_boxes)] * len(run.seeds)}
 raw = V.tracking_score(new_found, new_objects.flatten(3) / 255 - 0.5)
 scores["raw pixels"] = [raw] * len(run.seeds)

@@ -351,3 +351,18 @@ def test_import_is_light():
     """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_few_label_probe_is_the_mean_of_its_draws():
+    g = torch.Generator().manual_seed(0)
+    z, y = torch.randn(300, 8, generator=g), torch.randint(3, (300,), generator=g)
+    z[torch.arange(300), y] += 2
+    found = E.few_label_probe(z[:200], y[:200], z[200:], y[200:], labels=30, draws=2)
+    each = []
+    for draw in (0, 1):
+        rows = torch.randperm(200, generator=torch.Generator().manual_seed(draw))[:30]
+        each.append(E.linear_probe(z[rows], y[rows], z[200:], y[200:], l2=(0.01,)).accuracy)
+    assert found == pytest.approx(sum(each) / 2) and each[0] != each[1]
+    for bad in (dict(labels=0), dict(labels=201), dict(labels=5, draws=0)):
+        with pytest.raises(ValueError, match="labels|draws"):
+            E.few_label_probe(z[:200], y[:200], z[200:], y[200:], **bad)

@@ -455,3 +455,12 @@ def test_perturbation_classifier_is_cross_entropy_of_its_own_images():
     wanted = -(logits.log_softmax(1)[0, 2] + logits.log_softmax(1)[1, 0]) / 2
     assert logits.shape == (2, 3)
     assert float(model(x, torch.tensor([3, 0])).detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+
+
+def test_membranes_are_found_where_tokens_tell_them_and_at_the_rate_of_the_labelled_sections():
+    few, new = P.membranes(24, 0, 24), P.membranes(24, 1, 24)
+    masks = {m.images.data_ptr(): m.mask for m in (few, new)}
+    truth = lambda images: nets.patchify(masks[images.data_ptr()][:, None].float(), (6, 6))  # noqa: E731
+    noise = lambda images: torch.randn(24, 16, 36, generator=torch.Generator().manual_seed(len(images)))  # noqa: E731
+    found, share = P.membrane_dice(truth, few, new, (6, 6)), float(few.mask.float().mean())
+    assert found > 0.95 and P.membrane_dice(noise, few, new, (6, 6)) == pytest.approx(share, abs=0.08)

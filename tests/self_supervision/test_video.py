@@ -549,3 +549,19 @@ def test_iou_and_idf1_by_hand():
     assert V.idf1(names, present) == 0.5 and V.identity_switches(names, present) == (2, 0)
     with pytest.raises(ValueError, match="present"):
         V.idf1(names, ~present)
+
+
+def test_hidden_cells_are_measured_to_the_nearest_visible_one():
+    visible = torch.tensor([[0, 8], [4, 4]])  # corners of a 3×3 grid; its centre
+    away = lambda cells, seen: sum(min(math.dist(divmod(c, 3), divmod(s, 3)) for s in seen) for c in cells)  # noqa: E731
+    total = away(set(range(9)) - {0, 8}, (0, 8)) + away(set(range(9)) - {4}, (4,))
+    assert V.hidden_distance(visible, 3) == pytest.approx(total / 15)
+
+
+def test_three_frames_are_neighbours_of_one_film():
+    x = (torch.arange(5 * 6).view(5, 6, 1, 1, 1, 1) * torch.ones(1, 1, 2, 3, 4, 4)).to(torch.uint8)
+    found = V.three_frames(x, torch.Generator().manual_seed(0)) * 255
+    first = found[:, 0, 0, 0, 0, 0]
+    assert found.shape == (5, 3, 2, 3, 4, 4) and torch.equal((first // 6).long(), torch.arange(5))
+    assert torch.allclose(found[:, :, 0, 0, 0, 0] - first[:, None], torch.arange(3.0).expand(5, 3))
+    assert len({int(f) % 6 for f in first}) > 1 and max(int(f) % 6 for f in first) <= 3
