@@ -125,6 +125,14 @@ class Record:
         sd = max((statistics.stdev(a) for a in arms if len(a) > 1), default=0.0)
         return max(3 * sd, 0.02 * max(1.0, *(abs(v) for a in arms for v in a)))
 
+    def allowed_difference(self) -> float:
+        """How far a re-run's paired difference may lie from this record's: seeds that share data differ in both arms
+        alike, so a method that does nothing can hide in the arms' tolerance and not in this one."""
+        if self.tolerance is not None:
+            return self.tolerance
+        spread = statistics.stdev(self.differences) if len(self.differences) > 1 else 0.0
+        return max(3 * spread, 0.01 * max(1.0, *(abs(v) for v in (*self.ours, *self.baseline))))
+
     def evidence(self) -> str:
         """The numbers in one line."""
         if self.kind == "exact":
@@ -214,7 +222,7 @@ class Summary:
 def compare(new: Record, old: Record) -> list[str]:
     """What a re-run did that the committed record does not allow, in words; empty when they agree.
 
-    Values are compared seed by seed, over the seeds that both have.
+    Values and paired differences are compared seed by seed, over the seeds that both have.
     """
     where, amiss = f"{new.paper}: “{new.statement}”", []
     if new.kind != old.kind:
@@ -228,6 +236,13 @@ def compare(new: Record, old: Record) -> list[str]:
                         f"{where}: {arm} is {value:.4g} for seed {seed}, committed {was[seed]:.4g}, "
                         f"tolerance {old.allowed():.2g}"
                     )
+        gap = dict(zip(old.seeds, old.differences, strict=True))
+        for seed, value in zip(new.seeds, new.differences, strict=True):
+            if not amiss and seed in gap and not abs(value - gap[seed]) <= old.allowed_difference():
+                amiss.append(
+                    f"{where}: the difference is {value:+.4g} for seed {seed}, committed {gap[seed]:+.4g}, "
+                    f"tolerance {old.allowed_difference():.2g}"
+                )
     if amiss or new.kind == "exact" or new.seeds == old.seeds:
         if {new.judged(), old.verdict} == {"supported", "contradicted"}:
             amiss.append(f"{where}: the verdict turned from {old.verdict} to {new.judged()}")

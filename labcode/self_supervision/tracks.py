@@ -144,6 +144,7 @@ class ODC(nn.Module):
     momentum   of a patch's feature in the memory, 0.5: f ← normalise(m f + (1 - m) f_new)
     every      steps between two new computations of the centroids, 10
     smallest   a cluster with fewer patches is dissolved and its slot given to half of the largest one
+    learnt     False draws a label for every track once and keeps it: the control that clusters nothing
 
     The step's loss is the cross entropy of the head on the patches' labels, weighted by 1 / √(cluster size).
     Departure: small clusters are dealt with when centroids are renewed, not at every step, as it makes the host wait.
@@ -151,14 +152,14 @@ class ODC(nn.Module):
 
     def __init__(
         self, encoder: nn.Module, tracks: Int[Tensor, " n"], clusters: int = 20, dim: int = 64, momentum: float = 0.5,
-        every: int = 10, smallest: int = 5,
+        every: int = 10, smallest: int = 5, learnt: bool = True,
     ):  # fmt: skip
         super().__init__()
         if not 2 <= clusters <= len(tracks):
             raise ValueError(f"clusters must be between 2 and the {len(tracks)} patches, got {clusters}")
         self.encoder, self.neck, self.head = encoder, mlp([encoder.features, dim]), nn.Linear(dim, clusters)
         self.clusters, self.momentum, self.every, self.smallest = clusters, momentum, every, smallest
-        self.seen = 0
+        self.seen, self.learnt = 0, learnt
         self.register_buffer("tracks", tracks.clone())
         self.register_buffer("memory", torch.zeros(len(tracks), dim))
         self.register_buffer("labels", torch.zeros_like(tracks))
@@ -172,6 +173,11 @@ class ODC(nn.Module):
         """
         from sklearn.cluster import KMeans
 
+        if not self.learnt:
+            count = 1 + int(self.tracks.max())
+            drawn = torch.randint(self.clusters, (count,), generator=torch.Generator().manual_seed(seed))
+            self.labels = drawn.to(self.tracks)[self.tracks]
+            return self.train()
         self.eval()
         features = [self.neck(self.encoder(part.float() / 255)) for part in patches.split(2048)]
         self.memory = F.normalize(torch.cat(features), dim=1)
@@ -182,12 +188,13 @@ class ODC(nn.Module):
         return self.train()
 
     def forward(self, views: Float[Tensor, "n c h w"], index: Int[Tensor, " n"]) -> Scalar:
-        if self.training and self.seen and self.seen % self.every == 0:
+        moving = self.training and self.learnt
+        if moving and self.seen and self.seen % self.every == 0:
             self.renew()
         z = self.neck(self.encoder(views))
         size = torch.bincount(self.labels, minlength=self.clusters)
         loss = F.cross_entropy(self.head(F.relu(z)), self.labels[index], weight=size.clamp_min(1).to(z.dtype).rsqrt())
-        if self.training:
+        if moving:
             self.remember(z.detach().float(), index)
             self.seen += 1
         return loss

@@ -148,3 +148,13 @@ def test_a_summary_that_left_its_tolerance_or_lost_a_row_is_told():
     for bad in (dict(rows={}), dict(floor="nobody"), dict(rows={"untrained": [0.1]}), dict(seeds=[0])):
         with pytest.raises(ValueError, match="rows"):
             summary(**bad)
+
+
+def test_a_method_that_does_nothing_cannot_hide_in_the_spread_of_its_arms():
+    """Seeds move both arms by 0.2, the method adds 0.06 on each: without it every value is still within tolerance."""
+    base = [0.4, 0.6, 0.5, 0.7, 0.45]
+    old = record(seeds=[0, 1, 2, 3, 4], ours=[v + 0.06 for v in base], baseline=base, margin=0.02)
+    same = record(seeds=[0], ours=[0.46], baseline=[0.4], margin=0.02)
+    broken = record(seeds=[0], ours=[0.4], baseline=[0.4], margin=0.02)
+    assert old.allowed() > 0.06 and ledger.compare(same, old) == []
+    assert "the difference is +0 for seed 0, committed +0.06" in ledger.compare(broken, old)[0]
