@@ -309,7 +309,7 @@ results["invariance propagation"] = arms["hard"]
 # %% [markdown]
 # The surprise is the premise. Where the clusters are thin strands, walking wins; on the scenes' bank the plain
 # neighbours are at least as pure, because four nearest neighbours are already wrong so often that three steps
-# multiply the errors. No propagated positives beat going on without any, and the hard ones do worst: too often they are
+# multiply the errors. Hard propagated positives do worse than going on without any, and worse than easy ones: too often they are
 # other digits.
 
 # %% [markdown]
@@ -823,7 +823,7 @@ run.claim("g-simclr", "Guided batches teach more than random batches", ours=guid
 # %% [markdown]
 # The oracle's gain says that false negatives do cost something. What surprised us is that the guide can fail without a
 # trace: on images whose pixels are mostly nuisance, pseudo-labels from reconstruction sort by the nuisance, the
-# batches are as mixed as before, and the features no better.
+# batches are as mixed as before, and whether the features are any better our seeds do not settle.
 
 # %% [markdown]
 # (decoupled-uniformity)=
@@ -947,7 +947,7 @@ halves = [(prior[i::2], stage.train_labels[i::2]) for i in (0, 1)]
 results["decoupled uniformity"] = scores["decoupled uniformity, strong"]
 scores["the attributes alone"] = [lab.evaluate.knn(*halves[0], *halves[1])] * len(run.seeds)
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy for decoupled uniformity, its kernel form and the kernel of shuffled attributes with weak views, for SimCLR, decoupled uniformity and its kernel form with strong views, and for the attributes alone. The kernel helps most with weak views."}, "figure": {"caption": "kNN accuracy with weak and strong views, the same short training for all.", "name": "fig-kernel-arms"}}
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy for decoupled uniformity, its kernel form and the kernel of shuffled attributes with weak views, for SimCLR, decoupled uniformity and its kernel form with strong views, and for the attributes alone. The kernel helps with both kinds of views."}, "figure": {"caption": "kNN accuracy with weak and strong views, the same short training for all.", "name": "fig-kernel-arms"}}
 figure, axis = lab.plots.axes(height=2.9)
 names = sorted(scores, key=lambda name: ("alone" in name, "strong" in name))
 ordered = {name: scores[name] for name in names}
@@ -968,8 +968,8 @@ run.claim("decoupled-uniformity", "With strong views and no prior, decoupled uni
           scores["decoupled uniformity, strong"], scores["SimCLR, strong"], margin=-0.02)  # fmt: skip
 
 # %% [markdown]
-# The kernel carries weak views far, though not as far as the attributes reach by themselves; without a prior the loss
-# and SimCLR end too close for our two-point margin to tell. What surprised us is how smooth the kernel must be: at the
+# The kernel carries weak views far, though not as far as the attributes reach by themselves; whether it gains more there than
+# beside strong views stays open. Without a prior the loss is no worse than SimCLR. What surprised us is how smooth the kernel must be: at the
 # median distance α mixes too little to help, so σ is four times that here.
 
 # %% [markdown]

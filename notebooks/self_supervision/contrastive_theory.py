@@ -84,7 +84,8 @@ run
 
 # %% [markdown]
 # Each explanation gets a row in a table that fills as the chapter goes. `weigh` puts a record into a row and says
-# whether a confirmed statement speaks for the explanation or against it; the table at the end is made of nothing else.
+# whether a confirmed statement speaks for the explanation or against it; the table at the end is made of these. Statements
+# about a side of an explanation, such as how tight a bound is, stay in the ledger alone.
 
 # %%
 EXPLANATIONS = {
@@ -260,7 +261,7 @@ run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than
 # The cloud on the right has no upward trend. The dearest critic has the worst features, and its held-out bound is looser than
 # the bilinear one's, not tighter: at this length it has not caught up, so the paper's "tighter but worse" is half
 # confirmed. And two bars
-# ought to sober everybody: pixels, and a perceptron with random weights, read as well as anything that was trained.
+# ought to sober everybody: pixels, and a perceptron with random weights, read about as well as anything that was trained.
 # InfoMax alone, without augmentation, has little to teach about halves of a digit.
 
 # %% [markdown]
@@ -360,8 +361,8 @@ run.claim("wdm-wpc", "The gradient penalty reads more of the symbols than spectr
           read[6, 16, "WPC"], read[6, 16, "spectral"], margin=0.01, data="symbols")
 
 # %% [markdown]
-# The prediction held where it was sharpest: many symbols and few negatives. The help is modest, and a slope bounded by
-# spectral normalisation helps nearly as much, so it is the bound that counts and hardly the way to it. It is no miracle
+# The prediction held for many symbols; that few negatives are what it needs, the seeds do not settle. The help is modest, and a
+# slope bounded by spectral normalisation helps nearly as much, less by a percentage point or none. It is no miracle
 # either: the *pictures* themselves, read linearly, show more symbols than any representation of them in 64 numbers.
 
 # %% [markdown]
@@ -578,8 +579,8 @@ weigh("latent classes", run.claim("cl-theory-latent-classes",
 
 # %% [markdown]
 # Few labels do suffice. That more negatives hurt is not seen: with five classes four
-# negatives already collide more often than not, and what further ones add in true negatives outweighs what they add in
-# false ones. The paper's own drop is a few points on two data sets, and the theorem only says that the *bound* gets worse.
+# negatives already collide more often than not, and what further ones add in true negatives at least makes up for what they
+# add in false ones. The paper's own drop is a few points on two data sets, and the theorem only says that the *bound* gets worse.
 
 # %% [markdown]
 # (multiview-redundancy-linear)=
@@ -1126,9 +1127,11 @@ for name, entries in rows.items():
 
 # %% [markdown]
 # Information, as a quantity, does not survive: features of one and the same information reach from useless to good. What
-# survives of it is a question of *estimation*, a gentler measure, and of *selection*, which part is shared. The theorems on
+# survives of it is a question of *estimation*, a gentler measure; of *selection*, which part is shared, our rows are open. The
+# theorems on
 # classification hold wherever we looked and explain less than one would like, as their bounds leave room for almost
-# anything. The reading by the gradient, which negatives push, made the sharpest predictions and lost none. And the
+# anything. The reading by the gradient, which negatives push, made the sharpest predictions, and those that the table holds all
+# came out; one that it does not hold, on tolerance, failed. And the
 # last row explains what all others take for granted: which of the many minima we get. What works, then, is a choice of
 # positives and of negatives, made by augmentation and temperature, and an optimiser that prefers the simple.
 

@@ -252,10 +252,11 @@ run.claim("hier-kmeans-curation", "SimCLR on the hierarchical choice is better t
 
 # %% [markdown]
 # On the squares the theory holds: every level takes a square root of the density ratio, and resampling does most of what is
-# left. On images the tree balances better than chance, by less than we had asked for: a SimCLR trained on a skewed pool sees
+# left. On images the tree balances better than chance on average, and not surely by as much as we had asked for: a SimCLR
+# trained on a skewed pool sees
 # the rare classes too seldom to give them clusters of their own. What surprised us is which part does the work. Flat k-means
-# with the *same resampling* balances about as well, and on the squares one resampled level comes near two plain ones. The
-# levels are the paper's title; resampling is its engine. And the choice by true labels shows how much of the way is open.
+# with the *same resampling* comes so near the tree that the seeds do not part them, and on the squares one resampled level comes
+# near two plain ones. The levels are the paper's title; resampling may be its engine. And the choice by true labels shows how much of the way is open.
 
 # %% [markdown]
 # (data-selection-theory)=
@@ -676,7 +677,7 @@ run.claim("pass", "The source matters more than the content: objects beat photog
 # they show. Read that with one grain of salt: the pool without people has half as many objects again. On tasks about people
 # the losses stay within three points where the interval is narrow enough to tell. But there equality is cheap. What surprised
 # us is how little pre-training does for faces at all: with 300 labels for fine-tuning every pool, noise included, ends
-# where an untrained encoder ends.
+# within two points of an untrained encoder.
 
 # %% [markdown]
 # (face-pretraining)=
@@ -784,9 +785,8 @@ run.claim("face-pretraining", "As many frames from a tenth of the videos are far
           film["every tenth"], film["two videos"], margin=0.1, higher_is_better=False, data="drawn face videos 12×12")
 
 # %% [markdown]
-# Names teach names: supervised identities are the best start for identity and nothing else. For pose and landmarks
-# unlabelled wild faces lead on average, by about as much as we had asked for and not surely more, and curating them buys
-# nothing. What surprised us is the video. Nine frames of ten are *not* redundant here: our people change their faces within a
+# Names teach names: supervised identities are the best start for identity. For pose and landmarks
+# unlabelled wild faces lead on average, and not surely by as much as we had asked for. What surprised us is the video. Nine frames of ten are *not* redundant here: our people change their faces within a
 # few dozen frames, and a regressor of 150 steps profits from every one. We did not vary how fast the film moves.
 # Many people with few frames still beat few people with many, though two videos differ so much among themselves that the
 # margin is not certain.

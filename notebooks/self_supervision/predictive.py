@@ -237,8 +237,8 @@ gained["AIM, probe"] = difference(long, table["random encoder"])
 
 # %% [markdown]
 # The mask does what it must. A short training adds next to nothing: the model has learnt strokes that go on, and its tokens
-# still hold what a random projection holds. With length the loss falls and the accuracy rises in every line, by about what we
-# had asked for and not surely more; that is the paper's curve at its short end. And the loss does tell how good a model will
+# still hold what a random projection holds. With length the loss falls and the accuracy rises in every line, on average by twice what
+# we had asked for and not surely by that much; that is the paper's curve at its short end. And the loss does tell how good a model will
 # be, better than its size does. The paper credits two
 # parts, the prefix and normalised targets. While settings were chosen neither changed what this probe reads, so they carry
 # no claim here: with sixteen tokens a trunk copes with attention that it never met.
@@ -826,7 +826,7 @@ run.exact("v-jepa",
           kept, at_least=0.5, data=FILMS)
 
 # %% [markdown]
-# Both targets teach texture and motion, and the features teach more of the texture. Of motion they teach more on average, but not
+# Features teach texture and motion, and more of the texture than pixels do. Of motion they teach more on average, but not
 # on every seed; the paper too has the two targets level there. What features may ignore and pixels may not is the grain of the
 # film. The spread tells a story of its own: at first the
 # targets do shrink, as a collapse would begin, and then they come back. Nothing in the loss

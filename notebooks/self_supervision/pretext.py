@@ -338,7 +338,7 @@ run.claim("revisiting-ssl-cnn",
 
 # %% [markdown]
 # What looks like a property of rotation, that its last block is poor, is a property of rotation *and* the network: three blocks with skips keep much of what three
-# without throw away, at the same rotation accuracy. That accuracy tells little about what can be read from the last block. Width is the surest gain of the whole chapter. The paper's most quoted finding, that the order of the
+# without throw away, at nearly the same rotation accuracy. That accuracy tells little about what can be read from the last block. Width is a sure gain after either task. The paper's most quoted finding, that the order of the
 # tasks turns with the network, needs more tasks than two and is left to larger machines.
 
 # %% [markdown]
@@ -556,7 +556,7 @@ run.claim("obow", "A moving teacher gives a better probe than its random start",
 
 # %% [markdown]
 # The task is learnt, and little comes of it: the student knows far more about the words of an image than the mean bag does, while the probe gains so little over a random encoder that the seeds do not
-# settle it. Words that a random teacher makes are probably patches of colour first of all, and to guess them is to know the colours. What matters at this length is the crop. Whether a moving teacher beats a still one cannot show before the student is worth following. OBoW lifts itself by its
+# settle it. Words that a random teacher makes are probably patches of colour first of all, and to guess them is to know the colours. What matters at this length is the crop. A moving teacher does not beat a still one: there is little to follow before the student is worth following. OBoW lifts itself by its
 # own bootstraps, and a hundred steps are too few for that.
 
 # %% [markdown]
@@ -707,7 +707,7 @@ run.claim("lorot", "Turning a square notices unseen digits better than labels al
 
 # %% [markdown]
 # The order of affinities is the paper's, and so is the damage that whole turns do to a classifier. That a part turned *helps* is another matter: with this few labels it costs a little accuracy, for the
-# cell certainly, and the unseen digits are noticed no better. Affinity explains who is harmed, not who is helped. The paper has all the labels of CIFAR-10 and foreign images of another kind; unseen digits
+# cell certainly, and the unseen digits are noticed a little worse. Affinity explains who is harmed, not who is helped. The paper has all the labels of CIFAR-10 and foreign images of another kind; unseen digits
 # are made of the same strokes.
 
 # %% [markdown]

@@ -407,8 +407,8 @@ run.claim("cca-ey", "SSL-EY is within three points of Barlow Twins on images", r
 # %% [markdown]
 # In direction the two forms are nearly equal. What bias does is shrink the features, and not even that is settled by our
 # seeds: on average two batches end nearer to the minimum, but they are also noisier. That is why
-# the released code can afford it. On images the within-view term pays: it decorrelates what only one view sees as well, and
-# leaves the cheap colours sooner than Barlow Twins does.
+# the released code can afford it. On images the within-view term pays, far beyond what the claim asks: it decorrelates what
+# only one view sees as well.
 
 # %% [markdown]
 # (orthonormal-byol)=
@@ -648,7 +648,8 @@ run.claim("rankme",
 
 # %% [markdown]
 # Much of the correlation is the work of the collapsed runs: accuracy first rises with rank and then falls, as too much
-# decorrelation buys rank with noise. RankMe is a good alarm and, among healthy runs, a poor ruler.
+# decorrelation buys rank with noise. RankMe tells collapsed runs from healthy ones; among healthy ones it is a poor ruler, and
+# whether choosing by it beats choosing at random, or α-ReQ, the seeds do not settle.
 
 # %% [markdown]
 # ## Where the chapter ends
