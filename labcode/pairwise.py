@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .loss import check_matrix, check_positive
+
 KEEP = 2**28  # bytes of similarities that are kept for the backward pass; above, they are computed again
 
 
@@ -96,7 +98,13 @@ def logsumexp_others(z: Float[Tensor, "n d"], tau: float, keep: int = KEEP) -> F
     O(n d) memory.
     At temperatures so low that exp(-2/τ) is 0 (τ < 1/40 in float32) each row has its own maximum taken off, in blocks
     that are made twice: two and a half times the work. Once differentiable.
+
+    Raises ValueError for another shape, fewer than two rows, or a temperature that is not positive. Half precision is
+    raised to float32.
     """
+    check_matrix("z", z, rows=2)
+    check_positive(tau=tau)
+    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     n, size = len(z), z.element_size()
     side = 512 if z.device.type == "cpu" else 4096  # a tile stays in a core's cache, or fills a GPU
     if 2 / tau < (80 if size < 8 else 700):

@@ -53,9 +53,9 @@ def gather(x: Tensor, views: int = 1) -> Tensor:
     x      (views · n, …), the same shape on every process
     views  how many views are stacked in x: the result has view 1 of all images, then view 2 of all, as one process has
 
-    Raises ValueError for rows that ``views`` does not divide.
+    Raises ValueError for rows that ``views`` does not divide, or no views.
     """
-    if len(x) % views:
+    if views < 1 or len(x) % views:
         raise ValueError(f"x must hold {views} views of its images, got {len(x)} rows")
     if not _sharing:
         return x
@@ -97,12 +97,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_norms(model: nn.Module) -> nn.Module:
-    """Make every BatchNorm of ``model`` a ``SyncBatchNorm``, in place; returns the model.
+    """Make every BatchNorm1d, 2d and 3d of ``model`` a ``SyncBatchNorm``, in place; returns the model.
 
     The modules stay the objects they are, so whoever holds one of them, a momentum encoder or a step function, has the
     synchronised one too. Parameters, buffers and their names stay as well.
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):  # a subclass has a forward of its own
             module.__class__ = SyncBatchNorm
     return model

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -85,8 +86,13 @@ def read_folder(
     for file in tqdm(files, desc="reading", unit="image", disable=not show, delay=1, leave=False):
         try:
             with Image.open(file) as picture:
-                picture = ImageOps.exif_transpose(picture).convert("RGB")
-                picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+                if picture.mode[0] in "IF":  # 16 or 32 bits a pixel, which a conversion would clip without a word
+                    raise ValueError(f"mode {picture.mode}, more than 8 bits a channel: convert it first")
+                picture = ImageOps.exif_transpose(picture)
+                if "A" in picture.getbands() or "transparency" in picture.info:
+                    seen = picture.convert("RGBA")
+                    picture = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
+                picture = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
                 pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if not skip_unreadable:
@@ -125,6 +131,8 @@ def pretrain(
     known = methods()
     if method not in known:
         raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 (n, 3, s, s), got {images.dtype} {tuple(images.shape)}")
     if net not in NETS:
         raise ValueError(f"net must be one of {', '.join(NETS)}, got {net!r}")
     if batch_size < 4:
@@ -172,6 +180,8 @@ def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:
     name = next((n for n, kind in NETS.items() if type(encoder) is kind), None)
     if name is None:
         raise ValueError(f"encoder must be one of {', '.join(NETS)}, got {type(encoder).__name__}")
+    if name == "small" and "size" not in facts:
+        raise ValueError("size must be among the facts of a SmallNet: its layers depend on it")
     file, weights = Path(file), {k: v.contiguous().cpu() for k, v in encoder.state_dict().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
@@ -192,8 +202,11 @@ def load(file: str | Path) -> tuple[nn.Module, dict]:
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no encoder of labcode.pretrain ({error})") from error
-    encoder = nets.SmallNet(size=facts["size"]) if facts["net"] == "small" else NETS[facts["net"]]()
-    encoder.load_state_dict(weights)
+    try:
+        encoder = nets.SmallNet(size=facts["size"]) if facts["net"] == "small" else NETS[facts["net"]]()
+        encoder.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{file} does not fit the network it names ({error})") from error
     return encoder.eval(), facts
 
 
@@ -244,7 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
         left = f"; {len(folder.skipped)} could not be read and are left out" if folder.skipped else ""
         print(f"{len(folder.images)} images of {given.size}×{given.size} pixels{about}{left}", flush=True)
         facts = dict(method=given.method, size=given.size, seed=given.seed, images=len(folder.images))
-        checkpoint = out.with_name(f"{out.name}.{'-'.join(map(str, [net, *facts.values()]))}.checkpoint")
+        run = [net, *facts.values(), f"{zlib.crc32(folder.images.numpy().tobytes()):08x}"]  # of these very images
+        checkpoint = out.with_name(f"{out.name}.{'-'.join(map(str, run))}.checkpoint")
         where = "a GPU" if torch.cuda.is_available() else "the CPU"
         print(f"{given.method}, {net}, {given.steps} steps on {where}", flush=True)
         if checkpoint.exists():

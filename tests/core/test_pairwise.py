@@ -70,3 +70,12 @@ def test_no_matrix_is_made_where_it_would_not_fit(tau):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     megabytes, value = map(float, done.stdout.split())
     assert megabytes < 100 and value == pytest.approx(np.log(16383), rel=1e-4)
+
+
+def test_what_the_softmax_sums_refuse():
+    z = torch.nn.functional.normalize(torch.randn(6, 4), dim=1)
+    for bad, word in (((z, 0.0), "tau"), ((z, -1.0), "tau"), ((z[:1], 0.5), "z"), ((z[0], 0.5), "z")):
+        with pytest.raises(ValueError, match=word):
+            logsumexp_others(*bad)
+    half = logsumexp_others(z.half(), 0.03)
+    assert half.dtype == torch.float32 and half.isfinite().all()

@@ -148,3 +148,23 @@ def test_estimated_statistics_are_those_of_the_batches():
     assert torch.allclose(net.norm1.running_mean, halves.mean(1).mean(0), atol=1e-5)
     assert torch.allclose(net.norm1.running_var, halves.var(1).mean(0), atol=1e-5)
     assert not net.training and net.norm1.momentum == momentum
+
+
+def test_what_a_conversion_would_damage_is_refused_or_laid_on_black(tmp_path):
+    for i in range(17):
+        Image.new("RGBA", (9, 9), (255, 255, 255, 0 if i == 3 else 255)).save(tmp_path / f"{i:02}.png")
+    found = pretrain.read_folder(tmp_path, size=8)
+    assert (found.images[3] == 0).all() and (found.images[4] == 255).all()
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="deep.png .*more than 8 bits a channel"):
+        pretrain.read_folder(tmp_path, size=8)
+
+
+def test_encoders_that_cannot_be_loaded_are_not_saved_and_odd_files_are_told(tmp_path):
+    with pytest.raises(ValueError, match="size must be among the facts"):
+        pretrain.save(nets.SmallNet(), tmp_path / "e")
+    pretrain.save(nets.SmallNet(size=8), tmp_path / "e", size=16)
+    with pytest.raises(ValueError, match="does not fit the network it names"):
+        pretrain.load(tmp_path / "e")
+    with pytest.raises(ValueError, match="images must be uint8"):
+        pretrain.pretrain(torch.rand(20, 3, 8, 8))
