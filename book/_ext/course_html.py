@@ -166,6 +166,8 @@ def parts_html(course: Course, link: Link) -> str:
         cards = []
         for c in part.chapters:
             papers = f"{c.planned} paper{'s' * (c.planned != 1)}"
+            if c.written and len(c.papers) < c.planned:
+                papers = f"{len(c.papers)} of {papers}"
             if c.written:
                 seconds = c.results.get("quick", {}).get("seconds")
                 n = seeds({}, c.results.get("quick")) or 1
