@@ -677,7 +677,7 @@ run.claim("pass", "The source matters more than the content: objects beat photog
 # they show. Read that with one grain of salt: the pool without people has half as many objects again. On tasks about people
 # the losses stay within three points where the interval is narrow enough to tell. But there equality is cheap. What surprised
 # us is how little pre-training does for faces at all: with 300 labels for fine-tuning every pool, noise included, ends
-# within two points of an untrained encoder.
+# close to where an untrained encoder does.
 
 # %% [markdown]
 # (face-pretraining)=
