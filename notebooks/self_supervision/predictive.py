@@ -352,7 +352,7 @@ gained["TokenUnify, Dice"] = difference(dice["mixture"], dice["random encoder"])
 
 # %% [markdown]
 # Going on alone is where the paper's argument can be seen: a model of next tokens that eats its own patches is in the last quarter
-# farther from the truth than saying nothing, and a network that was also asked for everything that follows is not, whether it
+# farther from the truth than a mean grey, and a network that was also asked for everything that follows is not, whether it
 # answers at once or feeds itself. The membranes tell
 # less. A membrane is a local thing, and a linear map of the raw patch finds it as well as any of these networks: all that
 # pre-training does here is to lose less of the patch than an untrained network or one of masks alone. The model of next tokens
@@ -1154,7 +1154,9 @@ run.claim("odct",
 # %% [markdown]
 # Without tracks clustering forgets what the untrained encoder still knew: it sharpens whatever groups it began with, and those
 # are strokes and positions, not digits. Tracks turn that loss into a gain, which random groups do not; these only forget less,
-# as labels that mean nothing teach nothing. Identity errors cost next to nothing, and six times the objects are worth more;
+# as labels that mean nothing teach nothing. But the clustering itself adds nothing that the seeds vouch for: labels drawn by
+# lot, one a track and never changed, do nearly as well. To tell many tracks apart is the lesson, whatever they are called.
+# Identity errors cost next to nothing, and six times the objects are worth more;
 # three times were worth just as much while settings were chosen. One thing we did not expect: the vote holds the
 # labels still. A step shows the network a few patches of a track, their new labels are outvoted by the old
 # ones of the others, and the clusters of the end are nearly those of the beginning. In tuning, rules that let them move, a label

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("assignments", ROOT / "book" / "assignments.py")
@@ -24,7 +25,13 @@ spec.loader.exec_module(assignments)
 MUTANTS = runpy.run_path(str(Path(__file__).with_name("mutants.py")))["MUTANTS"]
 COURSE = assignments.assignments()
 TASKS = {task.name: task for _, tasks in COURSE.values() for task in tasks}
-CHAPTERS = sorted(p.stem for p in (ROOT / "notebooks").glob("*/*.py"))
+COUNTS = {c["slug"]: c["papers"] for part in yaml.safe_load((ROOT / "book" / "plan.yml").read_text())["parts"]
+          for c in part["chapters"]}  # fmt: skip
+# a chapter is finished when every planned paper has its card
+CHAPTERS = sorted(
+    p.stem for p in (ROOT / "notebooks").glob("*/*.py")
+    if len(yaml.safe_load((ROOT / "labcode" / p.parent.name / f"{p.stem}.yml").read_text())) == COUNTS[p.stem]
+)  # fmt: skip
 NBGRADER = importlib.util.find_spec("nbgrader") is not None
 needs_nbgrader = pytest.mark.skipif(not NBGRADER, reason="nbgrader is not installed: pip install nbgrader==0.9.6")
 each_task = pytest.mark.parametrize("name", TASKS)
@@ -117,13 +124,13 @@ def test_the_student_version_leaks_nothing(made, name):
     for task in tasks:
         assert by_name[task.name].source == stub(task.solution)
         for line in lines(task.solution) - lines(stub(task.solution)):
-            assert line not in decoded, f"{task.name}: {line}"
+            assert len(line) < 3 or line not in decoded, f"{task.name}: {line}"
         for i, (source, points) in enumerate(task.tests, 1):
             visible = region(assignments.HIDDEN).sub("", source)
             cell = by_name[f"{task.name}-tests-{i}"]
             assert cell.source.strip() == visible.strip() and cell.metadata.nbgrader.points == points
             for line in lines(source) - lines(visible):
-                assert line not in decoded, f"{task.name}: {line}"
+                assert len(line) < 3 or line not in decoded, f"{task.name}: {line}"
     assert "BEGIN" not in decoded and "solution-start" not in decoded
 
 

@@ -38,7 +38,7 @@ def reading(html):
 @pytest.fixture
 def tab(opened, html):
     """A function that opens a page of the book, and what went wrong meanwhile, on a machine without network."""
-    context = opened.new_context(viewport=DESK, offline=True)
+    context = opened.new_context(viewport=DESK, offline=True, reduced_motion="reduce")  # no colour half way
     page, wrong = context.new_page(), []
     page.on("console", lambda m: wrong.append(f"{page.url}: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(f"{page.url}: {e}"))
