@@ -326,7 +326,7 @@ dice = {"raw patches": [found(s, lambda x: nets.patchify(x, (PATCH, PATCH))) for
 dice["random encoder"] = [found(s, frozen(fresh(s))) for s in run.seeds]
 dice |= {name: [found(s, frozen(unified(s, name).encoder)) for s in run.seeds] for name in QUESTIONS}
 
-# %% mystnb={"image": {"alt": "Left: squared error against the number of patches after the shown part; the curve of the next-token model that is fed back rises above 1, the two of the mixture stay below. Right: Dice of membranes for raw patches, a random encoder and three pre-trainings."}, "figure": {"caption": "The error of going on alone, mean over seeds, and membranes read from frozen tokens.", "name": "fig-tokenunify"}}
+# %% mystnb={"image": {"alt": "Left: squared error against the number of patches after the shown part; late in the section the curve of the next-token model that is fed back lies above that of saying nothing, the two of the mixture below it. Right: Dice of membranes for raw patches, a random encoder and three pre-trainings."}, "figure": {"caption": "The error of going on alone, mean over seeds, and membranes read from frozen tokens.", "name": "fig-tokenunify"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.7)
 for label, errors in wrong.items():
     panels[0].plot(range(1, len(errors[0]) + 1), torch.tensor(errors).mean(0), label=label)
