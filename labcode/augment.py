@@ -242,7 +242,7 @@ def jitter(
     before = step < turn_at
     rest = 1 - factor
     blends = torch.stack([factor, rest * (which == 2), rest * (which == 1)], 2)  # of the image, its grey, its mean grey
-    still = torch.tensor([1, 0, 0], device=x.device, dtype=x.dtype)
+    still = (step == 0).to(x.dtype)  # the identity: the image once, no grey
     first, last = torch.where(before[..., None], blends, still), torch.where(before[..., None], still, blends)
 
     def work(x, first, last, hue, *chosen):

@@ -1,7 +1,7 @@
 """Softmax sums over all pairs of a batch's rows, in tiles: the matrix of similarities is never needed whole."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -84,6 +84,15 @@ def _tiles(z: Tensor, tau: float, parts: list[slice], kept=()):
                 if i == j:
                     tile.fill_diagonal_(0)
             yield i, j, tile
+
+
+def off_diagonal(x: Shaped[Tensor, "*batch n n"]) -> Shaped[Tensor, "*batch n n-1"]:
+    """Square matrices without their diagonals: row i keeps its other n - 1 entries, in their order.
+
+    A view of the entries in between: where a boolean mask would make the host wait to count them, this does not.
+    """
+    n = x.shape[-1]
+    return x.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))[..., :-1].reshape(*x.shape[:-1], n - 1)
 
 
 def logsumexp_others(z: Float[Tensor, "n d"], tau: float, keep: int = KEEP) -> Float[Tensor, " n"]:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from ..augment import colour_jitter, noise, to_float, warp
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
-from ..pairwise import logsumexp_others
+from ..pairwise import logsumexp_others, off_diagonal
 from ..parallel import gather
 from .cpc import (  # noqa: F401
     PHONES,
@@ -544,10 +544,10 @@ def _exp_scores(z: Tensor, tau: float, views: int) -> tuple[Tensor, Tensor]:
     n = len(z) // views
     z = F.normalize(z, dim=1)
     score = (z @ z.T / tau).exp()
-    image = torch.arange(n, device=z.device).repeat(views)
-    same = image[:, None] == image
-    other = same & ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return score[other].view(len(z), views - 1), score[~same].view(len(z), -1)
+    score = score.view(views, n, views, n).transpose(1, 2)  # (view, view, image, image)
+    positive = off_diagonal(score.diagonal(dim1=2, dim2=3).permute(2, 0, 1)).transpose(0, 1)
+    negative = off_diagonal(score).transpose(1, 2)
+    return positive.reshape(len(z), views - 1), negative.reshape(len(z), -1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..data import shuffled
 from ..loss import check_matrix, check_positive, float32
+from ..pairwise import off_diagonal
 from .dense_contrast import (  # noqa: F401
     DenseContrast,
     DenseNet,
@@ -390,8 +391,8 @@ def _negatives(z: Tensor) -> tuple[Float[Tensor, " two_n"], Float[Tensor, "two_n
     n = len(z) // 2
     z = F.normalize(z, dim=1)
     s = z @ z.T
-    kept = ~torch.eye(n, dtype=torch.bool, device=z.device).repeat(2, 2)
-    return (z * z.roll(n, 0)).sum(1), s[kept].view(2 * n, 2 * n - 2)
+    negatives = off_diagonal(s.view(2, n, 2, n).transpose(1, 2)).transpose(1, 2)
+    return (z * z.roll(n, 0)).sum(1), negatives.reshape(2 * n, 2 * n - 2)
 
 
 @float32

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
+from ..pairwise import off_diagonal
 from ..parallel import gather
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ def kernel_weights(
     squared = torch.cdist(prior, prior, compute_mode="donot_use_mm_for_euclid_dist").square()
     eye = torch.eye(len(prior), device=prior.device, dtype=prior.dtype)
     if sigma is None:
-        width = squared[eye == 0].median()
+        width = off_diagonal(squared).median()
     else:
         check_positive(sigma=sigma)
         width = squared.new_tensor(sigma**2)
@@ -261,8 +262,7 @@ def decoupled_uniformity(
         centroid = weights.detach().to(centroid.dtype) @ centroid
     length = centroid.square().sum(1)
     squared = length[:, None] + length - 2 * centroid @ centroid.T
-    apart = ~torch.eye(n, dtype=torch.bool, device=z.device)
-    return (-t * squared[apart]).logsumexp(0) - math.log(n * (n - 1))
+    return (-t * off_diagonal(squared)).flatten().logsumexp(0) - math.log(n * (n - 1))
 
 
 class DecoupledUniformity(nn.Module):
@@ -333,7 +333,7 @@ def feature_contrast(keys: Float[Tensor, "two_n d"], z: Float[Tensor, "two_n d"]
     unit = lambda x: F.normalize(x.view(2, n, d), dim=1)  # noqa: E731
     c = unit(keys.detach()).flip(0).transpose(1, 2) @ unit(z)
     diagonal = c.diagonal(dim1=1, dim2=2)
-    off = c[:, ~torch.eye(d, dtype=torch.bool, device=z.device)]
+    off = off_diagonal(c)
     tiny = torch.finfo(z.dtype).tiny  # the root's slope at 0 is infinite
     return 5 * ((diagonal - 1).square().mean() + tiny).sqrt() + 5 * (off.square().mean() + tiny).sqrt()
 

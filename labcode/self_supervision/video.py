@@ -442,9 +442,9 @@ def rho_nt_xent(z: Float[Tensor, "two_n d"], rho: int = 2, tau: float = 0.1) -> 
     z = F.normalize(z, dim=1)
     scores = z @ z.T / tau
     video = torch.arange(len(z), device=z.device) % n
-    same = video[:, None] == video
-    others = scores.masked_fill(same, -torch.inf).logsumexp(1)  # of other videos
-    own = scores[same].view(len(z), rho)  # of the same video, the clip itself among them
+    others = scores.masked_fill(video[:, None] == video, -torch.inf).logsumexp(1)  # of other videos
+    own = scores.view(rho, n, rho, n).diagonal(dim1=1, dim2=3)  # of the same video, the clip itself among them
+    own = own.transpose(1, 2).reshape(len(z), rho)
     itself = torch.eye(rho, dtype=torch.bool, device=z.device).repeat_interleave(n, 0)
     terms = F.softplus(others[:, None] - own)
     return terms.masked_fill(itself, 0).sum() / (len(z) * (rho - 1))

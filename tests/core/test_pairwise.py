@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import logsumexp
 
-from labcode.pairwise import logsumexp_others
+from labcode.pairwise import logsumexp_others, off_diagonal
 
 
 def rows(n, d=5, seed=0):
@@ -79,3 +79,10 @@ def test_what_the_softmax_sums_refuse():
             logsumexp_others(*bad)
     half = logsumexp_others(z.half(), 0.03)
     assert half.dtype == torch.float32 and half.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (5, 5), (2, 3, 4, 4), (0, 3, 3)])
+def test_off_diagonal_is_what_a_mask_selects(shape):
+    n = shape[-1]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(off_diagonal(x), x[..., ~torch.eye(n, dtype=torch.bool)].view(*shape[:-1], n - 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerator import accelerator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -100,6 +101,26 @@ def test_losses_are_found():
 @pytest.mark.parametrize("name", LOSSES)
 def test_good_input_gives_a_finite_scalar(name):
     assert all(torch.isfinite(t).all() for t in flat(LOSSES[name](**arguments(LOSSES[name]))))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_on_the_device_is_that_of_the_host_and_waits_for_nothing(name):
+    given = arguments(LOSSES[name])
+    wanted = flat(LOSSES[name](**given))
+    with accelerator() as waits:
+        moved = {k: v.to("gpu") if isinstance(v, Tensor) else v for k, v in given.items()}
+        for value in moved.values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                value.requires_grad_()
+        waits.clear()
+        found = flat(LOSSES[name](**moved))
+        trained = [f for f in found if f.requires_grad]
+        if trained:
+            sum(f.sum() for f in trained).backward()
+        assert not waits, waits
+        assert all(f.device.type == "gpu" for f in found)
+        for here, on in zip(wanted, found, strict=True):
+            torch.testing.assert_close(on.detach().cpu(), here, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.bad_input
