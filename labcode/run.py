@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from . import __version__
 from .ledger import Record, Summary, Table, compare, interval, read, write
@@ -403,8 +404,17 @@ def execute(chapter: str, paper: str | None = None) -> None:
     exec(code, {"__name__": "__main__", "__file__": str(twin)})
 
 
-def queue() -> list[tuple[str, str, str]]:
-    """Papers whose full-scale results are missing or older than their code: (chapter, paper, why), most worth first.
+class Waiting(NamedTuple):
+    """A paper that wants a full-scale run: why, and the minutes it will take by what is known."""
+
+    chapter: str
+    paper: str
+    why: str
+    minutes: float
+
+
+def queue() -> list[Waiting]:
+    """Papers whose full-scale results are missing or older than their code, most worth first.
 
     The worth of a run is the number of the paper's claims that get a full-scale result, an outdated one counting half,
     over the minutes it will take: those of its last full-scale run, else a minute for each second at quick scale.
@@ -416,17 +426,21 @@ def queue() -> list[tuple[str, str, str]]:
         code = fingerprint(chapter)
         for key in _keys(chapter):
             records, small = ([c for c in found if c.paper == key] for found in (full, quick))
-            claims, seconds = max(1, len(small)), sum(c.seconds for c in records) or 60 * sum(c.seconds for c in small)
-            worth = claims / max(1.0, seconds / 60)
+            seconds = sum(c.seconds for c in records) or 60 * sum(c.seconds for c in small)
+            minutes = max(1.0, seconds / 60)
+            worth = max(1, len(small)) / minutes
             if not records:
-                wanted.append((worth, chapter, key, "missing"))
+                wanted.append((worth, Waiting(chapter, key, "missing", minutes)))
             elif any(c.code != code for c in records):
-                wanted.append((worth / 2, chapter, key, "older than its code"))
-    return [tuple(rest) for _, *rest in sorted(wanted, key=lambda w: -w[0])]
+                wanted.append((worth / 2, Waiting(chapter, key, "older than its code", minutes)))
+    return [paper for _, paper in sorted(wanted, key=lambda w: -w[0])]
 
 
 def run_queue(budget: float | None) -> int:
     """List the queue and, where there is a GPU, run it paper by paper in processes of their own.
+
+    budget  seconds. The paper of most worth that fits into what is left comes next; where none does, the first one,
+            which is stopped at the end and goes on from its checkpoints another time
 
     Each process writes its paper's results in one piece at its end, so whatever is killed, what was finished stays, and
     the next queue goes on with the rest. Returns how many papers failed.
@@ -434,28 +448,32 @@ def run_queue(budget: float | None) -> int:
     import torch
 
     waiting = queue()
-    for chapter, paper, why in waiting:
-        print(f"{chapter:36} {paper:28} {why}")
-    print(f"{len(waiting)} papers wait for a full-scale run")
+    for paper in waiting:
+        print(f"{paper.chapter:36} {paper.paper:28} {paper.why:20} about {paper.minutes:4.0f} min")
+    total = sum(paper.minutes for paper in waiting)
+    print(f"{len(waiting)} papers wait for a full-scale run of about {total / 60:.1f} h in all")
     if not torch.cuda.is_available():
         print(
             "no GPU here: nothing is run. LABCODE_SCALE=full python -m labcode.run CHAPTER --paper KEY tries one anyway"
         )
         return 0
-    began, failed = time.perf_counter(), 0
-    for chapter, paper, _ in waiting:
+    began, failed, count = time.perf_counter(), 0, len(waiting)
+    while waiting:
         left = None if budget is None else budget - (time.perf_counter() - began)
         if left is not None and left < 60:
-            print("the time budget is spent")
+            print(f"the time budget is spent; {len(waiting)} papers still wait")
             break
-        command = [sys.executable, "-m", "labcode.run", chapter, "--paper", paper, "--scale", "full"]
+        paper = next((w for w in waiting if left is None or 60 * w.minutes <= left), waiting[0])
+        waiting.remove(paper)
+        print(f"{count - len(waiting)} of {count}: {paper.paper}", flush=True)
+        command = [sys.executable, "-m", "labcode.run", paper.chapter, "--paper", paper.paper, "--scale", "full"]
         try:
             code = subprocess.run(command, timeout=left, check=False).returncode
             if code:
                 failed += 1
-                print(f"{paper}: failed with exit status {code}; it stays in the queue")
+                print(f"{paper.paper}: failed with exit status {code}; it stays in the queue")
         except subprocess.TimeoutExpired:
-            print(f"{paper}: stopped at the end of the time budget; its checkpoints stay")
+            print(f"{paper.paper}: stopped at the end of the time budget; its checkpoints stay")
     return failed
 
 

@@ -157,14 +157,14 @@ def test_a_section_ends_at_the_next_heading():
 
 
 def test_the_queue_lists_what_is_missing_or_stale(course, monkeypatch):
-    assert running.queue() == [("p/c", "a", "missing"), ("p/c", "b", "missing")]
+    assert [paper[:3] for paper in running.queue()] == [("p/c", "a", "missing"), ("p/c", "b", "missing")]
     monkeypatch.setenv("LABCODE_SCALE", "full")
     monkeypatch.setenv("LABCODE_WRITE", "1")
     running.execute("p/c")
     assert running.queue() == []
     twin = course / "notebooks" / "p" / "c.py"
     twin.write_text(twin.read_text().replace("0.9 - 0.1", "0.8 - 0.1"))
-    assert running.queue()[0] == ("p/c", "a", "older than its code")
+    assert running.queue()[0][:3] == ("p/c", "a", "older than its code")
 
 
 def test_the_queue_begins_with_most_claims_a_minute(course, monkeypatch):
@@ -180,7 +180,8 @@ def test_the_queue_begins_with_most_claims_a_minute(course, monkeypatch):
             claim["seconds"], claim["code"] = change[claim["paper"]], "old"
         file.write_text(json.dumps(text))
         wanted = dict(quick=[("b", "missing"), ("a", "missing")], full=[("a", "missing"), ("b", "older than its code")])
-        assert [(paper, why) for _, paper, why in running.queue()] == wanted[scale]
+        assert [(paper.paper, paper.why) for paper in running.queue()] == wanted[scale]
+    assert {paper.paper: round(paper.minutes) for paper in running.queue()} == {"a": 30, "b": 60}
 
 
 def test_a_killed_paper_loses_no_finished_one(course, monkeypatch, capfd):
@@ -194,7 +195,53 @@ def test_a_killed_paper_loses_no_finished_one(course, monkeypatch, capfd):
     assert [c["paper"] for c in written(course, "full")["claims"]] == ["a"]
     record = written(course, "full")["claims"][0]
     assert all(record[field] for field in ("device", "date", "commit", "data")) and "seconds" in record
-    assert running.queue() == [("p/c", "b", "missing")] and not list(course.rglob("*.tmp"))
+    assert [paper[:3] for paper in running.queue()] == [("p/c", "b", "missing")] and not list(course.rglob("*.tmp"))
+
+
+QUEUE = """
+import pathlib, torch
+from labcode import cards, run
+torch.cuda.is_available, cards.PACKAGE = lambda: True, pathlib.Path("package")
+run.run_queue(300.0)
+"""
+DIE = 'import os, pathlib; pathlib.Path("died").touch(); os.killpg(0, 9)'
+RENAME = f"import labcode.ledger as l, types; l.os = types.SimpleNamespace(getpid=int, replace=lambda *a: exec({DIE!r}))"
+MOMENTS = {
+    "before any paper": ("torch.cuda", f"exec({DIE!r}); torch.cuda", []),
+    "in the first paper": ('run.claim("a"', f'exec({DIE!r}); run.claim("a"', []),
+    "while the first result is renamed": ('run.claim("a"', f'{RENAME}; run.claim("a"', []),
+    "in the second paper": ('run.exact("b"', f'exec({DIE!r}); run.exact("b"', ["a"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_queue_loses_no_finished_result_and_goes_on(course, monkeypatch, moment):
+    """kill -9 of the queue and all that it started; then the same queue again, undisturbed, has everything."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[1]))
+    where, how, kept = MOMENTS[moment]
+    twin = course / "notebooks" / "p" / "c.py"
+
+    def queue(change=lambda text: text):
+        twin.write_text(change(TWIN))
+        return subprocess.run([sys.executable, "-c", change(QUEUE)], start_new_session=True).returncode
+
+    assert queue(lambda text: text.replace(where, how, 1)) == -9 and (course / "died").exists()
+    file = course / "book" / "results" / "full" / "p" / "c.json"
+    assert ([c["paper"] for c in written(course, "full")["claims"]] if file.exists() else []) == kept
+    assert queue() == 0 and [c["paper"] for c in written(course, "full")["claims"]] == ["a", "b"]
+
+
+def test_the_queue_takes_what_fits_into_the_budget(course, monkeypatch, capsys):
+    long, short = (running.Waiting("p/c", key, "missing", minutes) for key, minutes in (("a", 30.0), ("b", 2.0)))
+    started = []
+    monkeypatch.setattr(running, "queue", lambda: [long, short])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(running.subprocess, "run", lambda command, **_: started.append(command[5]) or done)
+    for budget, order in ((None, ["a", "b"]), (7200.0, ["a", "b"]), (600.0, ["b", "a"]), (30.0, [])):
+        started.clear()
+        assert running.run_queue(budget) == 0 and started == order
+    assert "2 papers still wait" in capsys.readouterr().out
 
 
 def test_a_dry_run_judges_and_writes_nothing(course, monkeypatch, capsys):
