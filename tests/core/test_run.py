@@ -205,7 +205,9 @@ torch.cuda.is_available, cards.PACKAGE = lambda: True, pathlib.Path("package")
 run.run_queue(300.0)
 """
 DIE = 'import os, pathlib; pathlib.Path("died").touch(); os.killpg(0, 9)'
-RENAME = f"import labcode.ledger as l, types; l.os = types.SimpleNamespace(getpid=int, replace=lambda *a: exec({DIE!r}))"
+RENAME = (
+    f"import labcode.ledger as l, types; l.os = types.SimpleNamespace(getpid=int, replace=lambda *a: exec({DIE!r}))"
+)
 MOMENTS = {
     "before any paper": ("torch.cuda", f"exec({DIE!r}); torch.cuda", []),
     "in the first paper": ('run.claim("a"', f'exec({DIE!r}); run.claim("a"', []),
