@@ -291,12 +291,12 @@ run.exact("data-selection-theory", "The closed form of the test error is what 20
 # weak one fitted to clean samples of its own, two a dimension. Every entry averages many replications.
 
 # %%
-replications, pool, p = run.pick(quick=(40, 137, 60), full=(200, 687, 300))
+replications, pool, p = run.pick(quick=(40, 137, 60), full=(2 if run.dry else 200, 687, 300))
 shares, powers, lams = (0.1, 0.5, 0.9), (-1.0, 0.0, 1.0), (0.001, 0.1)
 error, surrogates = {}, {}
 for seed in run.seeds:
-    x, y, truth = D.mislabelled_gaussians(replications, pool, p, seed=seed)
-    past = D.mislabelled_gaussians(replications, 2 * p, p, seed=seed + 10_000)[0]
+    x, y, truth = (t.to(run.device) for t in D.mislabelled_gaussians(replications, pool, p, seed=seed))
+    past = D.mislabelled_gaussians(replications, 2 * p, p, seed=seed + 10_000)[0].to(run.device)
     said = torch.einsum("rnp,rp->rn", past, truth).sign()
     surrogates = {"perfect": truth, "weak": D.logistic(past, said, torch.ones_like(said), 0.1)}
     draws = torch.Generator().manual_seed(seed)
@@ -304,7 +304,7 @@ for seed in run.seeds:
         error["all", lam, seed] = float(D.misspecified_error(D.logistic(x, y, torch.ones_like(y), lam), truth).mean())
         for who, share, alpha in ((w, s, a) for w in surrogates for s in shares for a in powers):
             pi = D.inclusion(torch.einsum("rnp,rp->rn", x, surrogates[who]), round(share * pool), alpha)
-            kept = (torch.rand(pi.shape, generator=draws, dtype=torch.float64) < pi).double()
+            kept = (torch.rand(pi.shape, generator=draws, dtype=torch.float64).to(run.device) < pi).double()
             for form, weight in (("biased", kept), ("unbiased", kept / pi)):
                 if form == "biased" or (who == "perfect" and lam == lams[0]):
                     found = D.misspecified_error(D.logistic(x, y, weight, lam), truth)
