@@ -1,6 +1,6 @@
 """The paper cards: one entry per paper in ``<part>/<chapter>.yml``, beside the chapter's module."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -18,17 +18,25 @@ class Card:
     idea: str  # one or two sentences of our own
     reported: str  # the paper's claim, with its figures
     differs: str  # what is different here
-    code: tuple[str, ...] = field(default=())  # public symbols of the chapter's module
+    name: str = ""  # what it is called for short
+    code: tuple[str, ...] = ()  # public symbols of the chapter's module
+    needs: tuple[str, ...] = ()  # keys of the papers that a reader should know first
+    exercises: tuple[str, ...] = ()  # labels of the chapter's exercises about it
     part: str = ""
     chapter: str = ""
 
     @property
     def link(self) -> str:
         """An arXiv search for the title."""
-        return f"https://arxiv.org/search/?searchtype=title&query={quote_plus(self.title)}"
+        return search_link(self.title)
 
     def __repr__(self) -> str:
         return f"{self.key}: {self.title}"
+
+
+def search_link(title: str) -> str:
+    """The address of an arXiv search for a title."""
+    return f"https://arxiv.org/search/?searchtype=title&query={quote_plus(title)}"
 
 
 class Papers(list):
@@ -70,12 +78,13 @@ def _read(file: Path) -> tuple[Card, ...]:
     import yaml
 
     names = {f.name for f in fields(Card)} - {"part", "chapter"}
+    optional = {"name", "needs", "exercises"}
     cards = []
     for entry in yaml.safe_load(file.read_text(encoding="utf-8")) or []:
-        if missing := sorted(names - entry.keys()):
+        if missing := sorted(names - optional - entry.keys()):
             raise ValueError(f"{file.name}: card {entry.get('key')!r} lacks {', '.join(missing)}")
         if unknown := sorted(entry.keys() - names):
             raise ValueError(f"{file.name}: card {entry['key']!r} has unknown fields {', '.join(unknown)}")
-        entry = entry | {"code": tuple(entry["code"]), "part": file.parent.name, "chapter": file.stem}
-        cards.append(Card(**entry))
+        lists = {name: tuple(entry.get(name, ())) for name in ("code", "needs", "exercises")}
+        cards.append(Card(**entry | lists, part=file.parent.name, chapter=file.stem))
     return tuple(cards)

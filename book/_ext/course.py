@@ -4,31 +4,33 @@ Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a fa
 PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
 ``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
 ``course-failures`` (the clearest contradictions), ``course-machines``, ``course-speed`` (``make bench``'s figures),
-``course-tasks`` (what is graded),
-``course-api`` (the package's reference). Role: ``{course}`papers``` and other counts.
+``course-tasks`` (what is graded), ``course-prerequisites`` (what builds on what), ``course-api`` (the package's
+reference). On a chapter's page each paper's section has a strip with the ways to its card, code, exercises and result.
+Role: ``{course}`papers``` and other counts.
 Pages ``code/…`` show the package's source, one anchor a symbol.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from course_data import PAGES, load
+from course_data import PAGES, Course, load
 from course_html import (
     Link,
     evidence_html,
     failures_html,
     machines_html,
     map_html,
-    papers_html,
     parts_html,
     results_html,
     sample_html,
     verdicts_html,
 )
+from course_papers import papers_html, prerequisites_html, section_html
 from course_source import api_html, code_link, source_files, source_html, source_page
 from course_speed import speed_html, training_html
 from course_tasks import tasks_html
@@ -87,6 +89,7 @@ def tidy(app, doctree: nodes.document) -> None:
     """Lines that tell tests which outputs to compare, and nbgrader what is a solution, are nothing for readers."""
     if not app.env.docname.startswith("notebooks/"):
         return
+    app.env.__dict__.setdefault("course_pages", set()).add(app.env.docname)
     for block in doctree.findall(nodes.literal_block):
         if any(mark in block.astext() for mark in MARKS):
             kept = "\n".join(line for line in block.astext().split("\n") if line.strip() not in MARKS)
@@ -96,9 +99,10 @@ def tidy(app, doctree: nodes.document) -> None:
 
 def fill(app, doctree: nodes.document, here: str) -> None:
     blocks = list(doctree.findall(course_block))
-    if not blocks:
+    if not blocks and not here.startswith(PAGES + "/"):
         return
     course, link = load(Path(app.srcdir)), linker(app, here)
+    strips(course, doctree, here, link)
     for chapter in course.chapters():  # a notebook outside the table of contents is no page
         chapter.written = chapter.page in app.env.found_docs
     make = {
@@ -114,9 +118,27 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "speed": lambda what: training_html(course) if what == "training" else speed_html(course),
         "api": lambda _: api_html(course.root, link),
         "tasks": lambda _: tasks_html(course, link),
+        "prerequisites": lambda _: prerequisites_html(course, link),
     }
     for block in blocks:
         block.replace_self(nodes.raw("", make[block["what"]](block["argument"]), format="html"))
+
+
+def strips(course: Course, doctree: nodes.document, here: str, link: Link) -> None:
+    """Under the heading of every paper's section: its title, and the ways to its card, code, exercises and result."""
+    chapter = next((c for c in course.chapters() if c.page == here), None)
+    if chapter is None:
+        return
+    titles = {
+        label: node.next_node(nodes.title).astext().strip("()")
+        for node in doctree.findall(lambda n: isinstance(n, nodes.Element) and "exercise" in n.get("classes", ()))
+        for label in node["ids"]
+    }
+    papers = {p.key: p for p in chapter.papers}
+    for section in doctree.findall(nodes.section):
+        for key in papers.keys() & set(section["ids"] + section["names"]):
+            html = section_html(course, chapter, papers[key], link, code_link(course, link), titles)
+            section.insert(1, nodes.raw("", html, format="html"))
 
 
 def outdated(app, env, added, changed, removed) -> list[str]:
@@ -126,6 +148,20 @@ def outdated(app, env, added, changed, removed) -> list[str]:
 
 def merge(app, env, docnames, other) -> None:
     env.__dict__.setdefault("course_pages", set()).update(getattr(other, "course_pages", ()))
+
+
+def hanging(app, page: str, template: str, context: dict, doctree) -> None:
+    """Every line of code in a box of its own, so that what has to wrap is indented further than it began."""
+
+    def line(text: str) -> str:
+        bare = re.sub("<[^>]*>", "", text)
+        return f'<span class="code-line" style="--in:{len(bare) - len(bare.lstrip(" "))}">{text}\n</span>'
+
+    def block(found: re.Match) -> str:
+        return found[1] + "".join(map(line, found[2].removesuffix("\n").split("\n"))) + found[3]
+
+    if "body" in context:
+        context["body"] = re.sub(r'(<div class="highlight"><pre>)(.*?)(</pre>)', block, context["body"], flags=re.S)
 
 
 def without_thebe(app, page: str, template: str, context: dict, doctree) -> None:
@@ -154,7 +190,7 @@ def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
     for name in (
         "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "speed", "tasks",
-        "api",
+        "api", "prerequisites",
     ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())
@@ -163,6 +199,7 @@ def setup(app) -> dict[str, Any]:
     app.connect("env-get-outdated", outdated)
     app.connect("env-merge-info", merge)
     app.connect("html-collect-pages", source_pages)
+    app.connect("html-page-context", hanging)
     app.connect("html-page-context", without_thebe, priority=900)
     app.add_css_file("course.css")
     app.add_js_file("course.js", loading_method="defer")

@@ -28,6 +28,9 @@ class Paper:
     reported: str = ""
     differs: str = ""
     code: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # keys of the papers to know first
+    exercises: tuple[str, ...] = ()  # labels of exercises
+    name: str = ""  # for short
 
 
 @dataclass
@@ -87,6 +90,19 @@ class Course:
                     for i, claim in enumerate(chapter.claims(s)):
                         yield chapter, s, i, claim
 
+    def paper(self, key: str) -> tuple[Chapter, Paper] | None:
+        return next(((c, p) for c in self.chapters() for p in c.papers if p.key == key), None)
+
+    def needs(self) -> dict[str, dict[str, list[str]]]:
+        """{chapter: {other chapter whose papers it builds on: their keys, in its order}}, in the plan's order."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for chapter in self.chapters():
+            wanted = {k for p in chapter.papers for k in p.needs}
+            for other in self.chapters():
+                if other is not chapter and (keys := [p.key for p in other.papers if p.key in wanted]):
+                    found.setdefault(chapter.name, {})[other.name] = keys
+        return found
+
     def counts(self) -> dict[str, int]:
         chapters = list(self.chapters())
         claims = [c for _, _, _, c in self.claims()]
@@ -124,7 +140,8 @@ def load(root: Path) -> Course:
                     x.get("idea") or "",
                     x.get("reported") or "",
                     x.get("differs") or "",
-                    tuple(x.get("code") or ()),
+                    *(tuple(x.get(name) or ()) for name in ("code", "needs", "exercises")),
+                    x.get("name") or x["title"].split(": ")[0],
                 )
                 for x in cards
             ]

@@ -126,6 +126,35 @@ def test_index_holds_every_card_and_links_its_section_code_and_result(pages):
     assert not missing
 
 
+def test_every_section_of_a_paper_leads_to_its_card_code_exercise_and_result(pages):
+    """The links themselves resolve: see above."""
+    missing = []
+    for chapter, card in cards():
+        page, key = pages[f"notebooks/{chapter}.html"], card["key"]
+        found = page.select(f"section#{key} > aside.paper-strip, section:has(> span#{key}) > aside.paper-strip")
+        if len(found) != 1:
+            missing.append(f"{key}: {len(found)} strips")
+            continue
+        strip = found[0]
+        assert card["title"] in strip.text and all(" ".join(card[f].split()) in " ".join(strip.text.split())
+                                                   for f in ("idea", "reported", "differs"))  # fmt: skip
+        hrefs = [a["href"] for a in strip.find_all("a")]
+        wanted = {"result": "book/evidence.html#claim-", "card": f"book/papers.html#paper-{key}", "code": "/code/"}
+        wanted |= {f"exercise {e}": f"#{e}" for e in card.get("exercises", ["exercises"])}
+        wanted |= {f"what it builds on, {k}": f"#{k}" for k in card.get("needs", [])}
+        missing += [f"{key}: no way to {what}" for what, part in wanted.items() if not any(part in h for h in hrefs)]
+    assert not missing
+
+
+def test_code_on_a_page_reads_as_it_was_written(pages):
+    """Each line has a box of its own, so that it can wrap; what is copied from the page has the same text."""
+    page = pages["notebooks/self_supervision/redundancy.html"]
+    shown = "".join(block.text for block in page.select("div.cell_input pre"))
+    twin = (ROOT / "notebooks/self_supervision/redundancy.py").read_text()
+    cell = twin[twin.index("apart = []\n") :].split("\n# %%")[0].strip()
+    assert cell.count("\n") > 4 and cell in shown and page.select("pre > span.code-line")
+
+
 def test_every_picture_says_what_it_shows(pages):
     bad = [
         f"{name}: {t.get('src', '')[:80]}"

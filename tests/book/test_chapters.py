@@ -164,6 +164,22 @@ def test_each_card_has_a_section_a_symbol_and_a_claim(chapter):
     assert measured <= {c["key"] for c in cards(chapter)}, "claims about papers without a card"
 
 
+def test_papers_come_after_those_they_build_on():
+    """Needs are papers of the course, and its order of study, that of the contents, puts them first."""
+    order = [e["file"] for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"] for e in part["chapters"]]
+    chapters = [name.removeprefix("notebooks/") for name in order if name.startswith("notebooks/")]
+    read = [re.findall(r"(?m)^\(([a-z0-9-]+)\)=$", prose(chapter)) for chapter in chapters]
+    place = {key: (i, keys.index(key)) for i, keys in enumerate(read) for key in keys}
+    wrong = [
+        f"{card['key']} builds on {key}"
+        for chapter in chapters
+        for card in cards(chapter)
+        for key in card.get("needs", ())
+        if key not in place or place[key] >= place[card["key"]]
+    ]
+    assert len(place) >= 49 and not wrong
+
+
 @each_chapter
 def test_as_many_cards_as_planned(chapter):
     plan = {
