@@ -8,8 +8,8 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "augment", "cards", "data", "evaluate", "ledger", "nets", "pairwise", "parallel", "plots", "run", "train",
-    "transport",
+    "augment", "cards", "cluster", "data", "evaluate", "ledger", "nets", "pairwise", "parallel", "plots", "run",
+    "train", "transport",
 }  # fmt: skip
 _SHORTCUTS = {"start": "run", "papers": "cards", "card": "cards", "show": "_show"}
 

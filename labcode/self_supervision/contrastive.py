@@ -590,22 +590,6 @@ class Autoencoder(nn.Module):
         return F.mse_loss(self.decoder(self.body(noisy)).float(), clean.float())
 
 
-def pseudo_labels(codes: Float[Tensor, "n d"], clusters: int, seed: int = 0) -> Int[Tensor, " n"]:
-    """k-means labels of the codes, by scikit-learn on the CPU; on the codes' device.
-
-    Raises ValueError for clusters outside 1 … n and for codes that are not finite.
-    """
-    from sklearn.cluster import KMeans
-
-    check_matrix("codes", codes)
-    if not bool(torch.isfinite(codes).all()):
-        raise ValueError("codes must be finite, got NaN or infinity")
-    if not 1 <= clusters <= len(codes):
-        raise ValueError(f"clusters must be between 1 and the {len(codes)} codes, got {clusters}")
-    found = KMeans(clusters, n_init=1, random_state=seed, max_iter=50).fit_predict(codes.float().cpu().numpy())
-    return torch.as_tensor(found, dtype=torch.int64, device=codes.device)
-
-
 def guided_order(clusters: Int[Tensor, " n"], seed: int = 0) -> Int[Tensor, " n"]:
     """An order of the images in which neighbours come from different clusters: rank within the cluster, then cluster.
 

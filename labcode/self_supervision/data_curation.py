@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from ..cluster import kmeans
 from ..loss import check_matrix, check_positive
 from .faces import (
     FaceDifficulty,
@@ -29,7 +30,7 @@ from .faces import (
 __all__ = [
     "FaceDifficulty", "Faces", "Level", "SwAV", "augmentation_similarity", "class_entropy", "face_video", "faces",
     "fine_tune", "gio", "gio_gradient", "graph_cut", "greedy_graph_cut", "greedy_kl", "hierarchical_kmeans",
-    "hierarchical_sample", "inclusion", "kmeans", "knn_kl", "logistic", "long_tail", "mean_squared_error",
+    "hierarchical_sample", "inclusion", "knn_kl", "logistic", "long_tail", "mean_squared_error",
     "mislabelled_gaussians", "misspecified_error", "real_faces", "released_kl", "sas", "swapped_prediction",
     "two_squares", "water_fill",
 ]  # fmt: skip
@@ -40,23 +41,6 @@ Index = Int[Tensor, " chosen"]
 # ---------------------------------------------------------------------------------------------------------------------
 # Hierarchical k-means (Vo et al., 2024)
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def kmeans(x: Rows, k: int, seed: int = 0, iterations: int = 50) -> tuple[Float[Tensor, "k d"], Int[Tensor, " n"]]:
-    """Centroids (k, d) and the nearest one of every row: scikit-learn's Lloyd iterations from k-means++ seeds.
-
-    k-means++ matters here: centroids from uniformly drawn rows would copy the density that curation is to undo.
-
-    Raises ValueError for k outside 1 … n.
-    """
-    from sklearn.cluster import KMeans
-
-    check_matrix("x", x)
-    if not 1 <= k <= len(x):
-        raise ValueError(f"k must be between 1 and the {len(x)} rows of x, got {k}")
-    fit = KMeans(k, init="k-means++", n_init=1, max_iter=iterations, random_state=seed).fit(x.detach().cpu().numpy())
-    centroids = torch.as_tensor(fit.cluster_centers_, dtype=x.dtype, device=x.device)
-    return centroids, torch.as_tensor(fit.labels_, dtype=torch.int64, device=x.device)
 
 
 @dataclass(frozen=True)
@@ -348,7 +332,7 @@ def gio(
     Everaert and Potts (2024): let a free point v descend the estimated divergence, take the unused pool row nearest to
     it, repeat.
 
-    target, pool  embeddings; quantise large sets with ``kmeans`` first and expand the chosen centroids
+    target, pool  embeddings; quantise large sets with ``cluster.kmeans`` first and expand the chosen centroids
     count         rows to choose, 1 … m
     start         of v: "mean" of the target, then wherever it last stopped; "jump": a random target every time, the
                   authors' choice at scale

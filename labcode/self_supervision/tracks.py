@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from ..augment import crop
+from ..cluster import kmeans
 from ..data.videos import Motion, moving_scenes
 from ..loss import check_positive, float32
 from ..nets import mlp
@@ -171,8 +172,6 @@ class ODC(nn.Module):
 
         Returns itself.
         """
-        from sklearn.cluster import KMeans
-
         if not self.learnt:
             count = 1 + int(self.tracks.max())
             drawn = torch.randint(self.clusters, (count,), generator=torch.Generator().manual_seed(seed))
@@ -181,8 +180,7 @@ class ODC(nn.Module):
         self.eval()
         features = [self.neck(self.encoder(part.float() / 255)) for part in patches.split(2048)]
         self.memory = F.normalize(torch.cat(features), dim=1)
-        found = KMeans(self.clusters, n_init=1, max_iter=20, random_state=seed).fit(self.memory.cpu().numpy())
-        labels = torch.from_numpy(found.labels_).to(self.tracks)
+        _, labels = kmeans(self.memory, self.clusters, seed, iterations=20)
         self.labels = track_vote(labels, self.tracks, self.clusters)
         self.centroids = self._means(self.labels)
         return self.train()

@@ -761,7 +761,7 @@ budget = dict(steps=run.pick(quick=40, full=2000), lr=run.pick(quick=2e-3, full=
 orders = {"random": [], "guided": [], "labels": []}
 for seed in run.seeds:
     auto = stage.pretrain("autoencoder", lambda e: C.Autoencoder(), seed, views=C.clean_and_noisy, **budget)
-    clusters = C.pseudo_labels(stage.features(auto.encoder, stage.train_images), B, seed)
+    clusters = lab.cluster.kmeans(stage.features(auto.encoder, stage.train_images), B, seed)[1]
     orders["random"].append(C.guided_order(torch.zeros_like(y), seed))
     orders["guided"].append(C.guided_order(clusters, seed))
     orders["labels"].append(C.guided_order(y, seed))
@@ -783,7 +783,7 @@ rate |= {"random, one colour": [], "guided, one colour": []}
 for seed in run.seeds:
     auto = stage.pretrain("autoencoder one colour", lambda e: C.Autoencoder(), seed, views=C.clean_and_noisy,
                           images=digits, **(budget | dict(steps=40, batch_size=128)))
-    order = C.guided_order(C.pseudo_labels(stage.features(auto.encoder, digits), 8, seed), seed)
+    order = C.guided_order(lab.cluster.kmeans(stage.features(auto.encoder, digits), 8, seed)[1], seed)
     for name, made in (("guided", order), ("random", C.guided_order(torch.zeros_like(order), seed))):
         rate[f"{name}, one colour"].append(C.false_negative_rate(made, plain.labels.to(made), 8))
 

@@ -425,7 +425,7 @@ for seed in run.seeds:
     target, pool, y, own, test, y_test = mixed_pool(seed)
     mean = torch.cat([target, pool]).mean(0)
     axes = torch.linalg.svd(torch.cat([target, pool]) - mean, full_matrices=False).Vh[:16].T
-    (a, _), (b, leaf) = D.kmeans((target - mean) @ axes, 60, seed), D.kmeans((pool - mean) @ axes, 165, seed)
+    (a, _), (b, leaf) = lab.cluster.kmeans((target - mean) @ axes, 60, seed), lab.cluster.kmeans((pool - mean) @ axes, 165, seed)
     orders = {name: D.gio(a, b, 60, start, steps, 3 * steps, seed=seed) for name, (start, steps) in ways.items()} | {
         "every candidate": D.greedy_kl(a, b, 60)
     }
@@ -521,7 +521,7 @@ for seed in run.seeds:
         : run.pick(quick=2000, full=10_000)
     ].to(z.device)
     s, y = D.augmentation_similarity(z[:, keep]), stage.train_labels[keep]
-    clusters = D.kmeans(torch.nn.functional.normalize(z[:, keep].mean(0), dim=1), 2 * stage.classes, seed)[1]
+    clusters = lab.cluster.kmeans(torch.nn.functional.normalize(z[:, keep].mean(0), dim=1), 2 * stage.classes, seed)[1]
     even = D.hierarchical_sample([D.Level(z[0, : stage.classes], y)], round(share * len(y)), seed)
     picks = {
         "SAS": D.sas(s, y, share),
@@ -852,7 +852,7 @@ print(D.water_fill(torch.tensor([1, 1, 4, 10, 84]), 20).tolist())
 # %%
 # NBVAL_CHECK_OUTPUT
 line = D.two_squares(20_000, 16.0, 0)[:, :1]
-left = int((D.kmeans(line, 60, 0)[0] < 1).sum())
+left = int((lab.cluster.kmeans(line, 60, 0)[0] < 1).sum())
 print("ratio within a fifth of the theory:", abs(left / (60 - left) / 16 ** (1 / 3) - 1) < 0.2)
 
 # %% [markdown]

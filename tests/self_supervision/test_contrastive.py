@@ -267,8 +267,7 @@ def test_wrong_arguments_are_named():
         ("f", lambda: C.instance_softmax(z[:0], z, index[:0])), ("index", lambda: C.instance_softmax(z, z, index[:2])),
         ("bank", lambda: C.instance_softmax(z, torch.ones(4, 2), index)),
         ("noise_index", lambda: C.instance_nce(z, z, index, index[:, None][:, :0], torch.tensor(1.0))),
-        ("amount", lambda: C.hallucinate(z, z, torch.ones(3))), ("codes", lambda: C.pseudo_labels(bad, 2)),
-        ("clusters", lambda: C.pseudo_labels(z, 5)), ("batch_size", lambda: C.fixed_batches(index, 5)),
+        ("amount", lambda: C.hallucinate(z, z, torch.ones(3))), ("batch_size", lambda: C.fixed_batches(index, 5)),
         ("batch_size", lambda: C.false_negative_rate(index, index, 1)),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name} must|^{name}:"):

@@ -54,14 +54,6 @@ def test_the_nearest_rows_of_a_leaf_are_taken_if_asked():
     assert D.nearest_members(x, levels[0].centroids, levels[0].parent, 1).tolist() == [0, 3]
 
 
-def test_kmeans_finds_separate_clumps_and_gives_every_row_its_nearest_centroid():
-    centres = 20 * torch.randn(5, 3, generator=gen())
-    x = centres.repeat_interleave(30, 0) + 0.1 * torch.randn(150, 3, generator=gen(1))
-    found, which = D.kmeans(x, 5)
-    assert torch.cdist(centres, found).amin(1).max() < 0.2
-    assert torch.equal(which, torch.cdist(x, found).argmin(1))
-
-
 def test_levels_and_resampling_flatten_two_squares():
     skew = {}
     for name, (sizes, keep) in {
@@ -87,8 +79,6 @@ def test_trees_refuse_sizes_that_do_not_fall():
             D.hierarchical_kmeans(x, sizes)
     with pytest.raises(ValueError, match="resample"):
         D.hierarchical_kmeans(x, (5, 2), (1,))
-    with pytest.raises(ValueError, match="k must"):
-        D.kmeans(x, 21)
 
 
 def test_a_long_tail_has_its_ratio_and_entropy_its_ends():
