@@ -104,7 +104,7 @@ def fit(
         raise ValueError(f"precision must be 'no', 'bf16' or 'fp16', got {precision!r}")
     if ema is not None and not 0 <= ema < 1:
         raise ValueError(f"ema must be in [0, 1), got {ema}")
-    steps = min(steps, int(os.environ.get("LABCODE_MAX_STEPS", steps)))  # dry runs: see labcode.run
+    steps = allowed(steps)
     warmup = max(1, steps // 10) if warmup is None else warmup
     device = next(model.parameters()).device
     processes = PartialState(cpu=device.type == "cpu")
@@ -200,6 +200,11 @@ def fit(
         _set_draws(_everyones(_draws(generators, device), ranks)[0], generators, device)
     model.eval()
     return History(losses.cpu(), seconds, steps, first, average.module.eval() if average else None)
+
+
+def allowed(steps: int) -> int:
+    """So many steps of a training, fewer in a dry run: see ``labcode.run``."""
+    return min(steps, int(os.environ.get("LABCODE_MAX_STEPS", steps)))
 
 
 def _optimizer(model: nn.Module, kind, lr: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -6,7 +6,6 @@ and Muon, the optimiser of its later version. ``SpeedRun`` puts them together, f
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Generator, Tensor, nn
 
 from ..data.batches import mixed_seed
 from ..data.synthetic import TEXTURES, textures
+from ..train import allowed
 
 Images = Float[Tensor, "n c h w"]
 FLIPS = ("none", "random", "alternating")
@@ -391,13 +391,23 @@ class SpeedRun:
             self.labels = kept
         return self
 
-    def __call__(self, seed: int, flip: str | None = None, steps: int | None = None) -> Outcome:
-        """One run. ``flip`` overrides the recipe's, ``steps`` the number of steps.
+    def __call__(
+        self, seed: int, flip: str | None = None, steps: int | None = None, start: int | None = None,
+        nudge: int | None = None,
+    ) -> Outcome:  # fmt: skip
+        """One run; ``predicted`` is the class it gives each test image with all views averaged.
+
+        flip, steps  in place of the recipe's flip and number of steps
+        start        seed of the initial weights, if another than that of order and augmentation
+        nudge        the number of a filter of the first block of which one weight is made larger by 0.1
 
         Equal seeds give arms the same initial weights, order of images and shifts, whatever their flips.
         """
         r, net = self.recipe, self.net
-        net.load_state_dict(self._fresh(seed).state_dict())
+        net.load_state_dict(self._fresh(seed if start is None else start).state_dict())
+        if nudge is not None:
+            with torch.no_grad():
+                net.blocks[0].conv1.weight.flatten(1)[nudge % r.widths[0], -1] += 0.1
         seconds = _clock(self.device)
         for p in (net.first.weight, net.first.bias):
             p.requires_grad_(True)
@@ -407,6 +417,7 @@ class SpeedRun:
         net.eval()
         tta = predict(self.run, self.test_images, 2)
         taken = seconds()
+        self.predicted = tta.argmax(1)
         scores = [predict(self.run, self.test_images, level) for level in (0, 1)] + [tta]
         return Outcome(*(float((s.argmax(1) == self.test_labels).float().mean()) for s in scores), taken, seed)
 
@@ -417,7 +428,7 @@ class SpeedRun:
         first = torch.rand(n, generator=coin, device=self.device) < 0.5
         an_epoch = n // r.batch
         steps = math.ceil(r.epochs * an_epoch) if steps is None else steps
-        steps = min(steps, int(os.environ.get("LABCODE_MAX_STEPS", steps)))  # dry runs: see labcode.run
+        steps = allowed(steps)
         frozen = math.ceil(r.whiten_epochs * an_epoch)
         frozen = (
             steps if r.first == "learned" else frozen if frozen < steps else steps // 2

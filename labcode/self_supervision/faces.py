@@ -18,6 +18,7 @@ from ..data.synthetic import _crop, _installed
 from ..loss import check_matrix, check_positive, float32
 from ..nets import mlp
 from ..parallel import gather
+from ..train import allowed
 from ..transport import sinkhorn_codes
 
 IDENTITIES = 1000
@@ -284,11 +285,11 @@ def fine_tune(
         raise ValueError(f"steps must be at least 1, got {steps}")
     torch.manual_seed(mixed_seed(seed, len(images)))
     model = FineTuned(copy.deepcopy(encoder), targets).to(images.device).train()
-    g = torch.Generator().manual_seed(seed)
+    g, steps = torch.Generator().manual_seed(seed), allowed(steps)
+    drawn = torch.randint(len(images), (steps, min(batch_size, len(images))), generator=g).to(images.device)
     optim = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
-    for _ in range(steps):
-        index = torch.randint(len(images), (min(batch_size, len(images)),), generator=g).to(images.device)
+    for index in drawn:
         loss = model.loss(images[index], targets[index])
         optim.zero_grad()
         loss.backward()
