@@ -163,6 +163,9 @@ class _Functions(TorchFunctionMode):
         if function in (torch.tensor, torch.as_tensor) and _there(keywords.get("device")):
             place = keywords.pop("device")
             return function(*arguments, **keywords).to(place)
+        if function is Tensor.new_tensor and isinstance(arguments[0], OnDevice):
+            like, *given = arguments
+            return torch.tensor(*given, **{"dtype": like.dtype} | keywords).to(like.device)
         return function(*arguments, **keywords)
 
 

@@ -56,3 +56,25 @@
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();
+
+// On a phone a figure of several panels keeps a size at which it can be read, and scrolls in its own box.
+(function () {
+  "use strict";
+  const fit = (image) => {
+    const figure = image.closest("figure");
+    const wide = innerWidth < 700 && image.naturalWidth > 600;
+    figure.classList.toggle("wide", wide);
+    if (wide) figure.tabIndex = 0;
+    else figure.removeAttribute("tabindex");
+  };
+  const start = () => {
+    const images = Array.from(document.querySelectorAll(".bd-article figure > img, .bd-article figure > a > img"));
+    for (const image of images) {
+      if (image.complete) fit(image);
+      image.addEventListener("load", () => fit(image));
+    }
+    addEventListener("resize", () => images.forEach(fit));
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

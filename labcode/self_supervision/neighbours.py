@@ -230,7 +230,7 @@ def kernel_weights(
         width = off_diagonal(squared).median()
     else:
         check_positive(sigma=sigma)
-        width = squared.new_tensor(sigma**2)
+        width = squared.new_full((), sigma**2)
     kernel = torch.exp(-squared / (2 * width.clamp(min=1e-12)))
     return torch.cholesky_solve(kernel, torch.linalg.cholesky(kernel + lam * eye))
 

@@ -74,6 +74,17 @@ def test_nothing_sticks_out_on_a_phone(tab, reading):
     assert wide == {}
 
 
+def test_wide_figures_scroll_in_their_own_box_on_a_phone(tab):
+    """Two panels squeezed into 358 pixels cannot be read; a keyboard can scroll the box too."""
+    tab.page.set_viewport_size(PHONE)
+    page = tab("notebooks/self_supervision/contrastive_theory.html")
+    shown = page.evaluate("""Array.from(document.querySelectorAll(".bd-article figure img")).map(
+        i => [i.naturalWidth, i.clientWidth, i.closest("figure").tabIndex, i.closest("figure").clientWidth])""")
+    many = [(width, focus, box) for natural, width, focus, box in shown if natural > 600]
+    assert len(many) > 5 and all(width >= 600 and focus == 0 and box <= 390 for width, focus, box in many)
+    assert all(width <= 390 for natural, width, *_ in shown if natural <= 600)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_serious_violation(tab, reading, theme):
     axe = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text()
