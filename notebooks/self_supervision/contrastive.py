@@ -275,7 +275,7 @@ for seed in run.seeds:
         found["bank"][seed, levels] = purities(warm[seed].bank, stage.train_labels, levels)
         found["strands"][seed, levels] = purities(strands[seed], side, levels)
 
-# %% mystnb={"image": {"alt": "Two line charts of purity against propagation levels one to three. On the bank after warm-up, propagation and equally many nearest neighbours fall together. On two thin strands propagation falls less."}, "figure": {"caption": "Share of the chosen images with the anchor's label, mean over seeds.", "name": "fig-propagation-purity"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two line charts of purity against propagation levels one to three. On the bank after warm-up, propagation and equally many nearest neighbours fall together. On two thin strands propagation falls less."}, "figure": {"caption": "Share of the chosen images with the anchor's label, mean over seeds.", "name": "fig-propagation-purity"}}
 figure, panels = lab.plots.axes(2, sharey=True)
 for panel, (place, values) in zip(panels, found.items(), strict=True):
     for which, name in enumerate(("propagated", "nearest, as many")):
@@ -472,7 +472,7 @@ rhos, sizes = (0.3, 0.6, 0.9, 0.99), (4, 32, 256)
 truth = [C.gaussian_mi(rho, 4) for rho in rhos]
 bound = {n: [C.gaussian_bound(rho, n) for rho in rhos] for n in sizes}
 
-# %% mystnb={"image": {"alt": "Estimated against true mutual information. For 4, 32 and 256 candidates the estimate follows the diagonal and then bends under its ceiling, log N."}, "figure": {"caption": "The estimate follows the truth until it meets log N.", "name": "fig-cpc-bound"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Estimated against true mutual information. For 4, 32 and 256 candidates the estimate follows the diagonal and then bends under its ceiling, log N."}, "figure": {"caption": "The estimate follows the truth until it meets log N.", "name": "fig-cpc-bound"}}
 figure, axis = lab.plots.axes(width=5)
 axis.plot(truth, truth, color=lab.plots.GREY, linewidth=1, label="truth")
 for colour, n in zip(lab.plots.COLOURS, sizes):
@@ -531,7 +531,7 @@ found = {
 }
 phone, speaker = ({name: [v[i] for v in values] for name, values in found.items()} for i in (0, 1))
 
-# %% mystnb={"image": {"alt": "Bars of phone and speaker accuracy of a linear probe on the log spectrum, a random net and four CPC encoders. Long horizons raise both; negatives of the same speaker lower the speaker bar."}, "figure": {"caption": "What a linear probe reads from one context vector; dots are seeds, dashes chance.", "name": "fig-cpc-speech"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of phone and speaker accuracy of a linear probe on the log spectrum, a random net and four CPC encoders. Long horizons raise both; negatives of the same speaker lower the speaker bar."}, "figure": {"caption": "What a linear probe reads from one context vector; dots are seeds, dashes chance.", "name": "fig-cpc-speech"}}
 figure, (left, right) = lab.plots.axes(2, width=8)
 lab.plots.bars(left, phone, "phone accuracy", chance=1 / C.PHONES)
 lab.plots.bars(right, speaker, "speaker accuracy", chance=1 / C.SPEAKERS)
@@ -697,7 +697,7 @@ for N in sizes:
     for M in (1, 4, 16):
         errors[f"M = {M}"].append(C.debiased_mean(mixed[:, :N], positive[:, :M], 0.1) - others)
 
-# %% mystnb={"image": {"alt": "Root mean square error of the estimated mean over negatives against the number of negatives N, biased and debiased with 1, 4 and 16 positives; the biased curve flattens at the closed-form gap."}, "figure": {"caption": "Error of the estimated denominator on the circle. The biased mean stays at its closed-form gap (dashed).", "name": "fig-debiased"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Root mean square error of the estimated mean over negatives against the number of negatives N, biased and debiased with 1, 4 and 16 positives; the biased curve flattens at the closed-form gap."}, "figure": {"caption": "Error of the estimated denominator on the circle. The biased mean stays at its closed-form gap (dashed).", "name": "fig-debiased"}}
 figure, axis = lab.plots.axes(width=5.5)
 for name, error in errors.items():
     axis.loglog(sizes, [e.square().mean().sqrt() for e in error], "o-", label=name)
@@ -877,7 +877,7 @@ for angle in angles.deg2rad():
         pushes[name].append(float(torch.autograd.grad(loss(z), z)[0].norm()))
 easiest = {name: found[0] / max(found) for name, found in pushes.items()}
 
-# %% mystnb={"image": {"alt": "Gradient norm against the angle between view and image. Towards small angles the curve of InfoNCE falls by orders of magnitude, that of decoupled uniformity stays level."}, "figure": {"caption": "Easy pairs are on the left. InfoNCE stops pushing; decoupled uniformity does not.", "name": "fig-coupling"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient norm against the angle between view and image. Towards small angles the curve of InfoNCE falls by orders of magnitude, that of decoupled uniformity stays level."}, "figure": {"caption": "Easy pairs are on the left. InfoNCE stops pushing; decoupled uniformity does not.", "name": "fig-coupling"}}
 figure, axis = lab.plots.axes()
 for name, found in pushes.items():
     axis.semilogy(angles, torch.tensor(found) / max(found), "o-", label=name)
@@ -947,7 +947,7 @@ halves = [(prior[i::2], stage.train_labels[i::2]) for i in (0, 1)]
 results["decoupled uniformity"] = scores["decoupled uniformity, strong"]
 scores["the attributes alone"] = [lab.evaluate.knn(*halves[0], *halves[1])] * len(run.seeds)
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy for decoupled uniformity, its kernel form and the kernel of shuffled attributes with weak views, for SimCLR, decoupled uniformity and its kernel form with strong views, and for the attributes alone. The kernel helps with both kinds of views."}, "figure": {"caption": "kNN accuracy with weak and strong views, the same short training for all.", "name": "fig-kernel-arms"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of kNN accuracy for decoupled uniformity, its kernel form and the kernel of shuffled attributes with weak views, for SimCLR, decoupled uniformity and its kernel form with strong views, and for the attributes alone. The kernel helps with both kinds of views."}, "figure": {"caption": "kNN accuracy with weak and strong views, the same short training for all.", "name": "fig-kernel-arms"}}
 figure, axis = lab.plots.axes(height=2.9)
 names = sorted(scores, key=lambda name: ("alone" in name, "strong" in name))
 ordered = {name: scores[name] for name in names}
@@ -1090,7 +1090,7 @@ for (_, *trial), model in trained.items():
     same = stage.train_labels[first] == stage.test_labels[:1000]
     right[tuple(trial)].append(same.float().mean().item())
 
-# %% mystnb={"image": {"alt": "Two groups of bars for NNCLR, each term added, and All4One at width 8, and for NNCLR and All4One at width 64: kNN accuracy, and how often the nearest key in the queue has the right label."}, "figure": {"caption": "By objective and embedding width: the encoder's kNN accuracy, and how often a test image's nearest key in the queue shows its class.", "name": "fig-all4one"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars for NNCLR, each term added, and All4One at width 8, and for NNCLR and All4One at width 64: kNN accuracy, and how often the nearest key in the queue has the right label."}, "figure": {"caption": "By objective and embedding width: the encoder's kNN accuracy, and how often a test image's nearest key in the queue shows its class.", "name": "fig-all4one"}}
 figure, panels = lab.plots.axes(2, height=2.6, sharey=True)
 for panel, values, label in zip(panels, (accuracy, right), ("kNN test accuracy", "nearest key right (share)"), strict=True):
     lab.plots.bars(panel, {f"{name}, d = {dim}": v for (name, dim), v in values.items()}, label, 1 / stage.classes)
@@ -1193,7 +1193,7 @@ kind = {n: [lab.evaluate.knn(*z[n, s]) for s in run.seeds] for n in trained}
 read = {n: [lab.evaluate.ridge_r2(z[n, s][0], t, z[n, s][2], t_test) for s in run.seeds] for n in trained}
 near = {n: [C.neighbour_r2(z[n, s][0], t, z[n, s][2], t_test) for s in run.seeds] for n in trained}
 
-# %% mystnb={"image": {"alt": "Three bar charts for a random encoder, denoising autoencoder, VAE, SimCLR and SimCLR with colours kept: class accuracy, colour R² of a linear map, and colour R² of the nearest neighbours. SimCLR leads the first and is last in the third."}, "figure": {"caption": "Class and colour in the same encoder after different objectives; dots are seeds.", "name": "fig-gen-or-con"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three bar charts for a random encoder, denoising autoencoder, VAE, SimCLR and SimCLR with colours kept: class accuracy, colour R² of a linear map, and colour R² of the nearest neighbours. SimCLR leads the first and is last in the third."}, "figure": {"caption": "Class and colour in the same encoder after different objectives; dots are seeds.", "name": "fig-gen-or-con"}}
 figure, three = lab.plots.axes(3, width=9)
 lab.plots.bars(three[0], kind, "class, kNN accuracy", chance=0.1)
 lab.plots.bars(three[1], read, "colour, linear R²")

@@ -235,7 +235,7 @@ nats = {f"1 nat, {n}": [estimate(*m) for m in ms] for n, ms in one_nat.items()} 
     f"max, {n} critic": [estimate(*m) for m in ms] for n, ms in by_critic.items()
 }
 
-# %% mystnb={"image": {"alt": "Left: bars of probe accuracy for chance, pixels, bijections trained in three ways, a random perceptron, three encoders stopped at one nat and three critics; the adversarial bijection is near chance. Right: probe accuracy against the held-out estimate, one dot per training, with no rising trend."}, "figure": {"caption": "Left: what a linear probe reads. Right: the same against the estimated information, for the arms whose estimate was trained. Dots are seeds.", "name": "fig-mi-critique"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: bars of probe accuracy for chance, pixels, bijections trained in three ways, a random perceptron, three encoders stopped at one nat and three critics; the adversarial bijection is near chance. Right: probe accuracy against the held-out estimate, one dot per training, with no rising trend."}, "figure": {"caption": "Left: what a linear probe reads. Right: the same against the estimated information, for the arms whose estimate was trained. Dots are seeds.", "name": "fig-mi-critique"}}
 figure, panels = lab.plots.axes(2, 8.5, 3.4)
 lab.plots.bars(panels[0], table, "probe accuracy", chance=0.1)
 for i, name in enumerate(nats):
@@ -330,7 +330,7 @@ gain = {
     for key in ((2, 16), (6, 16), (6, 128))
 }
 
-# %% mystnb={"image": {"alt": "Bars of the mean accuracy over symbols. With six symbols: the pictures themselves highest, a random net lowest, CPC, spectral normalisation and WPC between them, rising in this order; both rise with batches of 128. With two symbols all are high and alike."}, "figure": {"caption": "How many of the symbols a linear reader finds in the representation. Dots are seeds.", "name": "fig-wpc"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the mean accuracy over symbols. With six symbols: the pictures themselves highest, a random net lowest, CPC, spectral normalisation and WPC between them, rising in this order; both rise with batches of 128. With two symbols all are high and alike."}, "figure": {"caption": "How many of the symbols a linear reader finds in the representation. Dots are seeds.", "name": "fig-wpc"}}
 lab.plots.bars(
     lab.plots.axes(1, 6.5, 3.0)[1],
     {
@@ -389,7 +389,7 @@ size = run.pick(quick=dict(views=8000, steps=600), full=dict(views=50_000, steps
 codes = {beta: [T.read_codes(beta, s, **size) for s in run.seeds] for beta in (None, 0.0, 0.03, 0.3)}
 told = lambda beta, task: [found[task] for found in codes[beta]]  # noqa: E731
 
-# %% mystnb={"image": {"alt": "Four bar charts for the view itself and three compression weights: the shared task with forty and with all labels stays high as compression grows, the private task falls."}, "figure": {"caption": "Compression with forty labels and with all of them: the shared task above, the private one below. Dots are seeds.", "name": "fig-bottleneck"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four bar charts for the view itself and three compression weights: the shared task with forty and with all labels stays high as compression grows, the private task falls."}, "figure": {"caption": "Compression with forty labels and with all of them: the shared task above, the private one below. Dots are seeds.", "name": "fig-bottleneck"}}
 figure, panels = lab.plots.axes(2, 8, 3.2, rows=2)
 for panel, task in zip(panels.flat, ("shared", "shared, all", "private", "private, all"), strict=True):
     lab.plots.bars(panel, {"view itself" if b is None else f"β = {b:g}": told(b, task) for b in codes}, "accuracy", chance=0.125)
@@ -491,7 +491,7 @@ for classes in (2, 5, 20):
             T.contrast_classes(world, net, seed, SHORT)
             chain[classes, seed].append(T.chain_of_bounds(world, net, CHECK, seed))
 
-# %% mystnb={"image": {"alt": "Three panels, for two, five and twenty classes. Against training stage the bound of single pairs is on top, the bound of blocks below it, then the mean classifier's loss, and the best linear loss at the bottom; the order never changes."}, "figure": {"caption": "The chain of inequalities on held-out draws, first seed.", "name": "fig-latent-chain"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, for two, five and twenty classes. Against training stage the bound of single pairs is on top, the bound of blocks below it, then the mean classifier's loss, and the best linear loss at the bottom; the order never changes."}, "figure": {"caption": "The chain of inequalities on held-out draws, first seed.", "name": "fig-latent-chain"}}
 stages = [row for found in chain.values() for row in found]
 figure, panels = lab.plots.axes(3, 8.5, 2.6, sharey=True)
 for panel, classes in zip(panels, (2, 5, 20), strict=True):
@@ -627,7 +627,7 @@ misled = {
 }
 by_private = {c: [T.landmark_errors(T.TwoViews(2, 0.8, c), s, 320, SAMPLE) for s in run.seeds] for c in PRIVATE}
 
-# %% mystnb={"image": {"alt": "Left: mean squared error of a linear model on landmarks against their number; with the true ratio it falls slowly to the dashed optimum, with a wrong ratio it is there at once. Right: error against the strength of what only X knows; landmarks rise with it, between the optimum and the bound, which is far above."}, "figure": {"caption": "Left: more landmarks, down to the optimum E[Y|X]. Right: the less redundant the views, the more landmarks miss; the bound is far above.", "name": "fig-landmarks"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: mean squared error of a linear model on landmarks against their number; with the true ratio it falls slowly to the dashed optimum, with a wrong ratio it is there at once. Right: error against the strength of what only X knows; landmarks rise with it, between the optimum and the bound, which is far above."}, "figure": {"caption": "Left: more landmarks, down to the optimum E[Y|X]. Right: the less redundant the views, the more landmarks miss; the bound is far above.", "name": "fig-landmarks"}}
 figure, panels = lab.plots.axes(2, 8, 2.8)
 for panel, found, label in zip(panels, (by_count, by_private), ("landmarks m", "weight of what only X knows"), strict=True):
     for i, name in enumerate(("landmarks", "E[Y|X]", "μ(X)", "bound")):
@@ -785,7 +785,7 @@ embedded = {
 spread = {name: [-lab.evaluate.uniformity(z) for z in zs] for name, zs in embedded.items()}
 tolerant = {name: [T.tolerance(z, stage.test_labels) for z in zs] for name, zs in embedded.items()}
 
-# %% mystnb={"image": {"alt": "Left: bars of kNN accuracy for references, five temperatures, the linear loss, and the two arms with selected hard negatives. Right: uniformity and tolerance against temperature."}, "figure": {"caption": "Left: kNN accuracy on test images. Right: spread (minus uniformity) and ten times the tolerance of the embeddings against temperature.", "name": "fig-temperature"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: bars of kNN accuracy for references, five temperatures, the linear loss, and the two arms with selected hard negatives. Right: uniformity and tolerance against temperature."}, "figure": {"caption": "Left: kNN accuracy on test images. Right: spread (minus uniformity) and ten times the tolerance of the embeddings against temperature.", "name": "fig-temperature"}}
 figure, panels = lab.plots.axes(2, 8.5, 3.2)
 lab.plots.bars(panels[0], accuracy, "kNN test accuracy", chance=1 / stage.classes)
 for i, (name, found, factor) in enumerate((("spread, −uniformity", spread, 1), ("10 × tolerance", tolerant, 10))):
@@ -880,7 +880,7 @@ floor = {
     for many in worlds
 }
 
-# %% mystnb={"image": {"alt": "Two bar charts of dense accuracy, for one digit and for four digits: pixels, random encoder, and three ways of matching at two temperatures."}, "figure": {"caption": "Mean recall over classes of a linear reader at every position. Dots are seeds.", "name": "fig-dense-bars"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts of dense accuracy, for one digit and for four digits: pixels, random encoder, and three ways of matching at two temperatures."}, "figure": {"caption": "Mean recall over classes of a linear reader at every position. Dots are seeds.", "name": "fig-dense-bars"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.8)
 for panel, many in zip(panels, worlds, strict=True):
     trained = {f"{matching}, τ {tau:g}": [r["dense"] for r in dense[many, matching, tau]] for matching, tau in SETTINGS}
@@ -985,7 +985,7 @@ WIDTHS, WALK = (2, 4, 8, 16, 32), run.pick(quick=800, full=2000)
 traces = {name: [T.subclass_response(name, s, WALK) for s in run.seeds] for name in ("supervised", "unsupervised", "joint")}
 by_width = {w: [T.narrow_subclass(w, s, steps=WALK) for s in run.seeds] for w in WIDTHS}
 
-# %% mystnb={"image": {"alt": "Left: the response to the subclass direction against training step: near zero for the supervised loss, above one for the unsupervised and the joint loss. Right: subclass accuracy of an unsupervised encoder against its width, rising from chance to one."}, "figure": {"caption": "Left: the response to the subclass relative to the class, all seeds. Right: subclass accuracy against width, eight strong irrelevant features. Dots are seeds.", "name": "fig-simplicity-linear"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the response to the subclass direction against training step: near zero for the supervised loss, above one for the unsupervised and the joint loss. Right: subclass accuracy of an unsupervised encoder against its width, rising from chance to one."}, "figure": {"caption": "Left: the response to the subclass relative to the class, all seeds. Right: subclass accuracy against width, eight strong irrelevant features. Dots are seeds.", "name": "fig-simplicity-linear"}}
 figure, panels = lab.plots.axes(2, 8, 2.8)
 for i, (name, found) in enumerate(traces.items()):
     for j, trace in enumerate(found):
@@ -1056,7 +1056,7 @@ with torch.no_grad():
     plain = {"chance": [[0.1, 0.5]] * len(run.seeds), "inputs": [told(lambda x: x)] * len(run.seeds)}
     plain["random encoder"] = [told(n) for n in blank]
 
-# %% mystnb={"image": {"alt": "Two bar charts, accuracy of naming the digit and its parity: chance, inputs, random encoder, and six encoders. Width and new patterns raise the digit; labels alone give the parity and not the digit; both together give both."}, "figure": {"caption": "What a linear reader finds of the digit, left, and of its parity, right. Dots are seeds.", "name": "fig-simplicity-digits"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts, accuracy of naming the digit and its parity: chance, inputs, random encoder, and six encoders. Width and new patterns raise the digit; labels alone give the parity and not the digit; both together give both."}, "figure": {"caption": "What a linear reader finds of the digit, left, and of its parity, right. Dots are seeds.", "name": "fig-simplicity-digits"}}
 figure, panels = lab.plots.axes(2, 9, 3.0)
 for j, (panel, label, chance) in enumerate(zip(panels, ("digit accuracy", "parity accuracy"), (0.1, 0.5), strict=True)):
     lab.plots.bars(panel, {name: [v[j] for v in values] for name, values in (plain | seen).items()}, label, chance=chance)
@@ -1103,7 +1103,7 @@ def verdict(record, speaks):
 
 weights = {name: [verdict(*entry) for entry in entries] for name, entries in rows.items() if entries}
 
-# %% mystnb={"image": {"alt": "One row per explanation, one mark per statement that was tested: marks to the right speak for the explanation, marks to the left against it, marks in the middle are open."}, "figure": {"caption": "Explanation, what it predicts, what we saw: one mark a statement.", "name": "fig-theory-verdicts"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "One row per explanation, one mark per statement that was tested: marks to the right speak for the explanation, marks to the left against it, marks in the middle are open."}, "figure": {"caption": "Explanation, what it predicts, what we saw: one mark a statement.", "name": "fig-theory-verdicts"}}
 figure, axis = lab.plots.axes(1, 8.5, 4.2)
 for row, (name, marks) in enumerate(weights.items()):
     for value, colour in ((-1, lab.plots.COLOURS[1]), (0, lab.plots.GREY), (1, lab.plots.COLOURS[2])):

@@ -178,7 +178,7 @@ for seed in run.seeds:
         left = int((centres[name][:, 0] < 1).sum())
         skew[name].append(abs(torch.tensor(left / (50 - left)).log2().item()))
 
-# %% mystnb={"image": {"alt": "Four panels with fifty centroids each on two squares, the left one dense in data. One level puts most centroids in the left square; with two levels and resampling they are spread evenly over both."}, "figure": {"caption": "Fifty centroids of data that are sixteen times as dense on the left. Last seed.", "name": "fig-curation-squares"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels with fifty centroids each on two squares, the left one dense in data. One level puts most centroids in the left square; with two levels and resampling they are spread evenly over both."}, "figure": {"caption": "Fifty centroids of data that are sixteen times as dense on the left. Last seed.", "name": "fig-curation-squares"}}
 figure, panels = lab.plots.axes(2, 7, 3.4, rows=2, sharex=True, sharey=True)
 for panel, (name, at) in zip(panels.flat, centres.items(), strict=True):
     panel.plot(*points[:1500].T, ".", color=lab.plots.GREY, markersize=1, alpha=0.5)
@@ -232,7 +232,7 @@ accuracy = {name: [stage.knn(e) for e in encoders] for name, encoders in curated
 results["SimCLR, quarter of a skewed pool at random"] = accuracy["random"]
 results["SimCLR, quarter by hierarchical k-means"] = accuracy["hierarchical"]
 
-# %% mystnb={"image": {"alt": "Two bar charts over four ways to choose a quarter of a long-tailed pool: entropy of the class shares, and kNN accuracy of SimCLR trained on the choice."}, "figure": {"caption": "A quarter of a long-tailed pool: its class balance (1 is perfect) and what SimCLR learns from it.", "name": "fig-curation-tail"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts over four ways to choose a quarter of a long-tailed pool: entropy of the class shares, and kNN accuracy of SimCLR trained on the choice."}, "figure": {"caption": "A quarter of a long-tailed pool: its class balance (1 is perfect) and what SimCLR learns from it.", "name": "fig-curation-tail"}}
 figure, panels = lab.plots.axes(2, 8, 2.2)
 lab.plots.bars(panels[0], entropy, "entropy of class shares")
 lab.plots.bars(panels[1], accuracy, "kNN test accuracy", chance=1 / stage.classes)
@@ -311,7 +311,7 @@ for seed in run.seeds:
                     error[who, form, share, alpha, lam, seed] = float(found.mean())
 arm = lambda *key: [error[(*key, seed)] for seed in run.seeds]
 
-# %% mystnb={"image": {"alt": "Two panels of test error against the share of samples kept, for easy, random and hard selection with a perfect surrogate, and a dashed line for all samples. With a weak ridge the hard selection of ninety per cent lies below the line; with a strong ridge no selection does. At ten per cent the easy selection is best in both."}, "figure": {"caption": "Test error against the share kept; dashed: all samples. Means over seeds.", "name": "fig-selection"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of test error against the share of samples kept, for easy, random and hard selection with a perfect surrogate, and a dashed line for all samples. With a weak ridge the hard selection of ninety per cent lies below the line; with a strong ridge no selection does. At ten per cent the easy selection is best in both."}, "figure": {"caption": "Test error against the share kept; dashed: all samples. Means over seeds.", "name": "fig-selection"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.8, sharey=True)
 for panel, lam in zip(panels, lams, strict=True):
     for colour, (alpha, name) in zip(
@@ -437,7 +437,7 @@ for seed in run.seeds:
         even[name].append(D.class_entropy(y[rows[own[rows]]], 10) if bool(own[rows].any()) else 0.0)
         right[name].append(lab.evaluate.linear_probe(pool[rows], y[rows], test, y_test, classes=10).accuracy)
 
-# %% mystnb={"image": {"alt": "Three bar charts over seven ways to choose a tenth of a mixed pool: share of digits among the chosen, evenness of the digits' classes, and test accuracy of a classifier trained on them."}, "figure": {"caption": "A tenth of a pool of which one third is digits: how pure, how even, how useful.", "name": "fig-gio"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three bar charts over seven ways to choose a tenth of a mixed pool: share of digits among the chosen, evenness of the digits' classes, and test accuracy of a classifier trained on them."}, "figure": {"caption": "A tenth of a pool of which one third is digits: how pure, how even, how useful.", "name": "fig-gio"}}
 figure, panels = lab.plots.axes(3, 9, 2.4)
 for panel, values, label in zip(
     panels, (pure, even, right), ("share of digits", "entropy of the digits' classes", "test accuracy"), strict=True
@@ -643,7 +643,7 @@ score = {
     for task in tasks
 }
 
-# %% mystnb={"image": {"alt": "Four bar charts over pre-training pools: accuracy for the class of objects, for the identity of new people, score for landmarks, and accuracy for real faces against other pictures."}, "figure": {"caption": "What SimCLR on each pool is good for: accuracy, for landmarks one minus the normalised error. Dots are seeds.", "name": "fig-pass"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four bar charts over pre-training pools: accuracy for the class of objects, for the identity of new people, score for landmarks, and accuracy for real faces against other pictures."}, "figure": {"caption": "What SimCLR on each pool is good for: accuracy, for landmarks one minus the normalised error. Dots are seeds.", "name": "fig-pass"}}
 figure, panels = lab.plots.axes(4, 10, 2.4)
 for panel, (task, values) in zip(panels, score.items(), strict=True):
     lab.plots.bars(panel, values, f"{task}")
@@ -727,7 +727,7 @@ few = {
     for job in jobs
 }
 
-# %% mystnb={"image": {"alt": "Four bar charts over five starting points, from scratch, supervised on identities, SimCLR on aligned and on wild faces, SwAV on wild faces: identity accuracy, smile accuracy, pose and landmark scores after fine-tuning with 300 labels."}, "figure": {"caption": "Fine-tuning with 300 labels on four tasks, by what the network was pre-trained on.", "name": "fig-faces"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four bar charts over five starting points, from scratch, supervised on identities, SimCLR on aligned and on wild faces, SwAV on wild faces: identity accuracy, smile accuracy, pose and landmark scores after fine-tuning with 300 labels."}, "figure": {"caption": "Fine-tuning with 300 labels on four tasks, by what the network was pre-trained on.", "name": "fig-faces"}}
 figure, panels = lab.plots.axes(4, 10, 2.2)
 for panel, (job, values) in zip(panels, few.items(), strict=True):
     lab.plots.bars(panel, values, f"{job}")

@@ -326,7 +326,7 @@ dice = {"raw patches": [found(s, lambda x: nets.patchify(x, (PATCH, PATCH))) for
 dice["random encoder"] = [found(s, frozen(fresh(s))) for s in run.seeds]
 dice |= {name: [found(s, frozen(unified(s, name).encoder)) for s in run.seeds] for name in QUESTIONS}
 
-# %% mystnb={"image": {"alt": "Left: squared error against the number of patches after the shown part; late in the section the curve of the next-token model that is fed back lies above that of saying nothing, the two of the mixture below it. Right: Dice of membranes for raw patches, a random encoder and three pre-trainings."}, "figure": {"caption": "The error of going on alone, mean over seeds, and membranes read from frozen tokens.", "name": "fig-tokenunify"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: squared error against the number of patches after the shown part; late in the section the curve of the next-token model that is fed back lies above that of saying nothing, the two of the mixture below it. Right: Dice of membranes for raw patches, a random encoder and three pre-trainings."}, "figure": {"caption": "The error of going on alone, mean over seeds, and membranes read from frozen tokens.", "name": "fig-tokenunify"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.7)
 for label, errors in wrong.items():
     panels[0].plot(range(1, len(errors[0]) + 1), torch.tensor(errors).mean(0), label=label)
@@ -448,7 +448,7 @@ pairs = {name: [[recall(embed(s), s, gone) for gone in (0, 2)] for s in run.seed
 whole, two = ({name: [row[i] for row in rows] for name, rows in pairs.items()} for i in (0, 1))
 pixels = [recall(lambda x, gone: x.flatten(1), s) for s in run.seeds]
 
-# %% mystnb={"image": {"alt": "Two bar charts of the recall of related gene pairs, with all four stains and with two of them missing: a random transformer, one read by stain, the classifier, MAE and CA-MAE; on the left also chance and pixels."}, "figure": {"caption": "Recall of related pairs with all stains, and with two of them missing.", "name": "fig-ca-mae"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts of the recall of related gene pairs, with all four stains and with two of them missing: a random transformer, one read by stain, the classifier, MAE and CA-MAE; on the left also chance and pixels."}, "figure": {"caption": "Recall of related pairs with all stains, and with two of them missing.", "name": "fig-ca-mae"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.6)
 bars = {"chance": [0.1] * len(run.seeds), "pixels": pixels} | whole
 lab.plots.bars(panels[0], bars, "recall of related pairs, four stains", chance=0.1)
@@ -769,7 +769,7 @@ readers |= {name: [pooled(m.evaluated) for m in ms] for name, ms in jepa.items()
 read = {kind: {arm: [few_labels(encode, kind) for encode in all_seeds]
                for arm, all_seeds in readers.items()} for kind in answers}
 
-# %% mystnb={"image": {"alt": "Two bar charts of probe accuracy with a hundred labels, for the texture and for the direction of the pan, each for raw pixels, a random encoder, feature prediction and pixel prediction."}, "figure": {"caption": "What a hundred labels read from the mean of frozen tokens. Dots are seeds, the dashed line is chance.", "name": "fig-vjepa"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts of probe accuracy with a hundred labels, for the texture and for the direction of the pan, each for raw pixels, a random encoder, feature prediction and pixel prediction."}, "figure": {"caption": "What a hundred labels read from the mean of frozen tokens. Dots are seeds, the dashed line is chance.", "name": "fig-vjepa"}}
 figure, panels = lab.plots.axes(2, 8, 2.2)
 for panel, kind, classes in zip(panels, read, (3, 4)):
     lab.plots.bars(panel, read[kind], f"probe accuracy, {kind}", chance=1 / classes)
@@ -811,7 +811,7 @@ run.claim("v-jepa",
           "least a tenth lower than another clip's",
           own, [0.9 * v for v in other], margin=0.0, higher_is_better=False, data=FILMS)
 
-# %% mystnb={"image": {"alt": "Lines, one a seed, of the spread of the targets over training steps: it falls at first and comes back."}, "figure": {"caption": "Standard deviation of the normalised targets over a batch, one line a seed. A collapse would end at 0.", "name": "fig-vjepa-spread"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Lines, one a seed, of the spread of the targets over training steps: it falls at first and comes back."}, "figure": {"caption": "Standard deviation of the normalised targets over a batch, one line a seed. A collapse would end at 0.", "name": "fig-vjepa-spread"}}
 spread = [[float(v) for v in m.trace] for m in jepa["features"]]
 _, axis = lab.plots.axes(1, 5, 2)
 for line in spread:
@@ -1025,7 +1025,7 @@ arms = {"raw pixels": [None] * len(run.seeds), "random encoder": [clip_net(s) fo
 arms |= {name: [decoupled(name, s) for s in run.seeds] for name in parts}
 halved = {name: {arm: [probe(e, name) for e in es] for arm, es in arms.items()} for name in factors}
 
-# %% mystnb={"image": {"alt": "Two bar charts of probe accuracy, for motion and for the scene, each for raw pixels, a random encoder, MoCo, MoCo with a broken scene, and DSM."}, "figure": {"caption": "What a linear probe reads about motion and about the scene, in films where they are independent.", "name": "fig-dsm"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts of probe accuracy, for motion and for the scene, each for raw pixels, a random encoder, MoCo, MoCo with a broken scene, and DSM."}, "figure": {"caption": "What a linear probe reads about motion and about the scene, in films where they are independent.", "name": "fig-dsm"}}
 figure, panels = lab.plots.axes(2, 8, 2.3)
 for panel, name in zip(panels, halved):
     lab.plots.bars(panel, halved[name], f"probe accuracy, {name}", chance=0.25)
@@ -1230,7 +1230,7 @@ scores |= {name: [V.tracking_score(new_found, embedded(m)) for m in ms]
 f1, _, after_gap = ({name: [row[i] for row in rows] for name, rows in scores.items()}
                     for i in range(3))
 
-# %% mystnb={"image": {"alt": "Two bar charts over boxes alone, raw pixels, a random encoder, the direct term of UCSL, direct and indirect, all four terms, and a supervised embedding: IDF1, and identity switches a film right after an object was hidden."}, "figure": {"caption": "Association on new films: IDF1 (higher is better) and identity switches right after an occlusion (lower is better).", "name": "fig-ucsl"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts over boxes alone, raw pixels, a random encoder, the direct term of UCSL, direct and indirect, all four terms, and a supervised embedding: IDF1, and identity switches a film right after an object was hidden."}, "figure": {"caption": "Association on new films: IDF1 (higher is better) and identity switches right after an occlusion (lower is better).", "name": "fig-ucsl"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.6)
 lab.plots.bars(panels[0], f1, "IDF1")
 lab.plots.bars(panels[1], after_gap, "switches after a gap, per film")

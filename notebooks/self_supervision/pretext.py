@@ -214,7 +214,7 @@ results["rotation"] = depth["rotation"][3]
 for name, values in told.items():
     print(f"{name:28} turns told {sum(values) / len(values):.2f}")
 
-# %% mystnb={"image": {"alt": "Probe accuracy against block 2, 3 and 4 for rotation, half turns only, rotation of pre-turned images, SimCLR and a random encoder."}, "figure": {"caption": "What a linear probe finds after each block. Mean over seeds.", "name": "fig-rotnet-depth"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Probe accuracy against block 2, 3 and 4 for rotation, half turns only, rotation of pre-turned images, SimCLR and a random encoder."}, "figure": {"caption": "What a linear probe finds after each block. Mean over seeds.", "name": "fig-rotnet-depth"}}
 axis = lab.plots.axes(1, 7.5, 3)[1]
 for name, values in depth.items():
     axis.plot(blocks, [sum(values[b]) / len(values[b]) for b in blocks], "o-", label=name)
@@ -277,7 +277,7 @@ crossed = {(task.__name__, net): [task(s, **keywords) for s in run.seeds]
 found = {key: {b: read(trained, b) for b in DEPTHS} for key, trained in crossed.items()}
 pretext = {net: [m.correct(stage.test_images).float().mean().item() for m in crossed["rotation", net]] for net in NETS}
 
-# %% mystnb={"image": {"alt": "Two panels, rotation and relational reasoning: probe accuracy after blocks 3, 4 and 7 for a plain network, one with skips, and one with skips and twice the width. All curves fall towards the last block, those with skips less."}, "figure": {"caption": "The cross of two tasks and three networks, read after several blocks. Mean over seeds.", "name": "fig-revisiting-cross"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels, rotation and relational reasoning: probe accuracy after blocks 3, 4 and 7 for a plain network, one with skips, and one with skips and twice the width. All curves fall towards the last block, those with skips less."}, "figure": {"caption": "The cross of two tasks and three networks, read after several blocks. Mean over seeds.", "name": "fig-revisiting-cross"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.8, sharey=True)
 for panel, task in zip(panels, ("rotation", "relational"), strict=True):
     for i, net in enumerate(NETS):
@@ -375,7 +375,7 @@ models["JigClu"] = jig["JigClu"]
 branches = {name: read(trained) for name, trained in jig.items()}
 results["JigClu"] = branches["JigClu"]
 
-# %% mystnb={"image": {"alt": "Bars of probe accuracy for JigClu, its clustering branch alone, its location branch alone, montages of the image's own four patches, and SimCLR with as many pixels."}, "figure": {"caption": "JigClu, its branches, montages of an image's own patches, and SimCLR with as many pixels a step.", "name": "fig-jigclu-branches"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of probe accuracy for JigClu, its clustering branch alone, its location branch alone, montages of the image's own four patches, and SimCLR with as many pixels."}, "figure": {"caption": "JigClu, its branches, montages of an image's own patches, and SimCLR with as many pixels a step.", "name": "fig-jigclu-branches"}}
 lab.plots.bars(
     lab.plots.axes(1, 6, 2.2)[1],
     branches | {"SimCLR, as many pixels": results["SimCLR"]},
@@ -531,7 +531,7 @@ print(
     min(u[1] for u in used) > 20,
 )
 
-# %% mystnb={"image": {"alt": "Bars of probe accuracy for OBoW, OBoW without crops, without the queue, without a moving teacher, and a random encoder."}, "figure": {"caption": "OBoW, and OBoW with one part taken out.", "name": "fig-obow-parts"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of probe accuracy for OBoW, OBoW without crops, without the queue, without a moving teacher, and a random encoder."}, "figure": {"caption": "OBoW, and OBoW with one part taken out.", "name": "fig-obow-parts"}}
 lab.plots.bars(
     lab.plots.axes(1, 6, 2.2)[1],
     guessed | {"random encoder": results["random encoder"]},
@@ -682,7 +682,7 @@ with torch.no_grad():
 # %%
 noticed = {name: [auroc(a, b) for a, b in pairs] for name, pairs in sure.items()}
 
-# %% mystnb={"image": {"alt": "Three bar charts: affinity of whole, cell and square turns; test accuracy; and AUROC for unseen classes of five classifiers taught by few labels."}, "figure": {"caption": "Left: affinity. Middle and right: classifiers from few labels, their accuracy and whether they notice unseen classes.", "name": "fig-lorot-results"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three bar charts: affinity of whole, cell and square turns; test accuracy; and AUROC for unseen classes of five classifiers taught by few labels."}, "figure": {"caption": "Left: affinity. Middle and right: classifiers from few labels, their accuracy and whether they notice unseen classes.", "name": "fig-lorot-results"}}
 figure, panels = lab.plots.axes(3, 9, 2.3)
 lab.plots.bars(panels[0], near, "affinity")
 lab.plots.bars(panels[1], right, "test accuracy")
@@ -779,7 +779,7 @@ run.claim("sla", "The distilled head is more accurate than the joint head's sing
 # ## Where the chapter ends
 # Same images, same encoder, as many steps and pixels: what did each question leave, and where?
 
-# %% mystnb={"image": {"alt": "Table of probe accuracies after blocks 3 and 4 for a random encoder, rotation, JigClu, relational reasoning, OBoW, SimCLR and training with all labels."}, "figure": {"caption": "Probe accuracy by task and block; the first two seeds.", "name": "fig-pretext-table"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Table of probe accuracies after blocks 3 and 4 for a random encoder, rotation, JigClu, relational reasoning, OBoW, SimCLR and training with all labels."}, "figure": {"caption": "Probe accuracy by task and block; the first two seeds.", "name": "fig-pretext-table"}}
 kept = [name for name in ("random encoder", "rotation", "JigClu", "relational", "OBoW", "SimCLR", "all labels") if name in models]
 table = [[sum(v) / len(v) for v in (read(models[name][:2], b) for b in (3, 4))] for name in kept]
 axis = lab.plots.axes(1, 4, 3)[1]

@@ -298,7 +298,7 @@ with torch.no_grad():
 gap = {key: [out - seen for seen, out in pairs] for key, pairs in losses.items()}
 late = {key: [stage.knn(m.encoder) for m in ms] for key, ms in trained.items()}
 
-# %% mystnb={"image": {"alt": "Two panels against the number of steps, plain and mixed Barlow Twins: the gap between held-out and training loss, and the kNN accuracy."}, "figure": {"caption": "Training on few images: the loss gap and kNN accuracy against length. Dots are seeds.", "name": "fig-mixed-overfit"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the number of steps, plain and mixed Barlow Twins: the gap between held-out and training loss, and the kNN accuracy."}, "figure": {"caption": "Training on few images: the loss gap and kNN accuracy against length. Dots are seeds.", "name": "fig-mixed-overfit"}}
 figure, panels = lab.plots.axes(2, 7, 2.6)
 for panel, values, label in zip(panels, (gap, late), ("loss gap, held-out − training", "kNN test accuracy"), strict=True):
     for i, name in enumerate(("plain", "mixed")):
@@ -453,7 +453,7 @@ accuracy = {name: [stage.knn(m.encoder) for m in ms] for name, ms in models.item
 ranks = {name: [R.rankme(stage.features(m.network, stage.train_images)) for m in ms] for name, ms in models.items()}
 results["BYOL, NE"] = accuracy["NE"]
 
-# %% mystnb={"image": {"alt": "Left: bars of the effective rank of the projections for six BYOL variants, closed forms on top and controls below. Right: stable rank of the predictor against training step for the three closed forms and the trained matrix."}, "figure": {"caption": "Effective rank after training, and the predictor's stable rank on the way.", "name": "fig-byol-rank"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: bars of the effective rank of the projections for six BYOL variants, closed forms on top and controls below. Right: stable rank of the predictor against training step for the three closed forms and the trained matrix."}, "figure": {"caption": "Effective rank after training, and the predictor's stable rank on the way.", "name": "fig-byol-rank"}}
 figure, panels = lab.plots.axes(2, 7.5, 2.7)
 lab.plots.bars(panels[0], ranks, "effective rank of 64 projections")
 for name in list(arms)[:4]:
@@ -547,7 +547,7 @@ uneven = {
 }
 results["VICReg + E2MC"] = [stage.knn(m.encoder) for m in after["+ both (E2MC)"]]
 
-# %% mystnb={"image": {"alt": "Two bar charts over the five ways of going on: distance of the features' distribution to the uniform one, and probe accuracy with 200 labels."}, "figure": {"caption": "Three more epochs: how uniform the mapped features are, and what a probe on 200 labels makes of them.", "name": "fig-e2mc"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts over the five ways of going on: distance of the features' distribution to the uniform one, and probe accuracy with 200 labels."}, "figure": {"caption": "Three more epochs: how uniform the mapped features are, and what a probe on 200 labels makes of them.", "name": "fig-e2mc"}}
 figure, panels = lab.plots.axes(2, 8, 2.4)
 lab.plots.bars(panels[0], uneven, "Kolmogorov–Smirnov distance to uniform")
 lab.plots.bars(panels[1], few_labels, "probe accuracy, 200 labels")
@@ -607,7 +607,7 @@ scores = {"RankMe": [[R.rankme(z) for z in row] for row in embeddings],
           "minus α-ReQ": [[-R.alpha_req(z) for z in row] for row in embeddings],
           "minus loss": [[-float(sweep[cov][i].history.losses[-10:].mean()) for cov in SWEEP] for i in range(len(run.seeds))]}
 
-# %% mystnb={"image": {"alt": "Probe accuracy against RankMe, one dot a run, labelled with the covariance weight: runs without decorrelation lie low on both axes, the best runs have high rank."}, "figure": {"caption": "Probe accuracy against RankMe for the sweep of VICReg's covariance weight.", "name": "fig-rankme"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Probe accuracy against RankMe, one dot a run, labelled with the covariance weight: runs without decorrelation lie low on both axes, the best runs have high rank."}, "figure": {"caption": "Probe accuracy against RankMe for the sweep of VICReg's covariance weight.", "name": "fig-rankme"}}
 figure, axis = lab.plots.axes(1, 6, 3)
 for i in range(len(run.seeds)):
     axis.plot(scores["RankMe"][i], probe[i], "o", color=lab.plots.COLOURS[i % 6], label=f"seed {run.seeds[i]}")
