@@ -19,6 +19,45 @@ from torch import Generator, Tensor, nn
 from ..data.batches import mixed_seed
 from ..data.synthetic import TEXTURES, textures
 from ..train import allowed
+from .new_test_sets import (  # noqa: F401
+    Field,
+    by_sum,
+    classifiers,
+    climbed,
+    corrupted,
+    digit_field,
+    disagreement,
+    field_of,
+    fitted_line,
+    inserted,
+    mixture,
+    probit,
+    reordered,
+    resampled,
+    rivals,
+    search,
+    second_tests,
+    sorted_samples,
+    thresholds,
+)
+from .runs import (  # noqa: F401
+    Schedule,
+    TinyRuns,
+    best_of,
+    calibrated_variance,
+    calibration,
+    coin_variance,
+    distribution_variance,
+    gaussian_best,
+    grey_digits,
+    half_split_covariance,
+    scanned,
+    stacked,
+    test_set_variance,
+    train_many,
+    varied,
+    vote_shares,
+)
 
 Images = Float[Tensor, "n c h w"]
 FLIPS = ("none", "random", "alternating")
@@ -407,7 +446,7 @@ class SpeedRun:
         net.load_state_dict(self._fresh(seed if start is None else start).state_dict())
         if nudge is not None:
             with torch.no_grad():
-                net.blocks[0].conv1.weight.flatten(1)[nudge % r.widths[0], -1] += 0.1
+                net.blocks[0].conv1.weight[nudge % r.widths[0], -1, -1, -1] += 0.1
         seconds = _clock(self.device)
         for p in (net.first.weight, net.first.bias):
             p.requires_grad_(True)
@@ -459,6 +498,54 @@ class SpeedRun:
                 slow.update(Lookahead.decay(step + 1, steps))
         if slow:
             slow.update(1.0)
+
+
+def repeated(
+    train: SpeedRun, sources: tuple[bool, bool, bool], runs: int, seed: int, nudge: bool = False
+) -> Int[Tensor, "r m"]:
+    """Predictions on the test images, on the CPU, of runs that differ in some of their sources of chance.
+
+    sources  which of (initial weights, order, augmentation) differ; the last two have one seed here and go together
+    nudge    change one weight of the first block in every run
+    """
+    starts, orders, _ = varied(sources, runs, seed)
+    found = []
+    for i, (start, order) in enumerate(zip(starts, orders, strict=True)):
+        train(order, start=start, nudge=i if nudge else None)
+        found.append(train.predicted)
+    return torch.stack(found).cpu()
+
+
+def speed_classifiers(
+    images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "m c h w"], seed: int = 0,
+    sizes: tuple[int, ...] = (8, 24, 64), epochs: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8),
+) -> Int[Tensor, "r m"]:  # fmt: skip
+    """Predictions on the test images, on the CPU, of speed-run networks of several widths, lengths and flips.
+
+    sizes  width of the first block; the others have four times as many channels
+    """
+    found, unknown = [], torch.zeros(len(test), dtype=torch.int64, device=test.device)
+    for width in sizes:
+        recipe = Recipe(optimiser="muon", batch=1000, lookahead=False, widths=(width, 4 * width, 4 * width))
+        train = SpeedRun(recipe, images, labels, test, unknown).warm_up()
+        for length in epochs:
+            for flip in FLIPS:
+                train(mixed_seed(seed, len(found)), flip, max(2, round(length * len(images) / recipe.batch)))
+                found.append(train.predicted)
+    return torch.stack(found).cpu()
+
+
+def speed_field(
+    images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "t c h w"],
+    test_labels: Int[Tensor, " t"], candidates: int, annotators: int, seed: int,
+) -> Field:  # fmt: skip
+    """The full scale's field: models trained on one half of the images, annotators on the other."""
+    half, test = len(images) // 2, test.float() / 255 if test.dtype == torch.uint8 else test
+    crowd = SpeedRun(MUON, images[half:], labels[half:], test[:candidates], test_labels[:candidates]).warm_up()
+    votes = repeated(crowd, (True, True, True), annotators, seed)
+    shown = torch.cat([test[:candidates], mixture(test[candidates:], seed)])
+    said = speed_classifiers(images[:half], labels[:half], shown, seed)
+    return field_of(said, test_labels.cpu(), votes, seed)
 
 
 def optimisers_of(net: SpeedNet, r: Recipe, steps: int, frozen: int) -> list[torch.optim.Optimizer]:
