@@ -349,10 +349,11 @@ def _cells(text: str) -> list[tuple[str, int, str]]:
 
 
 def sections(text: str) -> list[tuple[str | None, str, int, str]]:
-    """The cells of a twin with the section each belongs to: (key or None, kind, first line, text).
+    """The cells of a twin with the section each belongs to: (key, kind, first line, text).
 
     A paper's section begins at its target ``(key)=`` and ends at the next heading of its level or above, which is
-    another target or a heading without one. Cells outside the papers' sections are shared by all.
+    another target or a heading without one. Cells outside the papers' sections are shared by all and have the key None,
+    but for the exercises, which belong to no paper: theirs is "".
     """
     key, found = None, []
     for kind, first, body in _cells(text):
@@ -362,7 +363,7 @@ def sections(text: str) -> list[tuple[str | None, str, int, str]]:
                 if target:
                     key = target.group(1)
                 elif re.match(r"#\s*#{1,2} ", line) and not _targeted(body, line):
-                    key = None
+                    key = "" if line.endswith("# Exercises") else None
         found.append((key, kind, first, body))
     return found
 
@@ -374,7 +375,8 @@ def _targeted(body: str, heading: str) -> bool:
 
 
 def script(text: str, paper: str | None = None) -> str:
-    """The twin as a script: all of it, or the shared cells and one paper's section, line numbers kept.
+    """The twin as a script: all of it, or the shared cells and one paper's section without exercises; lines keep their
+    numbers.
 
     Raises ValueError for a paper that has no section.
     """
@@ -384,7 +386,7 @@ def script(text: str, paper: str | None = None) -> str:
         raise ValueError(f"no section for paper {paper!r}; the sections are {', '.join(keys)}")
     lines = [""] * (text.count("\n") + 1)
     for key, kind, first, body in listed:
-        if kind == "code" and (paper is None or key in (None, paper)):
+        if kind == "code" and (paper is None or key in (None, paper) or "run.close()" in body):
             for i, line in enumerate(body.splitlines()):
                 lines[first - 1 + i] = line
     return "\n".join(lines)
@@ -405,12 +407,22 @@ def execute(chapter: str, paper: str | None = None) -> None:
 
 
 class Waiting(NamedTuple):
-    """A paper that wants a full-scale run: why, and the minutes it will take by what is known."""
+    """What wants a full-scale run, a chapter's paper or a row of the leaderboard: why, the minutes it will take by what
+    is known, and its worth.
+    """
 
     chapter: str
     paper: str
     why: str
     minutes: float
+    worth: float
+
+    @property
+    def command(self) -> list[str]:
+        if self.chapter == "leaderboard":
+            method, seed = self.paper.split()
+            return [sys.executable, "-m", "labcode.leaderboard", "--method", method, "--seed", seed]
+        return [sys.executable, "-m", "labcode.run", self.chapter, "--paper", self.paper, "--scale", "full"]
 
 
 def queue() -> list[Waiting]:
@@ -430,28 +442,30 @@ def queue() -> list[Waiting]:
             minutes = max(1.0, seconds / 60)
             worth = max(1, len(small)) / minutes
             if not records:
-                wanted.append((worth, Waiting(chapter, key, "missing", minutes)))
+                wanted.append(Waiting(chapter, key, "missing", minutes, worth))
             elif any(c.code != code for c in records):
-                wanted.append((worth / 2, Waiting(chapter, key, "older than its code", minutes)))
-    return [paper for _, paper in sorted(wanted, key=lambda w: -w[0])]
+                wanted.append(Waiting(chapter, key, "older than its code", minutes, worth / 2))
+    return sorted(wanted, key=lambda w: -w.worth)
 
 
 def run_queue(budget: float | None) -> int:
-    """List the queue and, where there is a GPU, run it paper by paper in processes of their own.
+    """List the queue, papers and rows of the leaderboard, and, where there is a GPU, run it in processes of their own.
 
-    budget  seconds. The paper of most worth that fits into what is left comes next; where none does, the first one,
+    budget  seconds. The run of most worth that fits into what is left comes next; where none does, the first one,
             which is stopped at the end and goes on from its checkpoints another time
 
-    Each process writes its paper's results in one piece at its end, so whatever is killed, what was finished stays, and
-    the next queue goes on with the rest. Returns how many papers failed.
+    Each process writes its results in one piece at its end, so whatever is killed, what was finished stays, and the
+    next queue goes on with the rest. Returns how many failed.
     """
     import torch
 
-    waiting = queue()
+    from . import leaderboard
+
+    waiting = sorted(queue() + leaderboard.waiting(), key=lambda w: -w.worth)
     for paper in waiting:
         print(f"{paper.chapter:36} {paper.paper:28} {paper.why:20} about {paper.minutes:4.0f} min")
     total = sum(paper.minutes for paper in waiting)
-    print(f"{len(waiting)} papers wait for a full-scale run of about {total / 60:.1f} h in all")
+    print(f"{len(waiting)} runs at full scale wait, about {total / 60:.1f} h in all")
     if not torch.cuda.is_available():
         print(
             "no GPU here: nothing is run. LABCODE_SCALE=full python -m labcode.run CHAPTER --paper KEY tries one anyway"
@@ -461,14 +475,13 @@ def run_queue(budget: float | None) -> int:
     while waiting:
         left = None if budget is None else budget - (time.perf_counter() - began)
         if left is not None and left < 60:
-            print(f"the time budget is spent; {len(waiting)} papers still wait")
+            print(f"the time budget is spent; {len(waiting)} still wait")
             break
         paper = next((w for w in waiting if left is None or 60 * w.minutes <= left), waiting[0])
         waiting.remove(paper)
         print(f"{count - len(waiting)} of {count}: {paper.paper}", flush=True)
-        command = [sys.executable, "-m", "labcode.run", paper.chapter, "--paper", paper.paper, "--scale", "full"]
         try:
-            code = subprocess.run(command, timeout=left, check=False).returncode
+            code = subprocess.run(paper.command, timeout=left, check=False).returncode
             if code:
                 failed += 1
                 print(f"{paper.paper}: failed with exit status {code}; it stays in the queue")

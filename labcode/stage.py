@@ -192,7 +192,14 @@ class Stage:
         return self.run.once(("references", seed), measure)
 
     def supervised(self, seed: int) -> float:
-        """Test accuracy of the same encoder trained with all labels, the same views and number of views seen."""
+        """Test accuracy of the same encoder trained with all labels, by its own head."""
+        model = self.taught(seed)
+        with torch.no_grad():
+            scores = model.head(self.features(model.encoder, self.test_images))
+        return float((scores.argmax(1) == self.test_labels).float().mean())
+
+    def taught(self, seed: int, **options) -> nn.Module:
+        """The same encoder with a linear head, trained with all labels: the same views and number of views seen."""
 
         class Supervised(nn.Module):
             def __init__(self, encoder, labels, classes):
@@ -204,7 +211,4 @@ class Stage:
                 wanted = self.labels[index].repeat(2)
                 return nn.functional.cross_entropy(self.head(self.encoder(seen)), wanted)
 
-        model = self.pretrain("supervised", lambda e: Supervised(e, self.train_labels, self.classes), seed)
-        with torch.no_grad():
-            scores = model.head(self.features(model.encoder, self.test_images))
-        return float((scores.argmax(1) == self.test_labels).float().mean())
+        return self.pretrain("supervised", lambda e: Supervised(e, self.train_labels, self.classes), seed, **options)

@@ -3,10 +3,10 @@
 Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a family as a picture), ``course-verdicts
 PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
 ``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
-``course-failures`` (the clearest contradictions), ``course-machines``, ``course-speed`` (``make bench``'s figures),
-``course-tasks`` (what is graded), ``course-prerequisites`` (what builds on what), ``course-api`` (the package's
-reference). On a chapter's page each paper's section has a strip with the ways to its card, code, exercises and result.
-Role: ``{course}`papers``` and other counts.
+``course-failures`` (the clearest contradictions), ``course-leaderboard`` (methods at full size), ``course-machines``,
+``course-speed`` (``make bench``'s figures), ``course-tasks`` (what is graded), ``course-prerequisites`` (what builds on
+what), ``course-api`` (the package's reference). On a chapter's page each paper's section has a strip with the ways to
+its card, code, exercises and result. Role: ``{course}`papers``` and other counts.
 Pages ``code/…`` show the package's source, one anchor a symbol.
 """
 
@@ -32,7 +32,7 @@ from course_html import (
 )
 from course_papers import papers_html, prerequisites_html, section_html
 from course_source import api_html, code_link, source_files, source_html, source_page
-from course_speed import speed_html, training_html
+from course_speed import leaderboard_html, speed_html, training_html
 from course_tasks import tasks_html
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -118,6 +118,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "speed": lambda what: training_html(course) if what == "training" else speed_html(course),
         "api": lambda _: api_html(course.root, link),
         "tasks": lambda _: tasks_html(course, link),
+        "leaderboard": lambda _: leaderboard_html(course, link),
         "prerequisites": lambda _: prerequisites_html(course, link),
     }
     for block in blocks:
@@ -190,7 +191,7 @@ def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
     for name in (
         "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "speed", "tasks",
-        "api", "prerequisites",
+        "api", "prerequisites", "leaderboard",
     ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())

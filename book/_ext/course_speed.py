@@ -1,14 +1,16 @@
-"""The page of speeds: ``book/results/bench.json``, which ``make bench`` writes, as tables and a figure."""
+"""Speed and full size: what ``make bench``, ``labcode.throughput`` and ``labcode.leaderboard`` write, as tables."""
 
 from __future__ import annotations
 
 import json
 import math
 from html import escape
+from statistics import fmean, stdev
 from typing import Any
 
+import yaml
 from course_data import Course
-from course_html import Row, duration, table
+from course_html import Link, Row, duration, table
 
 LINES = ("", "7 4", "2 3")  # dashes of labcode, of the first peer, of the second
 
@@ -48,6 +50,42 @@ def training_html(course: Course) -> str:
     )
     head = ["Way", "Views a second", "Of the peak", "Where a step's time goes"]
     return table(head, lines, cls="training", caption=caption, label="Training speed")
+
+
+def leaderboard_html(course: Course, link: Link) -> str:
+    """Methods at full size beside published figures: ``book/leaderboard.yml`` and ``book/results/leaderboard.json``."""
+    listed, file = course.root / "book" / "leaderboard.yml", course.root / "book" / "results" / "leaderboard.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    lines: list[Row] = []
+    for entry in yaml.safe_load(listed.read_text(encoding="utf-8")) if listed.exists() else ():
+        mine = [row for row in found if row["method"] == entry["method"]]
+        title, key = escape(entry["title"]), entry.get("paper", "")
+        where = course.paper(key)
+        title = f'<a href="{link(where[0].page, key)}">{title}</a>' if where else title
+        origin = sorted({f"{row['device']}, {row['date']}, commit {row['commit'][:10]}; {row['data']}" for row in mine})
+        if origin:
+            title += f"<details><summary>where it comes from</summary>{escape(' · '.join(origin))}</details>"
+        said = [
+            f'{row[what]:.3f} {word} <span class="quiet">({escape(row["source"])})</span>'
+            for row in entry.get("published", ())
+            for what, word in (("knn", "kNN"), ("probe", "probe"))
+            if what in row
+        ]
+        minutes = [row["seconds"] / 60 for row in mine if row["seconds"]]
+        took = f"{fmean(minutes):.1f}" if minutes else "–"
+        knn, probe = (_figure([row[what] for row in mine]) for what in ("knn", "probe"))
+        lines.append(("", [title, knn, probe, str(len(mine) or "–"), took, "<br>".join(said) or "–"]))
+    if not lines:
+        return '<p class="quiet">No method is listed.</p>'
+    told = "Test accuracy, mean ± standard deviation over seeds" if found else "Not measured: no GPU has been at hand"
+    head = ["Method", "kNN", "Linear probe", "Seeds", "Minutes", "Published"]
+    return table(head, lines, cls="leaderboard", caption=told, label="Methods at full size")
+
+
+def _figure(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def time(ms: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labcode import cards
+from labcode import cards, leaderboard
 from labcode import run as running
 
 TWIN = """# %% [markdown]
@@ -190,6 +190,7 @@ def test_a_killed_paper_loses_no_finished_one(course, monkeypatch, capfd):
     twin.write_text(twin.read_text().replace('run.exact("b"', 'import os; os.kill(os.getpid(), 9); run.exact("b"'))
     monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[1]))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(leaderboard, "waiting", list)
     assert running.run_queue(300.0) == 1
     assert "b: failed with exit status -9" in capfd.readouterr().out
     assert [c["paper"] for c in written(course, "full")["claims"]] == ["a"]
@@ -200,7 +201,8 @@ def test_a_killed_paper_loses_no_finished_one(course, monkeypatch, capfd):
 
 QUEUE = """
 import pathlib, torch
-from labcode import cards, run
+from labcode import cards, leaderboard, run
+leaderboard.waiting = list
 torch.cuda.is_available, cards.PACKAGE = lambda: True, pathlib.Path("package")
 run.run_queue(300.0)
 """
@@ -234,16 +236,19 @@ def test_a_killed_queue_loses_no_finished_result_and_goes_on(course, monkeypatch
 
 
 def test_the_queue_takes_what_fits_into_the_budget(course, monkeypatch, capsys):
-    long, short = (running.Waiting("p/c", key, "missing", minutes) for key, minutes in (("a", 30.0), ("b", 2.0)))
+    times = (("a", 30.0), ("b", 2.0))
+    long, short = (running.Waiting("p/c", key, "missing", minutes, 9 - minutes / 9) for key, minutes in times)
     started = []
+    long = long._replace(worth=10.0)
     monkeypatch.setattr(running, "queue", lambda: [long, short])
+    monkeypatch.setattr(leaderboard, "waiting", list)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     done = subprocess.CompletedProcess([], 0)
     monkeypatch.setattr(running.subprocess, "run", lambda command, **_: started.append(command[5]) or done)
     for budget, order in ((None, ["a", "b"]), (7200.0, ["a", "b"]), (600.0, ["b", "a"]), (30.0, [])):
         started.clear()
         assert running.run_queue(budget) == 0 and started == order
-    assert "2 papers still wait" in capsys.readouterr().out
+    assert "2 still wait" in capsys.readouterr().out
 
 
 def test_a_dry_run_judges_and_writes_nothing(course, monkeypatch, capsys):
