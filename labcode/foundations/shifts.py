@@ -155,6 +155,13 @@ def source_matrix(
     return found
 
 
+def rank_agreement(a: list[float], b: list[float]) -> float:
+    """Spearman's ρ of two lists of scores; 0 where one of them is constant and so ranks nothing."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic) if min(len(set(a)), len(set(b))) > 1 else 0.0
+
+
 def scikit(make: Callable[[], object]) -> Callable[[Images, Labels], Callable[[Images], Labels]]:
     """A scikit-learn classifier as a function ``learn(images, labels) -> predict``."""
 
@@ -284,7 +291,7 @@ def least_squares(x: Batch, y: Float[Tensor, "r n"]) -> Predict:
     return lambda z: (z.double() @ weight)[..., 0].to(z.dtype)
 
 
-def lasso(alpha: float, sweeps: int = 40) -> Learn:
+def lasso(alpha: float, sweeps: int = 20) -> Learn:
     """argmin ‖y - Xw‖² / 2n + α ‖w‖₁ by cyclic coordinate descent, no intercept; for a few features."""
 
     def learn(x: Batch, y: Float[Tensor, "r n"]) -> Predict:

@@ -100,6 +100,14 @@ def test_source_matrix_by_hand():
     assert S.source_matrix(learn, train, test) == wanted
 
 
+def test_rank_agreement_is_one_less_six_sums_of_squared_rank_differences():
+    a, b = [0.3, 0.1, 0.9, 0.5, 0.2], [3.0, 2.0, 5.0, 1.0, 4.0]
+    ranks = [sorted(v).index(u) for u, v in ((u, a) for u in a)], [sorted(b).index(u) for u in b]
+    wanted = 1 - 6 * sum((i - j) ** 2 for i, j in zip(*ranks, strict=True)) / (5 * 24)
+    assert S.rank_agreement(a, b) == pytest.approx(wanted) and S.rank_agreement(a, a) == pytest.approx(1)
+    assert S.rank_agreement(a, [1.0] * 5) == 0
+
+
 def test_scikit_and_network_learn_the_digits():
     from sklearn.neighbors import KNeighborsClassifier
 
