@@ -8,7 +8,7 @@ and Muon, the optimiser of its later version. ``SpeedRun`` puts them together, f
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -57,6 +57,48 @@ from .runs import (  # noqa: F401
     train_many,
     varied,
     vote_shares,
+)
+from .shifts import (  # noqa: F401
+    PALETTE,
+    Classifier,
+    Coupling,
+    GlobalLocalFlow,
+    border_colours,
+    categories,
+    chance_macro_std,
+    coloured_scenes,
+    crop_flip,
+    cross_validated,
+    cv_bias,
+    cv_choice,
+    drawn_from,
+    fit_classifier,
+    fit_flow,
+    flow_aug,
+    glyphs,
+    lasso,
+    leading_components,
+    least_squares,
+    macro_std,
+    matched_sources,
+    mixup_loss,
+    narrow_regression,
+    network,
+    pixel_statistics,
+    pooled,
+    printed_digits,
+    rank_agreement,
+    rare_to_zero,
+    scikit,
+    source_matrix,
+    standardised,
+    student,
+    subgroup_accuracy,
+    tumours,
+    two_sources,
+    unit_scale,
+    variance_filter,
+    wide_regression,
 )
 
 Images = Float[Tensor, "n c h w"]
@@ -518,16 +560,16 @@ def repeated(
 
 def speed_classifiers(
     images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "m c h w"], seed: int = 0,
-    sizes: tuple[int, ...] = (8, 24, 64), epochs: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8),
+    recipe: Recipe = MUON, sizes: tuple[int, ...] = (8, 24, 64), epochs: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8),
 ) -> Int[Tensor, "r m"]:  # fmt: skip
     """Predictions on the test images, on the CPU, of speed-run networks of several widths, lengths and flips.
 
-    sizes  width of the first block; the others have four times as many channels
+    recipe  of which widths, length and flip are changed
+    sizes   width of the first block; the others have four times as many channels
     """
     found, unknown = [], torch.zeros(len(test), dtype=torch.int64, device=test.device)
     for width in sizes:
-        recipe = Recipe(optimiser="muon", batch=1000, lookahead=False, widths=(width, 4 * width, 4 * width))
-        train = SpeedRun(recipe, images, labels, test, unknown).warm_up()
+        train = SpeedRun(replace(recipe, widths=(width, 4 * width, 4 * width)), images, labels, test, unknown).warm_up()
         for length in epochs:
             for flip in FLIPS:
                 train(mixed_seed(seed, len(found)), flip, max(2, round(length * len(images) / recipe.batch)))
@@ -537,14 +579,14 @@ def speed_classifiers(
 
 def speed_field(
     images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "t c h w"],
-    test_labels: Int[Tensor, " t"], candidates: int, annotators: int, seed: int,
+    test_labels: Int[Tensor, " t"], candidates: int, annotators: int, seed: int, recipe: Recipe = MUON,
 ) -> Field:  # fmt: skip
     """The full scale's field: models trained on one half of the images, annotators on the other."""
     half, test = len(images) // 2, test.float() / 255 if test.dtype == torch.uint8 else test
-    crowd = SpeedRun(MUON, images[half:], labels[half:], test[:candidates], test_labels[:candidates]).warm_up()
+    crowd = SpeedRun(recipe, images[half:], labels[half:], test[:candidates], test_labels[:candidates]).warm_up()
     votes = repeated(crowd, (True, True, True), annotators, seed)
     shown = torch.cat([test[:candidates], mixture(test[candidates:], seed)])
-    said = speed_classifiers(images[:half], labels[:half], shown, seed)
+    said = speed_classifiers(images[:half], labels[:half], shown, seed, recipe)
     return field_of(said, test_labels.cpu(), votes, seed)
 
 

@@ -342,7 +342,7 @@ def rivals(
         "same order, cut at the share": outcomes((share * n).round().long(), order),
         "what most models do": (known.double().mean(0) > 0.5).expand_as(new),
     }
-    guessed = {"sort and search": k / n, "share, spaced samples": share, "share, random samples": draws}
+    guessed = {"sort and search": k.double() / n, "share, spaced samples": share, "share, random samples": draws}
     mistakes = {name: float((guess != new).double().mean()) for name, guess in told.items()}
     return mistakes, {name: float((guess - full).abs().mean()) for name, guess in guessed.items()}
 

@@ -172,4 +172,36 @@ MUTANTS = {
         "changed in place": ("gain = similarity.sum(0)", "similarity.fill_diagonal_(0)\n    gain = similarity.sum(0)"),
         "too few": ("range(count)", "range(count - 1)"),
     },
+    "half-splits": {
+        "biased over runs": ("y.mean(1).var()", "y.mean(1).var(correction=0)"),
+        "coins biased over runs": ("y.var(0)", "y.var(0, correction=0)"),
+        "the variance on the test set": (" - coins", ""),
+        "the binomial formula for coins": ("y.var(0).sum() / n**2", "y.mean() * (1 - y.mean()) / n"),
+        "mean for sum": ("y.var(0).sum() / n**2", "y.var(0).mean()"),
+        "n for its square": ("n**2", "n"),
+        "pairs of an image with itself": ("n / (n - 1) * ", ""),
+        "one halving": (
+            "return n / (n - 1) * (y.mean(1).var() - coins)",
+            "a, b = y[:, : n // 2].mean(1), y[:, n // 2 :].mean(1)\n"
+            "    return torch.cov(torch.stack([a, b]))[0, 1]",
+        ),
+        "never negative": ("(y.mean(1).var() - coins)", "(y.mean(1).var() - coins).clamp(min=0)"),
+        "images for runs": ("y = correct.double()", "y = correct.double().T"),
+        "a standard deviation": ("y.mean(1).var() - coins", "y.mean(1).std() - coins ** 0.5"),
+    },
+    "threshold": {
+        "the number of right ones": ("int((before + after).argmin())", "int(right.sum())"),
+        "the first wrong one": ("int((before + after).argmin())", "int((~right).int().argmax())"),
+        "the last of several": (
+            "int((before + after).argmin())", "len(right) - int((before + after).flip(0).argmin())"
+        ),
+        "only mistakes before": ("before + after", "before"),
+        "only mistakes after": ("before + after", "after"),
+        "never all": ("(before + after).argmin()", "(before + after)[:-1].argmin()"),
+        "never none": ("(before + after).argmin()", "(before + after)[1:].argmin() + 1"),
+        "one too few": ("(before + after).argmin()", "(before + after)[1:].argmin()"),
+        "the hardest first": ("zero = torch", "right = right.flip(0)\n    zero = torch"),
+        "the most mistakes": ("argmin", "argmax"),
+        "right and wrong exchanged": ("zero = torch", "right = ~right\n    zero = torch"),
+    },
 }

@@ -108,6 +108,8 @@ def test_what_thresholds_explain_is_predicted_without_a_mistake():
     assert coarse["sort and search"] <= 2 / 40 < coarse["what most models do"]
     exact, majority = T.inserted(matrix, 20, len(matrix))
     assert exact == 0 < majority
+    outvoted = torch.cat([matrix, ~matrix, ~matrix], 1)  # the added samples turn the models' order round
+    assert T.inserted(outvoted, 40, len(matrix))[0] > 0.2
 
 
 def test_the_rivals_are_their_definitions():

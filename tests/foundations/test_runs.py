@@ -232,8 +232,8 @@ def test_tiny_runs_differ_in_what_is_varied_only():
     for sources in ((True, False, False), (False, True, False), (False, False, True)):
         made = tiny(sources, 3)[2]
         assert not torch.equal(made[0], made[1]) and torch.equal(made, tiny(sources, 3)[2])
-    assert not torch.equal(tiny((False,) * 3, 2, nudge=3.0)[2][0], fixed[0])
-    assert not torch.equal(tiny((False,) * 3, 1, body=tiny.body(x, y))[2][0], fixed[0])
+    assert not torch.equal(tiny((False,) * 3, 3, nudge=3.0)[2][0], fixed[0])
+    assert not torch.equal(tiny((False,) * 3, 3, body=tiny.body(x, y))[2][0], fixed[0])
     torch.testing.assert_close(tiny.softmax(0).sum(1), torch.ones(40))
 
 
