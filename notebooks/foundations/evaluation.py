@@ -1005,7 +1005,7 @@ at = lambda which, name, m=M: [row[which][name] for row in table[m]]
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: mistakes a sample against the number of samples run, for four methods; sort and search falls below the others as samples are added. Right: error of the accuracy; the share of spaced samples lies lowest, sort and search highest at large budgets."}, "figure": {"caption": "What m outcomes of a new model say: about each sample, left, and about its accuracy, right. Means over new models and seeds.", "name": "fig-lifelong-budget"}}
 figure, axes = lab.plots.axes(2, 6.8, 2.9)
 names = list(dict.fromkeys(name for which in table[M][0] for name in which))
-for which, (axis, label) in enumerate(zip(axes, ("share of samples predicted wrong", "error of the accuracy"))):
+for which, (axis, label) in enumerate(zip(axes, ("share predicted wrong", "error of the accuracy"))):
     for name in table[M][0][which]:
         means = [statistics.fmean(at(which, name, m)) for m in BUDGETS]
         axis.plot(BUDGETS, means, "o-", color=lab.plots.COLOURS[names.index(name)], markersize=3.5, label=name)
