@@ -656,7 +656,7 @@ _ = diagonal.set(xlabel="share of votes", ylabel="how often right", aspect="equa
 # %%
 CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=(6000, 1500, 1500, 20), full=(8000, 2000, 2000, 20))
 if run.dry:
-    CANDIDATES, SAMPLES, SIZE, CROWD = 48, 16, 8, 20
+    CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=(300, 60, 50, 6), full=(48, 16, 8, 20))
 PHOTOS = run.pick(quick="digits in noise (scikit-learn)", full=run.data)
 
 
