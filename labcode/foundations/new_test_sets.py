@@ -6,7 +6,9 @@ more or less strictly, and a line through the accuracies of many models. Prabhu,
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
 from ..data.batches import mixed_seed
+from ..nets import ResNet18, SmallNet
 from .runs import Schedule, TinyRuns, grey_digits
+from .shifts import crop_flip, network, scikit
 
 CORRUPTIONS = ("none", "noise", "blur", "contrast", "occlusion", "rotation")
 
@@ -113,6 +117,31 @@ def classifiers(
                 except (ValueError, ArithmeticError):
                     continue
     return found
+
+
+def learners(seed: int, steps: int = 0, precision: str = "no") -> dict[str, Callable]:
+    """Name -> ``learn(images, labels) -> predict``: ten of scikit-learn's kinds, the strongest first.
+
+    steps  if above 0, residual and plain networks of three widths each instead, for images of 32×32 pixels
+    """
+    if steps:
+        nets = {f"ResNet-18, width {w}": partial(ResNet18, w) for w in (64, 32, 16)}
+        nets |= {f"small net, width {w}": partial(SmallNet, w, 2 * w, 32) for w in (128, 64, 32)}
+        options = dict(batch=256, precision=precision, augment=crop_flip(4, 0.5))
+        return {name: network(make, 10, steps, seed, **options) for name, make in nets.items()}
+    from sklearn import discriminant_analysis, ensemble, linear_model, naive_bayes, neighbors, svm, tree
+
+    made = {
+        "SVM": partial(svm.SVC, C=10), "linear SVM": partial(svm.SVC, kernel="linear"),
+        "ridge": linear_model.RidgeClassifier, "logistic": partial(linear_model.LogisticRegression, max_iter=200),
+        "1 neighbour": partial(neighbors.KNeighborsClassifier, n_neighbors=1),
+        "5 neighbours": neighbors.KNeighborsClassifier,
+        "forest": partial(ensemble.RandomForestClassifier, n_estimators=30, random_state=seed),
+        "tree": partial(tree.DecisionTreeClassifier, random_state=seed),
+        "naive Bayes": partial(naive_bayes.GaussianNB, var_smoothing=0.01),
+        "discriminant": partial(discriminant_analysis.LinearDiscriminantAnalysis, solver="lsqr", shrinkage=0.1),
+    }  # fmt: skip
+    return {name: scikit(make) for name, make in made.items()}
 
 
 def corrupted(
