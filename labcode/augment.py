@@ -142,7 +142,7 @@ def affine(
     low, high = _range("scale", scale, 0, math.inf, open_low=True)
     n, (h, w) = len(x), x.shape[2:]
     angle, sheared = _uniform(x, generator, -degrees, degrees, n), _uniform(x, generator, -shear, shear, n)
-    moved = _uniform(x, generator, -shift, shift, n, 2) * torch.tensor([w, h], device=x.device)
+    moved = _uniform(x, generator, -shift, shift, n, 2) * _pair(x, w, h)
     return warp(x, affine_matrix(angle, moved, _uniform(x, generator, low, high, n), sheared, (h, w)), padding)
 
 
@@ -158,8 +158,13 @@ def affine_matrix(
     a, b, c, d = cos, -cos * slant.tan() - sin, sin, -sin * slant.tan() + cos  # forward, before the scale
     inverse = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1) / scale[:, None, None]
     offset = -(inverse * shift[:, None]).sum(2, keepdim=True)
-    half = torch.tensor([size[1] / 2, size[0] / 2], device=scale.device, dtype=scale.dtype)
+    half = _pair(scale, size[1] / 2, size[0] / 2)
     return torch.cat([inverse * half, offset], 2) / half[:, None]
+
+
+def _pair(like: Tensor, first: float, second: float) -> Float[Tensor, "2"]:
+    """Two numbers where another tensor is, filled there: copied from the host, they would make it wait."""
+    return torch.cat([like.new_full((1,), first), like.new_full((1,), second)])
 
 
 def warp(x: Images, matrix: Float[Tensor, "n 2 3"], padding: str = "zeros") -> Images:

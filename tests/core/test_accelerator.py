@@ -55,6 +55,12 @@ def test_a_training_step_of_the_stage_waits_for_nothing(there):
     assert not [w for w in waits if "in a step" in w] and torch.isfinite(model.history.losses).all()
     assert 0 <= found.knn(model.encoder) <= 1 and 0 <= found.probe(model.encoder) <= 1
 
+    def turned(x, generator):
+        return augment.affine(augment.to_float(x).repeat(2, 1, 1, 1), 10.0, 0.1, generator=generator)
+
+    found.pretrain("an affine view", SimCLR, 0, views=turned, checkpoint=None)
+    assert not [w for w in waits if "in a step" in w]
+
     def looks(x, generator):
         return augment.simclr_views(x, generator) * float(x.float().mean())
 
