@@ -15,8 +15,7 @@
 # such a number is worth. First a training run is made so short that it can be repeated until chance no longer
 # decides. Then chance itself is looked at: how far do runs differ, and does it matter? Then the test set: would
 # another one have said the same, must one run all of it, what does its mean hide? And last the folds of
-# cross-validation, through which information leaks even where no label does. The rest of the course is measured by
-# the habits of this chapter.
+# cross-validation, through which information leaks even where no label does.
 #
 # **You will be able to**
 # - say what each part of a speed-run does: whitening, identity initialisation, Lookahead, averaged views, Muon;
@@ -630,14 +629,13 @@ _ = diagonal.set(xlabel="share of votes", ylabel="how often right", aspect="equa
 # %% [markdown]
 # All of this was said of large networks on CIFAR-10, and all of it is here in a perceptron that trains in
 # milliseconds. Most of the variance on a test set is coins; what is left shrinks as training goes on; and one test
-# set is enough to tell them apart. Any source of chance gives most of the spread, even a single weight. It is
-# sensitivity that makes runs differ, not the size of the disturbance. Not quite all of it, though: the fewer things
-# vary, the more the runs agree, and the lower is the bar.
+# set is enough to tell them apart. Any source of chance gives most of the spread, even a single weight: sensitivity
+# makes runs differ, not the size of the disturbance. Not quite all of it, though: the fewer things vary, the lower is the
+# bar.
 #
 # Coins do predict too little, by just the share that belongs to the distribution: our training is short. And votes
-# are not perfectly calibrated here: all runs saw the same thousand images, agree more than they should, and so vary a
-# little less than error/(2n). What surprised us is that so crude a formula, made of an error and a number of images,
-# is so close.
+# are not perfectly calibrated: all runs saw the same thousand images, and agree more than they should. What surprised us
+# is that so crude a formula, made of an error and a number of images, is so close.
 
 # %% [markdown]
 # ## Many models, more than one test set
@@ -768,7 +766,7 @@ run.table("imagenet-generalize")
 # CIFAR-10 is small, and ImageNet is large and other than CIFAR-10. CINIC-10 lies between: the images of CIFAR-10
 # together with images of the same ten classes from ImageNet, brought down to 32×32, in three equal parts for
 # training, validation and test. It is meant to be plugged in where CIFAR-10 was, and it records which image came from
-# where. That record makes it more than a larger CIFAR-10: with sources $A$ and $B$,
+# where. With sources $A$ and $B$,
 #
 # $$ M_{s \to t} = \text{accuracy on the test images of source } t \text{ after training on source } s,
 # \qquad s, t \in \{A, B\}, $$
@@ -776,9 +774,7 @@ run.table("imagenet-generalize")
 # is a table of distribution shift, and the number that one usually reports is a mixture of its entries.
 #
 # We build such a set from what is at hand: scikit-learn's handwritten digits, and as many printed ones, degraded and
-# brought down to the same 8×8 pixels. No two parts share a handwritten digit or a font. We ask how different the
-# sources are, what is lost between them, whether brightness and contrast explain it, what pooling gains, and whether
-# classifiers rank alike.
+# brought down to the same 8×8 pixels. No two parts share a handwritten digit or a font.
 
 # %%
 lab.show(E.printed_digits, E.two_sources, E.source_matrix)
@@ -922,9 +918,8 @@ run.table("cinic-10")
 # contrast levelled nearly all of the drop is still there. Strokes differ, not exposure. Pooling gives what one pays
 # for. Half of each source serves both far better than as many images of one, and the joint set, harder than the old
 # one for every classifier, ranks them as the old one does. One hope is contradicted: more images of another origin do
-# not help on one's own. The support vector machine gets slightly worse on either source. The list above says who
-# pays: classifiers whose boundaries must serve both sources at once. A nearest neighbour looks only at what is close,
-# and hardly notices.
+# not help on one's own. The list above says who pays: classifiers whose boundaries must serve both sources at once. A
+# nearest neighbour looks only at what is close, and hardly notices.
 #
 # What surprised us is how lopsided the table is. From print to handwriting much less is lost than from handwriting to
 # print: which of the two one calls "the shift" matters.
@@ -1214,16 +1209,15 @@ run.table("subgroup-macrostd")
 
 # %% [markdown]
 # Accuracy is shared unevenly, far beyond what chance makes of subgroups so small, and neither crops nor mixup change
-# that; crops, which cut into digits that fill the image, make it worse. mixup is as accurate as FlowAug on the usual
-# test set and no more even than plain training: accuracy does not tell one from the other, MacroStd does. FlowAug is
-# the most even of the four and clearly better once colours are even. On the usual test set it gains nothing: that
-# claim stays inconclusive, and so evenness is free here, not profitable.
+# that. mixup is as accurate as FlowAug on the usual test set and no more even than plain training: accuracy does not
+# tell one from the other, MacroStd does. FlowAug is the most even of the four and clearly better once colours are even.
+# Whether it gains or loses on the usual test set is open.
 #
 # Is it the flow? Shifting local latents does nothing, so it matters that the *global* ones are moved. But moving the
-# mean colour by hand, with no flow at all, comes close: whether the flow is better by the margin that we had fixed is
-# inconclusive. Our spurious feature is a plain colour, and anyone who knows that can shift it. A flow should pay
-# where nobody knows what the spurious feature is. That MacroStd foretells more than accuracy is supported, with a
-# reservation from the tuning data: at half the learning rate the two tied.
+# mean colour by hand, with no flow at all, comes close: whether the flow is better by our margin is inconclusive. The
+# spurious feature is a plain colour, and anyone who knows that can shift it; a flow should pay where nobody does. That
+# MacroStd foretells more than accuracy is supported, with a reservation from the tuning data: at half the learning rate
+# the two tied.
 
 # %% [markdown]
 # (cv-preprocess-bias)=
@@ -1239,10 +1233,10 @@ run.table("subgroup-macrostd")
 # need not be zero: $T$ has seen the validation samples, and so it treats them otherwise than it will treat new ones.
 # If $T$ is learned from the training samples alone, validation samples are as new to it as any, and the bias is zero.
 #
-# The paper's three examples can be repeated exactly, thousands of times in a second, as one batch: choosing the
-# features of largest variance before least squares; merging categories seen fewer than four times; dividing features
-# by their deviation before the lasso. To them we add principal components on a real table. Each is measured twice on
-# the same draws, with the transformation learned before the folds and inside.
+# The paper's three examples can be repeated thousands of times in a second, as one batch: choosing the features of
+# largest variance before least squares; merging rare categories; dividing features by their deviation before the lasso.
+# To them we add principal components on a real table. Each is measured twice on the same draws, with the transformation
+# learned before the folds and inside.
 
 # %%
 lab.show(E.cross_validated, E.variance_filter, E.rare_to_zero, E.unit_scale, E.leading_components)
@@ -1383,10 +1377,8 @@ run.table("cv-preprocess-bias")
 #
 # That the choice suffers is contradicted once. At the lower noise it costs; at twice the noise the wrong order
 # chooses *better* than the right one. It leans towards large thresholds, and there large thresholds happen to be
-# right. "May hurt selection" is the correct sentence, and it is the paper's.
-#
-# What surprised us: by far the largest biases come from the two steps that feel most harmless, variance and principal
-# components.
+# right. "May hurt selection" is the correct sentence, and it is the paper's. What surprised us: by far the largest biases
+# come from the two steps that feel most harmless, variance and principal components.
 
 # %% [markdown]
 # ## Where the chapter ends
@@ -1408,18 +1400,16 @@ run.summarise("test accuracy, mean over runs", results)
 # SGD's rates, for the whitened and for the learned first layer, and Muon's were searched over the same few values.
 # That flips are judged by the image alone was decided there too, when all views averaged had shown no difference.
 #
-# Not everything was fixed before a look. In the sections after the first, one seed of the reported ones had been seen
-# when margins of the wrong sign were put right where less is better, when margins of 0 that equal arms would have passed
-# became small positive ones, and when "coins against the binomial formula" went from 0.1 to 0.02. In the sections on
-# origins, subgroups and folds some statements were worded anew, one margin was made harder and repetitions were cut for
-# time after a first measurement; no verdict turned by that.
+# Not everything was fixed before a look. After the first section, one of the reported seeds had been seen when margins
+# of the wrong sign were put right where less is better, when margins of 0 became small positive ones, and when "coins
+# against the binomial formula" went from 0.1 to 0.02. In the sections on origins, subgroups and folds statements were
+# worded anew, one margin was made harder and repetitions were cut after a first measurement; no verdict turned by that.
 
 # %% [markdown]
 # ## What to take along
 # - Repeat before you compare, compare in pairs, and say how many runs the difference needed.
 # - A lead found by scanning seeds belongs to the test set. Look at the winner on images that did not choose it.
-# - Much of the spread between runs is coins: it goes with one over the number of test images, so a larger test set
-#   helps where more runs do not.
+# - Much of the spread between runs is coins: a larger test set helps where more runs do not.
 # - A lower number on a new test set may mean harder images. Hold the selection fixed before you speak of overfitting.
 # - To know a model's accuracy, count right answers on a random or a spaced sample; to know *which* answers, sort and
 #   search.
