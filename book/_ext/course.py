@@ -131,7 +131,7 @@ def strips(course: Course, doctree: nodes.document, here: str, link: Link) -> No
     if chapter is None:
         return
     titles = {
-        label: node.next_node(nodes.title).astext().strip("()")
+        label: node.next_node(nodes.title).astext().strip(" ()")
         for node in doctree.findall(lambda n: isinstance(n, nodes.Element) and "exercise" in n.get("classes", ()))
         for label in node["ids"]
     }

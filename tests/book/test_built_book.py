@@ -139,6 +139,7 @@ def test_every_section_of_a_paper_leads_to_its_card_code_exercise_and_result(pag
         assert card["title"] in strip.text and all(" ".join(card[f].split()) in " ".join(strip.text.split())
                                                    for f in ("idea", "reported", "differs"))  # fmt: skip
         hrefs = [a["href"] for a in strip.find_all("a")]
+        missing += [f"{key}: {a.text}" for a in strip.select('a[href^="#ex-"]') if a.text.strip(" ()") != a.text]
         wanted = {"result": "book/evidence.html#claim-", "card": f"book/papers.html#paper-{key}", "code": "/code/"}
         wanted |= {f"exercise {e}": f"#{e}" for e in card.get("exercises", ["exercises"])}
         wanted |= {f"what it builds on, {k}": f"#{k}" for k in card.get("needs", [])}
