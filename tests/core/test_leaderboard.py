@@ -21,7 +21,9 @@ def made(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "_toc.yml").write_text("")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LABCODE_SCALE", "full")
+    for name, value in (("SCALE", "full"), ("MAX_STEPS", "")):  # `main` writes both: they are put back at the end
+        monkeypatch.setenv(f"LABCODE_{name}", value)
+    monkeypatch.delenv("LABCODE_MAX_STEPS")
     monkeypatch.setattr(stage.nets, "ResNet18", nets.SmallNet)
     monkeypatch.setattr(stage, "FULL", stage.Budget(3, 64, 0.06, "sgd", 5e-4))
     monkeypatch.setattr(leaderboard, "EPOCHS", 1)
