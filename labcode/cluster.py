@@ -31,10 +31,17 @@ def kmeans(
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     rows = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
-    middle = rows.mean(0)
-    if not bool(torch.isfinite(middle).all()):
+    if not bool(torch.isfinite(rows).all()):
         raise ValueError("x must be finite, got NaN or infinity")
-    rows = rows - middle  # keeps the digits of distances between rows that lie far from the origin
+    with torch.autocast(x.device.type, enabled=False):
+        size = torch.frexp(rows.abs().max()).exponent  # a power of two: squares stay in range, and no digit changes
+        rows = torch.ldexp(rows, -size)
+        middle = rows.mean(0)
+        centroids, which = _lloyd(rows - middle, k, seed, iterations)  # centred, distances keep their digits
+        return torch.ldexp(centroids + middle, size).to(x.dtype), which
+
+
+def _lloyd(rows: Tensor, k: int, seed: int, iterations: int) -> tuple[Tensor, Tensor]:
     centroids, which = _seeds(rows, k, torch.Generator(rows.device).manual_seed(seed)), None
     for _ in range(iterations):
         before, (which, near) = which, _nearest(rows, centroids)
@@ -43,7 +50,7 @@ def kmeans(
         centroids = _means(rows, which, near, k)
     else:
         which, _ = _nearest(rows, centroids)
-    return (centroids + middle).to(x.dtype), which
+    return centroids, which
 
 
 def _seeds(x: Tensor, k: int, generator: torch.Generator) -> Tensor:

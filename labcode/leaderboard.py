@@ -133,6 +133,10 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--seed", type=int, help="only this seed")
     options.add_argument("--dry", type=int, metavar="STEPS", help="a few steps a training; nothing is written")
     given = options.parse_args(arguments)
+    if given.dry is not None and given.dry < 1:
+        options.error(f"--dry must be at least 1, got {given.dry}")
+    if given.seed is not None and not 0 <= given.seed < SEEDS:
+        options.error(f"--seed must be in 0 … {SEEDS - 1}, got {given.seed}")
     os.environ["LABCODE_SCALE"] = "full"
     if given.dry:
         os.environ["LABCODE_MAX_STEPS"] = str(given.dry)
@@ -146,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = measure(method, seed, stage)
         took = "" if row["seconds"] is None else f", {row['seconds']:.0f} s of training"
         print(f"{method:22} seed {seed}: kNN {row['knn']:.4f}, linear probe {row['probe']:.4f}{took}")
-        if not given.dry:
+        if not (stage.run.dry or stage.run.tuning):
             write(row)
     if not wanted:
         print("nothing is missing")

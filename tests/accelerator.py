@@ -9,8 +9,8 @@
                                                                              steps a training, narrow nets
 
 It refuses what CUDA refuses (tensors of two devices in one operation, ``numpy()``, a CPU generator for a tensor on the
-device) and notes every place where the host has to wait: values that are read, copies between the two, sizes that
-depend on values. It knows nothing of streams, graphs, precision or speed.
+device) and notes where the host has to wait: values that are read, copies between the two, sizes that depend on values,
+as far as ``READING`` lists them. It knows nothing of streams, graphs, precision or speed.
 """
 
 import collections
@@ -35,6 +35,7 @@ CROSSING = {aten.copy_.default, aten._to_copy.default}
 READING = {
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
     aten._unique2.default, aten.unique_consecutive.default, aten.unique_dim.default, aten.bincount.default,
+    aten.repeat_interleave.Tensor, aten.linalg_inv_ex.default, aten._linalg_eigh.default,
 }  # fmt: skip
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 RealGenerator = torch.Generator

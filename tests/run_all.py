@@ -64,7 +64,7 @@ def main() -> int:
         if status and not found[1]:  # pytest stopped before it could count: nothing collected, a broken conftest
             add(0, 1, 0)
     passed, failed, skipped = total
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return bool(failed)
 
 

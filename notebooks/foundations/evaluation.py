@@ -188,11 +188,11 @@ print("other channels are random:", bool((conv.weight[6:] != 0).all()))
 # %% [markdown]
 # ### Train fast
 # Nesterov's momentum with a rate that rises for the first quarter of the run and falls for the rest; 64 times that
-# rate for biases, the only parameters BatchNorm keeps; label smoothing; and Lookahead, which every five steps pulls
+# rate, in the paper, for biases, the only parameters BatchNorm keeps; label smoothing; and Lookahead, which every five steps pulls
 # the network towards a slow average of itself, at the end with full weight. Rates are "decoupled": changing batch
 # size or momentum changes neither the step an image makes nor the decay an epoch makes.
 #
-# The later version replaces SGD on the filters by Muon. Its step is the nearest orthogonal matrix to the momentum
+# The later version replaces SGD on the filters by Muon. Its step is roughly the nearest orthogonal matrix to the momentum
 # $G$, found without an SVD by a quintic applied to the singular values of $X_0 = G/\lVert G\rVert_F$:
 #
 # $$ X_{k+1} = a X_k + (b\,X_k X_k^\top + c\,(X_k X_k^\top)^2) X_k, \qquad (a, b, c) = (3.4445,\,-4.7750,\,2.0315). $$
@@ -202,7 +202,7 @@ lab.show(E.triangle, E.Lookahead, E.newton_schulz, E.Muon.step)
 
 # %% [markdown]
 # ### Look twice when tested, and never the same way when trained
-# At test time the logits of six views are averaged: the image, moved by a pixel up-left and down-right, and all three
+# At test time the logits of six views are averaged, the unmoved ones with more weight: the image, moved by a pixel up-left and down-right, and all three
 # mirrored. In training, images are moved by a random offset and mirrored. And here is the paper's own idea. Tossing a
 # coin for each image in each epoch shows half of the images the same way in two epochs running. So toss **once**, and
 # then alternate:
@@ -492,10 +492,10 @@ for n in LENGTHS:
 
 # %% [markdown]
 # Picard's warning holds. Picking one seed of a narrow network buys more than a network of twice the width, about as
-# much as the law of the largest of $k$ Gaussian numbers says, with no end in sight: a hundred times the seeds are
-# still worth a few points. Longer training narrows the spread and pretraining narrows it further; neither closes it.
+# much as the law of the largest of $k$ Gaussian numbers says, and by that law a hundred times the seeds would bring
+# more. Longer training narrows the spread and pretraining narrows it further; neither closes it.
 #
-# But look at the left picture again. On other images the lucky run is hardly better than its siblings. What surprised
+# But look at the left picture again. On other images little of the lucky run's lead is left. What surprised
 # us is how little of a lead is the network's own: most of it belongs to the test set.
 
 # %% [markdown]
@@ -539,8 +539,8 @@ run.exact("calibrated-chaos",
           abs(R.coin_variance(votes) / predicted - 1), at_most=0.05, data="random votes")
 
 # %% [markdown]
-# Now on runs. Since our digits can be drawn without end, the estimate from one test set can be held against what
-# thousands of other images say.
+# Now on runs. Since our digits can be drawn without end, the estimate from one test set can be held against that from
+# all images.
 
 # %%
 variance = [R.over_sets(R.test_set_variance, c, SET) for c in whole]
@@ -627,13 +627,12 @@ diagonal.plot([0, 1], [0, 1], color=lab.plots.GREY, linestyle="--", linewidth=1)
 _ = diagonal.set(xlabel="share of votes", ylabel="how often right", aspect="equal")
 
 # %% [markdown]
-# All of this was said of large networks on CIFAR-10, and all of it is here in a perceptron that trains in
-# milliseconds. Most of the variance on a test set is coins; what is left shrinks as training goes on; and one test
+# This was said of large networks on CIFAR-10, and it is here in a perceptron that trains in milliseconds. Most of the variance on a test set is coins; what is left shrinks as training goes on; and one test
 # set is enough to tell them apart. Any source of chance gives most of the spread, even a single weight: sensitivity
-# makes runs differ, not the size of the disturbance. Not quite all of it, though: the fewer things vary, the lower is the
-# bar.
+# makes runs differ, not the size of the disturbance.
 #
-# Coins do predict too little, by just the share that belongs to the distribution: our training is short. And votes
+# Coins predict too little by the distribution's share, which is the estimator's own identity; here, where training is
+# short, that share is a good part of the whole. And votes
 # are not perfectly calibrated: all runs saw the same thousand images, and agree more than they should. What surprised us
 # is that so crude a formula, made of an error and a number of images, is so close.
 
@@ -753,7 +752,9 @@ run.table("imagenet-generalize")
 
 # %% [markdown]
 # The drop is there, it is the looser selection's, and models keep their ranks. An analyst who climbs on the test set for
-# hundreds of queries loses less by that than by the harder images on average, but our seeds leave it open.
+# hundreds of queries loses less by that than by the harder images on average, but our seeds leave it open. Nor is the
+# matched set quite matched: it is drawn after the old one from what is left, so its images are a little less clear, and
+# most seeds lose something on it too.
 #
 # What surprised us is the slope. Over all models, a point on the old test set is worth *less* than a point on the
 # looser one, against the paper. The thirds say why: models near chance have little to lose, so the line is flattened
@@ -1208,12 +1209,12 @@ run.claim("subgroup-macrostd",
 run.table("subgroup-macrostd")
 
 # %% [markdown]
-# Accuracy is shared unevenly, far beyond what chance makes of subgroups so small, and neither crops nor mixup change
-# that. mixup is as accurate as FlowAug on the usual test set and no more even than plain training: accuracy does not
+# Accuracy is shared unevenly, far beyond what chance makes of subgroups so small. mixup does not change that, and
+# crops, which cut into digits that fill the image, make it worse. mixup is as accurate as FlowAug on the usual test set and no more even than plain training: accuracy does not
 # tell one from the other, MacroStd does. FlowAug is the most even of the four and clearly better once colours are even.
 # Whether it gains or loses on the usual test set is open.
 #
-# Is it the flow? Shifting local latents does nothing, so it matters that the *global* ones are moved. But moving the
+# Is it the flow? Shifting local latents, a quarter as far, does nothing, so it matters which ones are moved. But moving the
 # mean colour by hand, with no flow at all, comes close: whether the flow is better by our margin is inconclusive. The
 # spurious feature is a plain colour, and anyone who knows that can shift it; a flow should pay where nobody does. That
 # MacroStd foretells more than accuracy is supported, with a reservation from the tuning data: at half the learning rate
@@ -1367,7 +1368,7 @@ run.claim("cv-preprocess-bias",
 run.table("cv-preprocess-bias")
 
 # %% [markdown]
-# All of it holds, and the bias takes either sign as the paper says. Why? A category with validation samples in it has
+# The biases are there, of either sign, as the paper says. Why? A category with validation samples in it has
 # been counted with them, so it is less often rare than it is for a new sample. Where noise is little, to be rare is
 # costly, and validation looks too good; where noise is much, zero is the better guess, and the same privilege looks
 # like a handicap. A feature with a large value on a validation sample is chosen for that value, and the predictor,
@@ -1377,8 +1378,8 @@ run.table("cv-preprocess-bias")
 #
 # That the choice suffers is contradicted once. At the lower noise it costs; at twice the noise the wrong order
 # chooses *better* than the right one. It leans towards large thresholds, and there large thresholds happen to be
-# right. "May hurt selection" is the correct sentence, and it is the paper's. What surprised us: by far the largest biases
-# come from the two steps that feel most harmless, variance and principal components.
+# right. "May hurt selection" is the correct sentence, and it is the paper's. What surprised us: the largest biases
+# upwards come from two steps that feel harmless, variance, with heavy tails, and principal components.
 
 # %% [markdown]
 # ## Where the chapter ends
@@ -1396,7 +1397,7 @@ results |= {"pixels, nearest neighbours": pixels}
 run.summarise("test accuracy, mean over runs", results)
 
 # %% [markdown]
-# Settings, statements and margins were fixed on seeds and patches of their own; then everything was measured once.
+# Settings, statements and margins were fixed on seeds and patches of their own; then everything was measured.
 # SGD's rates, for the whitened and for the learned first layer, and Muon's were searched over the same few values.
 # That flips are judged by the image alone was decided there too, when all views averaged had shown no difference.
 #
@@ -1408,8 +1409,9 @@ run.summarise("test accuracy, mean over runs", results)
 # %% [markdown]
 # ## What to take along
 # - Repeat before you compare, compare in pairs, and say how many runs the difference needed.
-# - A lead found by scanning seeds belongs to the test set. Look at the winner on images that did not choose it.
-# - Much of the spread between runs is coins: a larger test set helps where more runs do not.
+# - A lead found by scanning seeds belongs mostly to the test set. Look at the winner on images that did not choose it.
+# - Much of the spread between runs is coins, one a test image: a larger test set is bought once, more runs at every
+#   comparison.
 # - A lower number on a new test set may mean harder images. Hold the selection fixed before you speak of overfitting.
 # - To know a model's accuracy, count right answers on a random or a spaced sample; to know *which* answers, sort and
 #   search.
@@ -1685,8 +1687,8 @@ print(f"{images_needed:.0f} images for one run of each; with 10,000 images", mat
 # ````{solution-start} ex-half-splits
 # :class: dropdown
 # ````
-# It may, and must: if runs do not differ, an estimate without bias is as often below zero as above. Cut off at zero
-# it would be biased again.
+# It may, and must: if runs do not differ its mean is zero, so it has to fall below zero, too. Cut off at zero it
+# would be biased again.
 
 # %% tags=["task:half-splits"]
 import torch

@@ -56,6 +56,16 @@ def test_rows_far_from_the_origin_keep_their_clusters():
     assert torch.equal(near, far)
 
 
+def test_size_and_precision_of_the_rows_do_not_matter():
+    x = clumps(spread=0.05, k=4)
+    centroids, which = cluster.kmeans(x, 4)
+    for factor in (1e20, 1e-25, 3e37):
+        found, same = cluster.kmeans(x * factor, 4)
+        assert torch.equal(same, which) and torch.allclose(found / factor, centroids, rtol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(cluster.kmeans(x, 4)[1], which)
+
+
 def test_as_many_clusters_as_rows_and_more_than_different_ones():
     x = clumps(20)
     assert sorted(cluster.kmeans(x, 20)[1].tolist()) == list(range(20))

@@ -73,5 +73,11 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_run_again(made, mo
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("untrained", 0), ("untrained", 1), ("simclr", 0), ("simclr", 1)]  # fmt: skip
     assert before in rows and all(row[k] for row in rows for k in ("device", "date", "commit", "data", "versions"))
+    for wrong in (["--dry", "0"], ["--seed", "2"], ["--seed", "-1"]):
+        with pytest.raises(SystemExit):
+            leaderboard.main(wrong)
+    monkeypatch.setenv("LABCODE_TUNE", "1")
+    assert leaderboard.main(["--method", "untrained", "--seed", "0"]) == 0 and leaderboard.read() == rows
+    monkeypatch.delenv("LABCODE_TUNE")
     assert leaderboard.main([]) == 0 and "nothing is missing" in capsys.readouterr().out
     assert not list(made.rglob("*.tmp"))
