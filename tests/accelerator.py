@@ -181,13 +181,18 @@ def _gru(*arguments):
     return tree_map(lambda t: t.to(DEVICE), torch._C._VariableFunctions.gru(*here))
 
 
+def register() -> None:
+    """Make "gpu" known, once a process, and before its first backward pass: autograd counts the devices there."""
+    global DEVICE
+    if DEVICE.type == "cpu":
+        backend_registration._setup_privateuseone_for_python_backend("gpu", backend_module=_Backend())
+        DEVICE = torch.device("gpu", 0)
+
+
 @contextlib.contextmanager
 def accelerator() -> Iterator[collections.Counter]:
     """While it is open, "gpu" is a device. Gives what waits for it: {operation and where it was asked for: times}."""
-    global DEVICE
-    if DEVICE.type == "cpu":  # once a process
-        backend_registration._setup_privateuseone_for_python_backend("gpu", backend_module=_Backend())
-        DEVICE = torch.device("gpu", 0)
+    register()
     WAITS.append(collections.Counter())
     try:
         with mock.patch.object(torch, "Generator", Generator), mock.patch.object(torch._VF, "gru", _gru), _Dispatch(), \

@@ -17,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 CHECKED = [f"labcode.{name}" for name in ("augment", "evaluate", "nets", "loss", "foundations", "self_supervision")]
 jaxtyping.install_import_hook(CHECKED, "checker.check")
 
+import accelerator  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+accelerator.register()
 
 
 @pytest.fixture(autouse=True)
