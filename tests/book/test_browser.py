@@ -35,6 +35,11 @@ def reading(html):
     return [p for p in found if p not in sources and p != "genindex.html"] + sources[:1]
 
 
+def left_behind(request):
+    """Was this file dropped because the next page was asked for? A missing file says ERR_FILE_NOT_FOUND instead."""
+    return request.failure == "net::ERR_ABORTED"
+
+
 @pytest.fixture
 def tab(opened, html):
     """A function that opens a page of the book, and what went wrong meanwhile, on a machine without network."""
@@ -42,7 +47,7 @@ def tab(opened, html):
     page, wrong = context.new_page(), []
     page.on("console", lambda m: wrong.append(f"{page.url}: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(f"{page.url}: {e}"))
-    page.on("requestfailed", lambda r: wrong.append(f"{page.url}: {r.url} failed"))
+    page.on("requestfailed", lambda r: None if left_behind(r) else wrong.append(f"{page.url}: {r.url} {r.failure}"))
     page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
 
     def go(name, query=""):
@@ -60,12 +65,19 @@ def test_every_page_loads_offline_without_an_error_and_its_formulae_are_set(tab,
     bare = []
     for name in reading:
         page = tab(name)
-        asked, made, failed = (
-            page.locator(s).count() for s in (".math:visible", ".math mjx-container", "mjx-merror")
-        )
+        asked, made, failed = (page.locator(s).count() for s in (".math:visible", ".math mjx-container", "mjx-merror"))
         if failed or (asked and not made):
             bare.append(name)
     assert tab.wrong == [] and bare == []
+
+
+def test_a_missing_picture_is_told_from_one_that_was_left_behind(opened, tmp_path):
+    (tmp_path / "page.html").write_text("<img src='none.png'>")
+    page, failed = opened.new_page(), []
+    page.on("requestfailed", lambda r: failed.append((r.failure, left_behind(r))))
+    page.goto((tmp_path / "page.html").as_uri())
+    page.close()
+    assert failed == [("net::ERR_FILE_NOT_FOUND", False)]
 
 
 def test_nothing_sticks_out_on_a_phone(tab, reading):
