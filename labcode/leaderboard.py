@@ -1,7 +1,7 @@
 """Ten methods at the size that others publish: CIFAR-10, ResNet-18, 200 epochs at batch 512, last epoch.
 
     python -m labcode.leaderboard                            what is missing, one method after another
-    python -m labcode.leaderboard --method simclr --seed 0   one of them
+    python -m labcode.leaderboard --method simclr --seed 0   one of them; --again although it was measured
     python -m labcode.leaderboard --dry 3                    a few steps each: tries the code, writes nothing
 
 Every method has the chapters' stage: the same images on the device, the same views, one fused forward, the same number
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from torch import nn
 
+from .ledger import alone, put
 from .run import Waiting, _commit, _device, _versions, root, start
 from .stage import Stage
 from .train import History
@@ -118,19 +119,18 @@ def _whole(history: History) -> float | None:
 
 def write(row: dict) -> None:
     """Put a row into the file, in the place of an older one, in one piece."""
-    rows = [old for old in read() if (old["method"], old["seed"]) != (row["method"], row["seed"])] + [row]
     order = list(entries())
-    rows.sort(key=lambda r: (order.index(r["method"]) if r["method"] in order else len(order), r["seed"]))
-    file().parent.mkdir(parents=True, exist_ok=True)
-    aside = file().with_name(f"{file().name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, file())
+    with alone(file()):
+        rows = [old for old in read() if (old["method"], old["seed"]) != (row["method"], row["seed"])] + [row]
+        rows.sort(key=lambda r: (order.index(r["method"]) if r["method"] in order else len(order), r["seed"]))
+        put(file(), rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="python -m labcode.leaderboard", description=__doc__.split("\n\n")[0])
     options.add_argument("--method", choices=tuple(entries()), help="only this one")
     options.add_argument("--seed", type=int, help="only this seed")
+    options.add_argument("--again", action="store_true", help="also what was measured: the new row takes its place")
     options.add_argument("--dry", type=int, metavar="STEPS", help="a few steps a training; nothing is written")
     given = options.parse_args(arguments)
     if given.dry is not None and given.dry < 1:
@@ -140,11 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["LABCODE_SCALE"] = "full"
     if given.dry:
         os.environ["LABCODE_MAX_STEPS"] = str(given.dry)
-    seeds = range(SEEDS) if given.seed is None else [given.seed]
-    if given.dry or given.method:
-        wanted = [(m, s) for m in entries() for s in (seeds[:1] if given.dry else seeds) if given.method in (None, m)]
-    else:
-        wanted = [(m, s) for m, s in missing() if s in seeds]
+    seeds = range(1 if given.dry else SEEDS) if given.seed is None else [given.seed]
+    listed = [(m, s) for s in seeds for m in entries()] if given.dry or given.again else missing()
+    wanted = [(m, s) for m, s in listed if given.method in (None, m) and s in seeds]
     stage = Stage(start("leaderboard/cifar10")) if wanted else None
     for method, seed in wanted:
         row = measure(method, seed, stage)

@@ -273,7 +273,24 @@ def write(
     found = dict(chapter=chapter, scale=scale, seeds=seeds, seconds=round(seconds, 1), claims=body)
     if summary:
         found["summary"] = asdict(summary)
+    put(file, found)
+
+
+def put(file: Path, found: dict | list) -> None:
+    """Write JSON in one piece, aside and then renamed: whoever reads finds the old file or the new one, whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     aside.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(aside, file)
+
+
+def alone(file: Path):
+    """A context in which no other process is between reading a results file and writing it; a killed one lets go.
+
+    >>> with alone(file):
+    ...     put(file, [*json.loads(file.read_text()), row])
+    """
+    from filelock import FileLock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_name(f".{file.name}.lock"))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import __version__
-from .ledger import Record, Summary, Table, compare, interval, read, write
+from .ledger import Record, Summary, Table, alone, compare, interval, read, write
 
 PACKAGE = Path(__file__).parent
 SETUP_CELL = r'(?ms)^# %% tags=\[[^\]]*"setup"[^\]]*\].*?(?=^# %%|\Z)'
@@ -252,11 +252,13 @@ class Run:
             f"{key}: a paper with no claim" for key in _keys(self.chapter) if key not in have and only in (None, key)
         ]
         if self._writes:
-            kept = [c for c in self.committed["claims"] if only and c.paper != only]
-            if kept:
-                seconds = self.committed.get("seconds", 0) or seconds
-            summary = self.committed["summary"] if only else self.summary
-            write(self.file, self.chapter, self.scale, list(self.seeds), seconds, kept + list(self.records), summary)
+            with alone(self.file):
+                now = read(self.file)  # another paper's process may have written since this run began
+                kept = [c for c in now["claims"] if only and c.paper != only]
+                if kept:
+                    seconds = now.get("seconds", 0) or seconds
+                claims, summary = kept + list(self.records), now["summary"] if only else self.summary
+                write(self.file, self.chapter, self.scale, list(self.seeds), seconds, claims, summary)
             print(f"wrote {len(self.records)} records")
             for line in amiss if "ipykernel" not in sys.modules else ():  # a page tells what is, git what it was
                 print("changed:", line)

@@ -14,7 +14,6 @@ on PIL images in worker processes, two forwards, its loss.
 import argparse
 import datetime
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from . import augment, nets
+from .ledger import put
 from .run import _commit, _device, _versions
 
 WAYS = ("plain", "channels last", "channels last, compiled")
@@ -222,10 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = measure(given.width, given.batch, given.steps, given.side, tuple(given.ways))
     print(report(found))
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        aside = given.out.with_name(f"{given.out.name}.{os.getpid()}.tmp")
-        aside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(aside, given.out)
+        put(given.out, found)
     return 0
 
 

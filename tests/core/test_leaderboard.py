@@ -72,6 +72,10 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_run_again(made, mo
     rows = json.loads((made / "book" / "results" / "leaderboard.json").read_text())
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("untrained", 0), ("untrained", 1), ("simclr", 0), ("simclr", 1)]  # fmt: skip
+    trained = []
+    monkeypatch.setattr(leaderboard, "measure", lambda name, seed, _: trained.append((name, seed)) or before)
+    assert leaderboard.main(["--method", "simclr"]) == 0 and trained == []
+    assert leaderboard.main(["--method", "simclr", "--again"]) == 0 and trained == [("simclr", 0), ("simclr", 1)]
     assert before in rows and all(row[k] for row in rows for k in ("device", "date", "commit", "data", "versions"))
     for wrong in (["--dry", "0"], ["--seed", "2"], ["--seed", "-1"]):
         with pytest.raises(SystemExit):

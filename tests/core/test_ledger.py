@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import scipy.stats
@@ -112,6 +114,23 @@ def test_files_come_back_as_written_and_sorted(tmp_path):
     assert found["claims"] == [second, first] and found["seconds"] == 12.3
     assert [p.name for p in file.parent.iterdir()] == ["x.json"]
     assert json.loads(file.read_text())["chapter"] == "p/c"
+
+
+COUNT = """
+import json, pathlib, sys
+from labcode import ledger
+file = pathlib.Path(sys.argv[1])
+for _ in range(100):
+    with ledger.alone(file):
+        ledger.put(file, [*json.loads(file.read_text()), sys.argv[2]])
+"""
+
+
+def test_processes_that_add_to_the_same_file_wait_for_each_other(tmp_path):
+    ledger.put(tmp_path / "rows.json", [])
+    started = [subprocess.Popen([sys.executable, "-c", COUNT, tmp_path / "rows.json", name]) for name in "ab"]
+    assert [process.wait(60) for process in started] == [0, 0]
+    assert sorted(json.loads((tmp_path / "rows.json").read_text())) == ["a"] * 100 + ["b"] * 100
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -167,6 +167,17 @@ def test_the_queue_lists_what_is_missing_or_stale(course, monkeypatch):
     assert running.queue()[0][:3] == ("p/c", "a", "older than its code")
 
 
+def test_papers_of_one_chapter_can_be_measured_at_the_same_time(course, monkeypatch):
+    """The second paper's run begins and ends while the first one's is under way."""
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    twin = course / "notebooks" / "p" / "c.py"
+    monkeypatch.setattr(running, "meanwhile", lambda: running.execute("p/c", "b"), raising=False)
+    between = "from labcode import run as r; r.meanwhile(); import os; os.environ['LABCODE_PAPER'] = 'a'; "
+    twin.write_text(TWIN.replace('run.claim("a"', between + 'run.claim("a"'))
+    running.execute("p/c", "a")
+    assert [c["paper"] for c in written(course)["claims"]] == ["a", "b"]
+
+
 def test_the_queue_begins_with_most_claims_a_minute(course, monkeypatch):
     """a took 30 s at quick scale and b one; then b has an old full-scale result that took an hour."""
     for scale, change in (("quick", {"a": 30.0, "b": 1.0}), ("full", {"b": 3600.0})):
