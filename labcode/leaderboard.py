@@ -9,11 +9,13 @@ of updates; learning rate and optimiser are those of its chapter. Measured are t
 offline linear probe of the encoder after the last epoch. ``make full`` runs the table with everything else.
 
 Results stand in ``book/results/leaderboard.json``, written aside and renamed after each method, so that whatever is
-killed, what was finished stays; a method that was interrupted goes on from its checkpoint.
+killed, what was finished stays; a method that was interrupted goes on from its checkpoint. A row carries a hash of the
+code that trained it: one of other code counts as missing.
 """
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import sys
@@ -25,11 +27,12 @@ from pathlib import Path
 from torch import nn
 
 from .ledger import alone, put
-from .run import Waiting, _commit, _device, _versions, root, start
+from .run import PACKAGE, Waiting, _commit, _device, _versions, root, sources, start
 from .stage import Stage
 from .train import History
 
 EPOCHS, SEEDS = 200, 3
+CHAPTERS = ("self_supervision/contrastive", "self_supervision/redundancy")  # where the methods come from
 ADAM = dict(lr=1e-3, optimizer="adamw", weight_decay=1e-6)  # what the chapter on redundancy trains with
 
 
@@ -78,17 +81,31 @@ def read() -> list[dict]:
     return json.loads(file().read_text(encoding="utf-8")) if file().exists() else []
 
 
+def code() -> str:
+    """A hash of what trains the methods: this module and the chapters' that they come from."""
+    modules = [PACKAGE / "leaderboard.py", *(m for c in CHAPTERS for m in sources(c))]
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
+
+
 def missing() -> list[tuple[str, int]]:
-    """(method, seed) without a row: all methods with the first seed, then with the next."""
-    have = {(row["method"], row["seed"]) for row in read()}
+    """(method, seed) without a row of today's code: all methods with the first seed, then with the next."""
+    now = code()
+    have = {(row["method"], row["seed"]) for row in read() if row["code"] == now}
     return [(name, seed) for seed in range(SEEDS) for name in entries() if (name, seed) not in have]
 
 
 def waiting() -> list[Waiting]:
-    """What is missing, for the queue: a row is two figures and takes as long as the method's last, or seven minutes."""
+    """What is missing, for the queue: a row is two figures, one of older code counts half, and takes as long as the
+    method's last, or seven minutes.
+    """
     took = {row["method"]: row["seconds"] / 60 for row in read() if row["seconds"]}
-    found = [(m, s, max(1.0, took.get(m, 1.0 if m == "untrained" else 7.0))) for m, s in missing()]
-    return [Waiting("leaderboard", f"{m} {s}", "missing", minutes, 2 / minutes) for m, s, minutes in found]
+    old = {(row["method"], row["seed"]) for row in read()}
+    found = []
+    for wanted in missing():
+        minutes = max(1.0, took.get(wanted[0], 1.0 if wanted[0] == "untrained" else 7.0))
+        why, figures = ("older than its code", 1) if wanted in old else ("missing", 2)
+        found.append(Waiting("leaderboard", "{} {}".format(*wanted), why, minutes, figures / minutes))
+    return found
 
 
 def measure(name: str, seed: int, stage: Stage) -> dict:
@@ -107,7 +124,7 @@ def measure(name: str, seed: int, stage: Stage) -> dict:
     return dict(
         method=name, seed=seed, epochs=EPOCHS if model else 0, knn=round(stage.knn(encoder), 4),
         probe=round(stage.probe(encoder), 4), seconds=_whole(model.history) if model else 0.0, data=stage.source,
-        device=device, versions=_versions(), commit=_commit(), date=today,
+        device=device, versions=_versions(), commit=_commit(), code=code(), date=today,
     )  # fmt: skip
 
 
@@ -150,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{method:22} seed {seed}: kNN {row['knn']:.4f}, linear probe {row['probe']:.4f}{took}")
         if not (stage.run.dry or stage.run.tuning):
             write(row)
+            stage.checkpoint(method, seed).unlink(missing_ok=True)
     if not wanted:
         print("nothing is missing")
     return 0

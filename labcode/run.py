@@ -337,6 +337,15 @@ def fingerprint(chapter: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def checkpoints(chapter: str) -> Path:
+    """The folder of a chapter's trainings at full scale, one for each state of the code, the package's and the twin's:
+    a training never goes on, and is never taken for finished, with the weights of other code. Old folders can go.
+    """
+    package = b"".join(module.read_bytes() for module in sorted(PACKAGE.rglob("*.py")))
+    code = hashlib.sha256(package + fingerprint(chapter).encode()).hexdigest()[:12]
+    return root() / ".checkpoints" / chapter / code
+
+
 def _cells(text: str) -> list[tuple[str, int, str]]:
     """The cells of a py:percent script: ("code" or "markdown", first line, text)."""
     cells, kind, first, lines = [], None, 0, []

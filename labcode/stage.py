@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from . import augment, nets
 from .data import scenes, shuffled
 from .evaluate import Probe, held_out, knn, linear_probe
-from .run import Run, root
+from .run import Run, checkpoints
 from .train import fit
 
 Views = Callable[..., Tensor]  # (uint8 images (n, c, h, w), generator) -> (2n, c, h, w)
@@ -71,6 +73,11 @@ class Stage:
             self.views = augment.simclr_views
         run.data = self.source
 
+    def checkpoint(self, name: str, seed: int) -> Path:
+        """Where an arm's training at full scale is kept."""
+        folder = self.run.once("checkpoints", lambda: checkpoints(self.run.chapter))
+        return folder / f"{quote(name, safe=' ').replace(' ', '-')}-{seed}.pt"
+
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:
         """A new encoder, its weights drawn from the seed; ``encoder.features`` is its width."""
         torch.manual_seed(seed)
@@ -106,8 +113,8 @@ class Stage:
     ) -> nn.Module:
         """Train ``method(encoder)`` on the training images without labels and return it, in evaluation mode.
 
-        name     of the arm: the same name and seed are trained once in a run, and resume from their checkpoint at
-                 full scale
+        name     of the arm: the same name and seed are trained once in a run and, at full scale, once with the same
+                 code: papers share an arm's checkpoint, and an interrupted training goes on from its own
         method   makes the module from an encoder, e.g. ``SimCLR`` or ``lambda e: SimCLR(e, tau=0.5)``
         views    how views are made, if not the stage's own
         steps, batch_size, lr   where the arm departs from the stage's budget
@@ -136,9 +143,7 @@ class Stage:
                 label=f"{name}, seed {seed}",
             )
             if self.run.scale == "full" and not self.run.dry:
-                options["checkpoint"] = (
-                    root() / ".checkpoints" / self.run.chapter / f"{name.replace(' ', '-')}-{seed}.pt"
-                )
+                options["checkpoint"] = self.checkpoint(name, seed)
             history = fit(
                 model,
                 step,

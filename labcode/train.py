@@ -145,7 +145,7 @@ def fit(
                 run=run,
                 step=done,
                 model=model.state_dict(),
-                optim=optim.state_dict(),
+                optim=optim.state_dict() if done < steps else None,  # nothing goes on from the last step
                 losses=losses,
                 scaler=scaler.state_dict(),
                 ema=average.state_dict() if average else None,
@@ -241,7 +241,8 @@ def _resume(file, run, model, optim, scaler, average, generators, losses, ranks,
         told = ", ".join(f"{k} {state['run'].get(k)} there, {run[k]} here" for k in different)
         raise ValueError(f"checkpoint {file} is of another run: {told}; delete it or name another file")
     model.load_state_dict(state["model"])
-    optim.load_state_dict(state["optim"])
+    if state["step"] < run["steps"]:
+        optim.load_state_dict(state["optim"])
     scaler.load_state_dict(state["scaler"])
     if average:
         average.load_state_dict(state["ema"])

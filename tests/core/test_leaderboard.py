@@ -72,6 +72,10 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_run_again(made, mo
     rows = json.loads((made / "book" / "results" / "leaderboard.json").read_text())
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("untrained", 0), ("untrained", 1), ("simclr", 0), ("simclr", 1)]  # fmt: skip
+    assert not list((made / ".checkpoints").rglob("*.pt"))  # a row that stands needs no checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(leaderboard, "code", lambda: "other code")
+        assert {w.why for w in leaderboard.waiting()} == {"older than its code"} and len(leaderboard.missing()) == 4
     trained = []
     monkeypatch.setattr(leaderboard, "measure", lambda name, seed, _: trained.append((name, seed)) or before)
     assert leaderboard.main(["--method", "simclr"]) == 0 and trained == []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from labcode import data
+from labcode import data, run
 from labcode.run import start
 from labcode.stage import Stage
 
@@ -52,3 +52,24 @@ def test_images_lie_channels_last_and_films_pass_as_they_are(full, monkeypatch):
         model = stage.pretrain(str(images.ndim), Mean, 0, images=images, views=views, encoder=nn.Linear(1, 1))
         assert model.seen.shape[1:] == images.shape[1:]
         assert images.ndim == 5 or model.seen.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_arm_is_trained_once_with_the_same_code_and_anew_with_other_code(full, tmp_path, monkeypatch):
+    """A checkpoint of older code, finished or not, must never pass for a training with today's."""
+    package, twin = tmp_path / "labcode", tmp_path / "notebooks" / "p" / "c.py"
+    for file, text in ((package / "losses.py", "tau = 1"), (twin, "# %%\ntau = 1\n"), (tmp_path / "_toc.yml", "")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "PACKAGE", package)
+
+    def begins(seed=0, name="an arm"):
+        given = dict(views=lambda x, generator: x.float(), encoder=nn.Linear(1, 1), batch_size=8)
+        return full().pretrain(name, Mean, seed, steps=3, **given).history.resumed_at
+
+    assert (begins(), begins(), begins(1), begins(name="an/arm")) == (0, 3, 0, 0)
+    (package / "losses.py").write_text("tau = 2")
+    assert (begins(), begins()) == (0, 3)
+    twin.write_text("# %%\ntau = 2\n")
+    assert (begins(), begins()) == (0, 3)
+    assert len(list((tmp_path / ".checkpoints" / "p" / "c").glob("*/an-arm-0.pt"))) == 3

@@ -176,6 +176,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     setting(checkpoint=tmp_path / "run.pt")[1]()
     model, train = setting(seed=0, checkpoint=tmp_path / "run.pt")
     assert train().resumed_at == 60
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["optim"] is None  # two thirds of the file, of no use
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rate():
