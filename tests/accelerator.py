@@ -35,7 +35,8 @@ CROSSING = {aten.copy_.default, aten._to_copy.default}
 READING = {
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
     aten._unique2.default, aten.unique_consecutive.default, aten.unique_dim.default, aten.bincount.default,
-    aten.repeat_interleave.Tensor, aten.linalg_inv_ex.default, aten._linalg_eigh.default,
+    aten.repeat_interleave.Tensor, aten.linalg_inv_ex.default, aten._linalg_eigh.default, aten._linalg_svd.default,
+    aten.linalg_lstsq.default, aten._linalg_check_errors.default, aten.multinomial.default,
 }  # fmt: skip
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 RealGenerator = torch.Generator

@@ -232,7 +232,8 @@ def kernel_weights(
         check_positive(sigma=sigma)
         width = squared.new_full((), sigma**2)
     kernel = torch.exp(-squared / (2 * width.clamp(min=1e-12)))
-    return torch.cholesky_solve(kernel, torch.linalg.cholesky(kernel + lam * eye))
+    factor = torch.linalg.cholesky_ex(kernel + lam * eye).L  # λ makes it definite: no look at whether it was
+    return torch.cholesky_solve(kernel, factor)
 
 
 @float32
