@@ -206,13 +206,16 @@ def second_tests(
 ) -> tuple[dict[str, Float[Tensor, " m"]], dict[str, Int[Tensor, " size"]]]:
     """Accuracy of every model on test sets of several strictness, and which candidates are in each.
 
-    The first is the old test set; its images are in none of the others, which are drawn each from all the rest.
+    The first is the old test set, drawn from a random half of the candidates; the others are drawn each from the other
+    half. So they share no image with the old one, and what it took has not made theirs harder.
+
+    Raises ValueError where a half has fewer than ``size`` candidates with a frequency above zero.
     """
-    g, free, chosen = Generator().manual_seed(seed), field.frequency.clone(), {}
+    g, chosen = Generator().manual_seed(seed), {}
+    old, new = torch.randperm(len(field.labels), generator=g).chunk(2)
     for name, kappa in strictness.items():
-        chosen[name] = resampled(free, size, kappa, g)
-        if len(chosen) == 1:
-            free[chosen[name]] = 0
+        half = new if chosen else old
+        chosen[name] = half[resampled(field.frequency[half], size, kappa, g)]
     return {k: (field.said[:, i] == field.labels[i]).double().mean(1) for k, i in chosen.items()}, chosen
 
 

@@ -1,6 +1,8 @@
 """Sort & Search against all thresholds and all orders; test sets, fits and corruptions against loops and NumPy."""
 
 import itertools
+import math
+import statistics
 from statistics import NormalDist
 
 import numpy as np
@@ -160,9 +162,39 @@ def test_new_test_sets_share_no_image_with_the_old_one():
     assert field.frequency.tolist() == [float((votes[:, i] == labels[i]).double().mean()) for i in range(60)]
     accuracy, chosen = T.second_tests(field, 12, {"old": 1.0, "a": 1.0, "b": 0.0}, 3)
     assert not set(chosen["old"].tolist()) & set(chosen["a"].tolist() + chosen["b"].tolist())
+    assert all(len(set(images.tolist())) == 12 for images in chosen.values())
     for name, images in chosen.items():
         wanted = [sum(int(said[m, i] == labels[i]) for i in images) / 12 for m in range(5)]
         assert accuracy[name].tolist() == pytest.approx(wanted)
+
+
+def all_clear(n):
+    return T.Field(torch.zeros(1, n).long(), torch.zeros(n).long(), torch.ones(n), torch.ones(1, 1).bool())
+
+
+def clear_share(clear, vague, size, weight):
+    """The expected share of clear images among ``size`` drawn one by one, a vague one ``weight`` times as likely."""
+    ways = {0: 1.0}  # of having drawn so many clear ones
+    for k in range(size):
+        more = dict.fromkeys(range(k + 2), 0.0)
+        for c, p in ways.items():
+            left, other = clear - c, weight * (vague - k + c)
+            more[c + 1] += p * left / (left + other)
+            more[c] += p * other / (left + other)
+        ways = {c: p for c, p in more.items() if p}
+    return sum(c * p for c, p in ways.items()) / size
+
+
+def test_the_old_and_the_matched_test_set_have_one_distribution():
+    """A model that is right on the clear images alone: its accuracy on either set is that of a draw from a half."""
+    clear = torch.arange(120) < 40
+    field = T.Field(torch.zeros(1, 120).long(), (~clear).long(), torch.where(clear, 1.0, 0.2), torch.ones(1, 1).bool())
+    found = [T.second_tests(field, 20, {"old": 1.0, "matched": 1.0}, seed)[0] for seed in range(400)]
+    halves = {k: math.comb(40, k) * math.comb(80, 60 - k) / math.comb(120, 60) for k in range(41)}
+    wanted = sum(p * clear_share(k, 60 - k, 20, 0.2) for k, p in halves.items())
+    for name in ("old", "matched"):
+        values = [float(accuracy[name]) for accuracy in found]
+        assert abs(statistics.fmean(values) - wanted) < 4 * statistics.stdev(values) / len(values) ** 0.5 < 0.03
 
 
 def test_climbing_asks_the_test_set_and_never_goes_down():
@@ -254,6 +286,7 @@ BAD = [
     (lambda: T.corrupted(torch.zeros(1, 1, 8, 8), "fog", 1, g()), "kind must be one of none, noise"),
     (lambda: T.corrupted(torch.zeros(1, 1, 8, 8), "blur", 2, g()), "severity must be in [0, 1], got 2"),
     (lambda: T.resampled(torch.tensor([0.0, 1.0]), 2, 1.0, g()), "size must be in 1 … 1"),
+    (lambda: T.second_tests(all_clear(7), 4, {"old": 1.0, "new": 1.0}, 0), "size must be in 1 … 3"),
     (lambda: T.fitted_line(torch.ones(3), torch.ones(3)), "x must hold at least two different values"),
     (lambda: T.spaced(3, 4), "m must be in 1 … 3, got 4"),
     (lambda: T.search(torch.ones(1, 2).bool(), torch.tensor([3, 1]), 5), "places must rise"),

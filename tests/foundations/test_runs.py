@@ -92,6 +92,23 @@ def test_a_source_that_does_not_vary_has_one_seed_and_sources_are_apart():
     assert R.varied((True, True, True), 4, 1) != everything
 
 
+@pytest.mark.parametrize("sources", list(itertools.product((False, True), repeat=3)))
+def test_what_a_study_holds_fixed_is_what_training_is_given(sources, monkeypatch):
+    """The start, the order and the choices as training has them, compared between runs one after another."""
+    given = []
+
+    def train(network, start, versions, labels, order, choice, schedule, marks):
+        given.extend([start["0.weight"], torch.tensor(order)[:, None], torch.tensor(choice)[:, None]])
+        return {schedule.epochs: start}
+
+    monkeypatch.setattr(R, "train_many", train)
+    x, y = torch.rand(20, 64, generator=g()), torch.arange(20) % 10
+    R.TinyRuns(x, y, x, 3)(sources, 4)
+    for varies, rows in zip(sources, given, strict=True):
+        alike = [torch.equal(a, b) for a, b in itertools.combinations(rows, 2)]
+        assert not any(alike) if varies else all(alike)
+
+
 def test_nudged_changes_one_weight_of_the_first_layer_in_every_run():
     start = R.stacked(net, [3, 3, 3])
     changed = R.nudged(start, 0.5)
