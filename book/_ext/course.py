@@ -151,12 +151,37 @@ def merge(app, env, docnames, other) -> None:
     env.__dict__.setdefault("course_pages", set()).update(getattr(other, "course_pages", ()))
 
 
+LONG = 24  # signs in a row without a space that may not fit a phone's line beside the indentation
+GLUED = re.compile(r'(<span class="o">-</span><span[^>]*>[^<\s]*</span>|-+(?:&\w+;|[^\s<])|# [^\s<&])|<[^>]*>')
+
+
+def breakable(text: str) -> str:
+    """A line of code whose long runs may go on after brackets, commas, ``=`` and ``/`` and before a dot, and in which a
+    hyphen stays with what follows it: so a browser has no need to break a name."""
+    text = GLUED.sub(lambda m: f'<span class="whole">{m[1]}</span>' if m[1] else m[0], text)
+    out = []
+    for run in re.split(r"(\s+)(?![^<]*>)", text):
+        signs = re.findall(r"<[^>]*>|&#?\w+;|[^<]", run)
+        shown = [i for i, t in enumerate(signs) if t[0] != "<"]
+        if len(shown) > LONG:
+            for i, j, k in zip(shown, shown[1:], [*shown[2:], None], strict=False):
+                after = signs[i] in "([{,=/" and signs[j] not in ")]}=/,"
+                dot = signs[j] == "." and not signs[i].isdigit() and k is not None and signs[k].isalpha()
+                if after or dot:
+                    signs[i] += "<wbr>"
+        out.append("".join(signs))
+    return "".join(out)
+
+
 def hanging(app, page: str, template: str, context: dict, doctree) -> None:
-    """Every line of code in a box of its own, so that what has to wrap is indented further than it began."""
+    """Every line of code in a box of its own, so that what has to wrap is indented further than it began. A phone makes
+    the indentation (``in``) and the gap before a comment (``gap``) smaller."""
 
     def line(text: str) -> str:
-        bare = re.sub("<[^>]*>", "", text)
-        return f'<span class="code-line" style="--in:{len(bare) - len(bare.lstrip(" "))}">{text}\n</span>'
+        tags, indent, rest = re.match(r"((?:<[^>]*>)*)( *)(.*)", text, re.S).groups()
+        rest = re.sub(r" {2,}(?=(?:</span>)?(?:<span[^>]*>)?#)", r'<span class="gap">\g<0></span>', breakable(rest))
+        indented = f'<span class="in">{indent}</span>' if indent else ""
+        return f'<span class="code-line" style="--in:{len(indent)}">{tags}{indented}{rest}\n</span>'
 
     def block(found: re.Match) -> str:
         return found[1] + "".join(map(line, found[2].removesuffix("\n").split("\n"))) + found[3]

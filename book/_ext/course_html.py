@@ -75,15 +75,18 @@ Row = tuple[str, list[str]]  # attributes of the row, its cells; the first cell 
 
 
 def table(head: list[str], rows: list[Row], *, cls: str, caption: str, label: str) -> str:
-    """A table in a box that scrolls. The roles keep it a table where a phone's style stacks its cells."""
+    """A table in a box that scrolls. The roles keep it a table where a phone's style stacks its cells: it does so for
+    all but short ones, and leaves out cells that say nothing ("–")."""
 
     def line(attributes: str, cells: list[str]) -> str:
         rest = "".join(
-            f'<td role="cell" data-label="{escape(h, quote=True)}"><div>{c}</div></td>'
+            f'<td role="cell" data-label="{escape(h, quote=True)}"{none if c == "–" else ""}><div>{c}</div></td>'
             for h, c in zip(plain[1:], cells[1:], strict=True)
         )
         return f'<tr role="row"{attributes}><th role="rowheader" scope="row">{cells[0]}</th>{rest}</tr>'
 
+    none = ' class="none"'
+    shape = "" if cls in ("results", "verdicts") else "stacked "
     plain = [
         h.split(">", 1)[-1].split("<")[0] if "verdict" not in h else h.rsplit("</span> ", 1)[-1].split("<")[0]
         for h in head
@@ -91,7 +94,7 @@ def table(head: list[str], rows: list[Row], *, cls: str, caption: str, label: st
     cells = "".join(f'<th role="columnheader" scope="col">{h}</th>' for h in head)
     return (
         f'<div class="table-scroll" role="region" aria-label="{escape(label)}" tabindex="0">'
-        f'<table role="table" class="course-table {cls}"><caption>{caption}</caption>'
+        f'<table role="table" class="course-table {shape}{cls}"><caption>{caption}</caption>'
         f'<thead role="rowgroup"><tr role="row">{cells}</tr></thead><tbody role="rowgroup">'
         f"{''.join(line(*row) for row in rows)}</tbody></table></div>"
     )

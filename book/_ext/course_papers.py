@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from html import escape
 
@@ -140,7 +141,7 @@ def prerequisites_html(course: Course, link: Link) -> str:
     columns: list[list[Chapter]] = [[] for _ in range(1 + max(map(depth, chapters)))]
     for c in chapters.values():
         columns[depth(c.name)].append(c)
-    w, h, gap, row = 240, 46, 70, 60
+    w, h, gap, row = 160, 50, 44, 62
     height = row * max(map(len, columns)) + 8
     place = {
         c.name: (4 + (w + gap) * x, height / 2 + row * (y - len(column) / 2) + (row - h) / 2)
@@ -158,11 +159,16 @@ def prerequisites_html(course: Course, link: Link) -> str:
             )
     for name, (x, y) in place.items():
         c = chapters[name]
-        text = (
-            f'<rect x="{x:g}" y="{y:g}" width="{w}" height="{h}" rx="8"/>'
-            f'<text class="node-title" x="{x + w / 2:g}" y="{y + h / 2 + 5:g}">{escape(c.title)}</text>'
+        pieces = textwrap.wrap(c.title, 15)
+        words = "".join(
+            f'<tspan x="{x + w / 2:g}" y="{y + h / 2 + 5 + 18 * (i - (len(pieces) - 1) / 2):g}">{escape(part)}</tspan>'
+            for i, part in enumerate(pieces)
         )
-        boxes.append(f'<a href="{link(c.page)}" class="node is-written">{text}</a>' if c.written else text)
+        text = (
+            f'<rect x="{x:g}" y="{y:g}" width="{w}" height="{h}" rx="8"/><text class="node-title">{words}</text>'
+        )
+        named = f'<a href="{link(c.page)}" aria-label="{escape(c.title)}" class="node is-written">{text}</a>'
+        boxes.append(named if c.written else text)
     for name, c in chapters.items():
         of = needs.get(name, {})
         before = "; ".join(
@@ -178,7 +184,8 @@ def prerequisites_html(course: Course, link: Link) -> str:
     said = "; ".join(f"{chapters[a].title} builds on {chapters[b].title}" for a, of in needs.items() for b in of)
     width = (w + gap) * len(columns) - gap + 8
     return (
-        f'<figure class="course-map needs"><svg viewBox="0 0 {width} {height:g}" style="max-width: {width}px" '
+        f'<figure class="course-map needs"><svg viewBox="0 0 {width} {height:g}" '
+        f'style="max-width: {1.1 * width:.0f}px; min-width: {0.8 * width:.0f}px" '
         f'role="group" aria-labelledby="needs-t needs-d"><title id="needs-t">Which chapter builds on which</title>'
         f'<desc id="needs-d">{escape(said)}.</desc><defs><marker id="arrow-needs" viewBox="0 0 8 8" refX="7" refY="4" '
         f'markerWidth="7" markerHeight="7" orient="auto"><path class="arrow" d="M0 0 8 4 0 8z"/></marker></defs>'

@@ -78,3 +78,27 @@
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();
+
+// What is wider than its box scrolls in it, by keyboard too: tables written in Markdown get a name; see also course.css.
+(function () {
+  "use strict";
+  const start = () => {
+    const fit = () => {
+      for (const box of document.querySelectorAll(".bd-article .pst-scrollable-table-container")) {
+        const heads = Array.from(box.querySelectorAll("thead th"), (head) => head.textContent.trim()).filter(Boolean);
+        const wide = box.scrollWidth > box.clientWidth;
+        const said = { role: "region", tabindex: "0", "aria-label": `Table: ${heads.join(", ")}` };
+        for (const [name, value] of Object.entries(said)) {
+          if (wide) box.setAttribute(name, value);
+          else box.removeAttribute(name);
+        }
+      }
+    };
+    fit();
+    addEventListener("resize", fit);
+    addEventListener("load", fit); // fonts and formulae change widths
+    window.MathJax?.startup?.promise?.then(fit);
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

@@ -97,6 +97,55 @@ def test_wide_figures_scroll_in_their_own_box_on_a_phone(tab):
     assert all(width <= 390 for natural, width, *_ in shown if natural <= 600)
 
 
+def test_tables_wider_than_a_phone_scroll_by_keyboard_and_show_where_they_are_cut(tab, reading):
+    """No part of a table is out of reach: its box scrolls, takes the focus, has a name, and a shadow at its edge."""
+    tab.page.set_viewport_size(PHONE)
+    wide, bad = 0, []
+    for name in reading:
+        found = tab(name).evaluate("""Array.from(document.querySelectorAll(".bd-article table"), table => {
+            let box = table;
+            while (box && box.scrollWidth <= box.clientWidth + 1) box = box.parentElement;
+            if (!table.offsetWidth || !box || box === document.documentElement) return null;
+            const style = getComputedStyle(box);
+            return [style.overflowX, box.getAttribute("role"), box.tabIndex, !!box.getAttribute("aria-label"),
+                    style.backgroundAttachment];
+        }).filter(Boolean)""")
+        wide += len(found)
+        bad += [(name, x) for x in found if x != ["auto", "region", 0, True, "local, local, scroll, scroll"]]
+    assert wide > 1 and bad == []
+
+
+def test_no_name_in_code_is_broken_that_would_fit_a_phones_line(tab, reading):
+    """Long lines go on after spaces, brackets, commas and before dots; an option keeps its hyphens."""
+    tab.page.set_viewport_size(PHONE)
+    broken, wrapped = {}, 0
+    for name in reading:
+        lines, found = tab(name).evaluate(r"""() => {
+          let lines = 0, found = [];
+          for (const line of document.querySelectorAll(".bd-article .highlight pre .code-line")) {
+            const style = getComputedStyle(line);
+            if (!line.offsetHeight || line.offsetHeight < 1.6 * parseFloat(style.lineHeight)) continue;
+            lines += 1;
+            const room = line.clientWidth - parseFloat(style.paddingLeft), range = document.createRange();
+            const text = document.createTreeWalker(line, NodeFilter.SHOW_TEXT), signs = [];
+            while (text.nextNode()) for (let i = 0; i < text.currentNode.length; i++) {
+              range.setStart(text.currentNode, i);
+              range.setEnd(text.currentNode, i + 1);
+              signs.push([text.currentNode.data[i], range.getBoundingClientRect()]);
+            }
+            for (const name of signs.map(x => x[0]).join("").matchAll(/-*\w+(-\w+)*/g)) {
+              const boxes = signs.slice(name.index, name.index + name[0].length).map(x => x[1]);
+              const width = boxes.reduce((sum, box) => sum + box.width, 0);
+              if (boxes.at(-1).top - boxes[0].top > 6 && width <= room) found.push(name[0]);
+            }
+          }
+          return [lines, found] }""")
+        wrapped += lines
+        if found:
+            broken[name] = found[:5]
+    assert wrapped > 100 and broken == {}
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_serious_violation(tab, reading, theme):
     axe = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text()
