@@ -229,4 +229,4 @@ def setup(app) -> dict[str, Any]:
     app.connect("html-page-context", without_thebe, priority=900)
     app.add_css_file("course.css")
     app.add_js_file("course.js", loading_method="defer")
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
