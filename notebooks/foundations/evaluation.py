@@ -766,14 +766,14 @@ run.claim("imagenet-generalize",
 run.table("imagenet-generalize")
 
 # %% [markdown]
-# The drop is there, it is the looser selection's, and models keep their ranks. On the matched set, drawn as the old one
-# was, models win a little in some seeds and lose a little in others, as chance has it. An analyst who climbs on the test
-# set for hundreds of queries loses something on it in every seed, and more by the harder images.
+# The drop is there, it is the looser selection's, and models keep their ranks. On the matched set, drawn as the old
+# one was, models win a little in some seeds and lose a little in others, as chance has it. An analyst who climbs on
+# the test set for hundreds of queries loses something on it in every seed, and more by the harder images.
 #
-# What surprised us is the slope. Over all models it is not above one, against the paper. The thirds say why: models near
-# chance have little to lose, so the line is flattened from below. The paper's models are all good ones. Among our better
-# half the line is steeper than among all in every seed, and rises above one in most; for a verdict that is too few. So
-# the slope is a fact about the range of models as much as about the test sets.
+# What surprised us is the slope. Over all models it lies below one in most seeds, against the paper. The thirds say
+# why: models near chance have little to lose, so the line is flattened from below. The paper's models are all good
+# ones. Among our better half the line is steeper than among all in every seed, and rises above one in most; for a
+# verdict that is too few. So the slope is a fact about the range of models as much as about the test sets.
 
 # %% [markdown]
 # (cinic-10)=
