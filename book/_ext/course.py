@@ -212,6 +212,11 @@ def source_pages(app) -> Iterator[tuple[str, dict, str]]:
         )
 
 
+def markdown_tables(app, config) -> None:
+    """Outputs in Markdown are read as the pages are: plain CommonMark, MyST-NB's default, has no tables."""
+    config.nb_render_markdown_format = "myst"
+
+
 def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
     for name in (
@@ -220,6 +225,7 @@ def setup(app) -> dict[str, Any]:
     ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())
+    app.connect("config-inited", markdown_tables)
     app.connect("doctree-read", tidy)
     app.connect("doctree-resolved", fill)
     app.connect("env-get-outdated", outdated)
