@@ -6,7 +6,7 @@
         float(x.sum())                          # counted in ``waits``: the host waits for the device
 
     python tests/accelerator.py self_supervision/redundancy [barlow-twins]   a chapter's full-scale cells on it, three
-                                                                             steps a training, narrow nets
+                                                                             small steps a training, narrow nets
 
 It refuses what CUDA refuses (tensors of two devices in one operation, ``numpy()``, a CPU generator for a tensor on the
 device) and notes where the host has to wait: values that are read, copies between the two, sizes that depend on values,
@@ -229,9 +229,14 @@ def main(chapter: str, paper: str | None = None) -> int:
         init = made.__init__
         return mock.patch.object(made, "__init__", lambda self, *_, **given: init(self, **given | {"width": 8}))
 
+    train = stage.Stage.pretrain
+
+    def short(self, *given, batch_size=None, **options):
+        return train(self, *given, batch_size=min(batch_size or 32, 32), **options)
+
     small = dataclasses.replace(stage.FULL, batch_size=32)
     with accelerator() as waits, runs_on_it(), narrow(conv.ResNet18), narrow(pretext.StagedResNet), \
-            mock.patch.object(stage, "FULL", small):  # fmt: skip
+            mock.patch.object(stage, "FULL", small), mock.patch.object(stage.Stage, "pretrain", short):  # fmt: skip
         status = run.main([chapter, "--dry", "3", "--scale", "full", *(["--paper", paper] if paper else [])])
     for what, times in waits.most_common():
         print(f"{times:6} {what}")

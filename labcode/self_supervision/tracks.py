@@ -105,7 +105,9 @@ def shown_objects(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def track_vote(labels: Int[Tensor, " n"], tracks: Int[Tensor, " n"], clusters: int) -> Int[Tensor, " n"]:
+def track_vote(
+    labels: Int[Tensor, " n"], tracks: Int[Tensor, " n"], clusters: int, count: int | None = None
+) -> Int[Tensor, " n"]:
     """Each patch gets the cluster that most patches of its track have; of equals the smallest number.
 
     Online Deep Clustering with Video Track Consistency (Sanguineti et al., 2022), in our reading: the vote counts all
@@ -113,12 +115,14 @@ def track_vote(labels: Int[Tensor, " n"], tracks: Int[Tensor, " n"], clusters: i
 
     tracks  which track each patch belongs to, 0 … ; a patch alone in its track keeps its label, so with
             ``tracks = arange(n)`` nothing happens: plain ODC
+    count   how many tracks there are; None reads it from ``tracks``, for which the host waits on a GPU
     """
     if labels.shape != tracks.shape:
         raise ValueError(f"tracks must name one track for each of the {len(labels)} labels, got {tuple(tracks.shape)}")
     if not len(labels):
         return labels
-    votes = torch.zeros(int(tracks.max()) + 1, clusters, device=labels.device)
+    count = int(tracks.max()) + 1 if count is None else count
+    votes = torch.zeros(count, clusters, device=labels.device)
     votes.index_put_((tracks, labels), votes.new_ones(()), accumulate=True)
     return votes.argmax(1)[tracks]
 
@@ -148,7 +152,8 @@ class ODC(nn.Module):
     learnt     False draws a label for every track once and keeps it: the control that clusters nothing
 
     The step's loss is the cross entropy of the head on the patches' labels, weighted by 1 / √(cluster size).
-    Departure: small clusters are dealt with when centroids are renewed, not at every step, as it makes the host wait.
+    Departure: small clusters are dealt with when centroids are renewed, not at every step, as how many there are and
+    whom they hold makes the host wait on a GPU. All other steps wait for nothing.
     """
 
     def __init__(
@@ -160,7 +165,7 @@ class ODC(nn.Module):
             raise ValueError(f"clusters must be between 2 and the {len(tracks)} patches, got {clusters}")
         self.encoder, self.neck, self.head = encoder, mlp([encoder.features, dim]), nn.Linear(dim, clusters)
         self.clusters, self.momentum, self.every, self.smallest = clusters, momentum, every, smallest
-        self.seen, self.learnt = 0, learnt
+        self.seen, self.learnt, self.count = 0, learnt, 1 + int(tracks.max())
         self.register_buffer("tracks", tracks.clone())
         self.register_buffer("memory", torch.zeros(len(tracks), dim))
         self.register_buffer("labels", torch.zeros_like(tracks))
@@ -173,15 +178,14 @@ class ODC(nn.Module):
         Returns itself.
         """
         if not self.learnt:
-            count = 1 + int(self.tracks.max())
-            drawn = torch.randint(self.clusters, (count,), generator=torch.Generator().manual_seed(seed))
+            drawn = torch.randint(self.clusters, (self.count,), generator=torch.Generator().manual_seed(seed))
             self.labels = drawn.to(self.tracks)[self.tracks]
             return self.train()
         self.eval()
         features = [self.neck(self.encoder(part.float() / 255)) for part in patches.split(2048)]
         self.memory = F.normalize(torch.cat(features), dim=1)
         _, labels = kmeans(self.memory, self.clusters, seed, iterations=20)
-        self.labels = track_vote(labels, self.tracks, self.clusters)
+        self.labels = track_vote(labels, self.tracks, self.clusters, self.count)
         self.centroids = self._means(self.labels)
         return self.train()
 
@@ -190,7 +194,7 @@ class ODC(nn.Module):
         if moving and self.seen and self.seen % self.every == 0:
             self.renew()
         z = self.neck(self.encoder(views))
-        size = torch.bincount(self.labels, minlength=self.clusters)
+        size = self._sizes(self.labels)
         loss = F.cross_entropy(self.head(F.relu(z)), self.labels[index], weight=size.clamp_min(1).to(z.dtype).rsqrt())
         if moving:
             self.remember(z.detach().float(), index)
@@ -204,19 +208,22 @@ class ODC(nn.Module):
         new = F.normalize(self.momentum * old + (1 - self.momentum) * F.normalize(z, dim=1), dim=1)
         self.memory = self.memory.index_copy(0, index, new)
         labels = self.labels.index_copy(0, index, (new @ self.centroids.T).argmax(1))
-        self.labels = track_vote(labels, self.tracks, self.clusters)
+        self.labels = track_vote(labels, self.tracks, self.clusters, self.count)
 
     @torch.no_grad()
     def renew(self) -> None:
         self.centroids = self._means(self.labels)
-        size = torch.bincount(self.labels, minlength=self.clusters)
-        for small in (size < self.smallest).nonzero()[:, 0].tolist():
+        for small in (self._sizes(self.labels) < self.smallest).nonzero()[:, 0].tolist():
             self._dissolve(small)
-        self.labels = track_vote(self.labels, self.tracks, self.clusters)
+        self.labels = track_vote(self.labels, self.tracks, self.clusters, self.count)
+
+    def _sizes(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " K"]:
+        """How many patches each cluster holds. ``bincount`` would wait to learn how many clusters there are."""
+        return labels.new_zeros(self.clusters).index_add_(0, labels, torch.ones_like(labels))
 
     def _means(self, labels: Int[Tensor, " n"]) -> Float[Tensor, "K d"]:
         total = torch.zeros_like(self.centroids).index_add_(0, labels, self.memory)
-        empty = torch.bincount(labels, minlength=self.clusters) == 0
+        empty = self._sizes(labels) == 0
         return torch.where(empty[:, None], self.centroids, F.normalize(total, dim=1))
 
     def _dissolve(self, small: int) -> None:
@@ -224,7 +231,7 @@ class ODC(nn.Module):
         away = self.centroids @ self.centroids[small]
         away[small] = -torch.inf
         self.labels = torch.where(self.labels == small, away.argmax(), self.labels)
-        largest = torch.bincount(self.labels, minlength=self.clusters).argmax()
+        largest = self._sizes(self.labels).argmax()
         members = (self.labels == largest).nonzero()[:, 0]
         halves = two_means(self.memory[members])
         self.labels = self.labels.index_copy(0, members[halves], torch.full_like(members[halves], small))

@@ -313,7 +313,7 @@ class VJEPA(nn.Module):
         self.register_buffer("position", sincos(encoder.grid, width), persistent=False)
 
     def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
-        generator = self._generator(views.device)
+        generator = Generator().manual_seed(int(torch.randint(2**31, ())))  # from torch's own, which ``fit`` saves
         if self.predict == "features":
             with torch.no_grad():
                 if self.training:
@@ -327,7 +327,8 @@ class VJEPA(nn.Module):
         for i, mask in enumerate(self.masks):
             draw = multiblock if isinstance(mask, tuple) else random_tubes
             settings = mask if isinstance(mask, tuple) else (mask,)
-            visible, hidden = draw(len(views), self.encoder.grid, *settings, generator=generator)
+            masks = draw(len(views), self.encoder.grid, *settings, generator=generator)  # on the host, as their sizes
+            visible, hidden = (part.to(views.device, non_blocking=True) for part in masks)  # depend on what is drawn
             predicted, wanted = self.fill_in(views, visible, hidden, i), gather(whole, hidden)
             total = total + (F.mse_loss if self.predict == "pixels" else jepa_loss)(predicted, wanted)
         self.seen += self.training
@@ -352,7 +353,8 @@ class VJEPA(nn.Module):
             draw, settings = (multiblock, mask) if isinstance(mask, tuple) else (random_tubes, (mask,))
             visible, hidden = draw(len(views), self.encoder.grid, *settings, generator=generator)
             wanted = gather(self.target(views), hidden)
-            losses.append([jepa_loss(self.fill_in(x, visible, hidden, i), wanted) for x in (views, views.roll(1, 0))])
+            both = (self.fill_in(x, visible, hidden, i) for x in (views, views.roll(1, 0)))
+            losses.append([float(jepa_loss(predicted, wanted)) for predicted in both])
         own, other = torch.tensor(losses).mean(0).tolist()
         return own, other
 
@@ -361,11 +363,6 @@ class VJEPA(nn.Module):
         """The target takes its step towards the encoder: θ' ← m θ' + (1 - m) θ."""
         m = self.momentum + (1 - self.momentum) * min(1.0, self.seen / self.steps)
         torch._foreach_lerp_(list(self.target.parameters()), list(self.encoder.parameters()), 1 - m)
-
-    def _generator(self, device) -> Generator:
-        """Masks are drawn from torch's own generator, which ``fit`` saves, through a seed of their own."""
-        seed = int(torch.randint(2**31, ()))  # on the CPU: no wait for the device
-        return torch.Generator(device).manual_seed(seed)
 
     @property
     def evaluated(self) -> ClipViT:

@@ -264,7 +264,7 @@ lab.show(P.next_all_loss, P.TokenUnify)
 
 # %% mystnb={"image": {"alt": "Top row: six noisy grey sections through upright long cells, with dark lines between them. Bottom row: the membranes alone as white lines."}, "figure": {"caption": "Sections and their membranes.", "name": "fig-membranes"}}
 SIZE, PATCH, SECTIONS, LABELLED = run.pick(quick=(24, 6, 1500, 32), full=(64, 8, 10_000, 32))
-counts = (SECTIONS, LABELLED, 200)
+counts = (128, 8, 16) if run.dry else (SECTIONS, LABELLED, 200)
 sections = {s: [P.membranes(n, 10 * s + i, SIZE).to(run.device) for i, n in enumerate(counts)]
             for s in run.seeds}
 shown = sections[run.seeds[0]][2]
@@ -381,6 +381,7 @@ lab.show(P.fourier_loss, P.ChannelMAE)
 # %% mystnb={"image": {"alt": "Four rows, nucleus, cytoplasm, granules and membrane, of six cells each in grey: a blob, a wider blob with a darker centre, a few bright dots, and a ring."}, "figure": {"caption": "Six cells in four stains: nucleus, cytoplasm, granules, membrane.", "name": "fig-cells"}}
 CELL = run.pick(quick=12, full=32)
 SCREENS = run.pick(quick=((4, 320), (8, 240)), full=((16, 2000), (50, 400)))  # images a gene, genes
+SCREENS = ((4, 40), (8, 40)) if run.dry else SCREENS
 look = dict(size=CELL, effect=4.0, noise=0.15)
 drawn = lambda seed, per, genes: P.cells(per, genes, genes // 5, seed=seed, **look)
 screen = {s: (drawn(1000 + s, *SCREENS[0]), drawn(s, *SCREENS[1])) for s in run.seeds}
@@ -543,6 +544,8 @@ print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 START, ON, LABELS, TARGETS = run.pick(quick=(450, 200, 200, 64), full=(20_000, 5000, 2000, 500))
 SCOPE, KNOCKED = run.pick(quick=12, full=32), 8
 many, PLENTY = run.pick(quick=(8, 240), full=(20, 1000)), run.pick(quick=125, full=500)
+if run.dry:
+    LABELS, TARGETS, many, PLENTY = 64, 64, (4, 40), 16
 clean = lambda made: P.self_standardise(made.images).to(run.device)
 source = {s: clean(P.cells(*many, many[1] // 5, size=SCOPE, effect=4.0, noise=0.15, seed=1000 + s))
           for s in run.seeds}
@@ -638,7 +641,8 @@ gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
 
 # %%
 fit_split, test_split = run.splits
-sizes, FILMS = run.pick(quick=(2000, 1000), full=(20_000, 5000)), "videos"
+sizes = (100, 50) if run.dry else run.pick(quick=(2000, 1000), full=(20_000, 5000))
+FILMS = "videos"
 pan = run.pick(quick=dict(size=12, frames=4), full=dict(size=32, frames=8, photo=512))
 lit = dict(drift=0.25, texture=0.0) | run.pick(
     quick=dict(size=8, frames=16),
@@ -757,7 +761,7 @@ def few_labels(encode, kind):
     """Test accuracy of a linear probe on vectors with few labels, the mean over eight draws."""
     z, z_new = (torch.cat([encode(V.to_float(x)) for x in v.frames.split(500)])
                 for v in (films, new_films))
-    (y, y_new), labels = answers[kind], run.pick(quick=100, full=500)
+    (y, y_new), labels = answers[kind], 100 if run.dry else run.pick(quick=100, full=500)
     return lab.evaluate.few_label_probe(z, y, z_new, y_new, labels, draws=8)
 
 
@@ -1078,7 +1082,7 @@ lab.show(V.track_vote, V.ODC.remember, V.ODC._dissolve)
 # %%
 turning = lab.data.Motion(size=16, frames=8, objects=3, walls="bounce", spin=0.2,
                           speed=(0.5, 1.5), classes=tuple(range(10)))
-counts = run.pick(quick=(150, 300), full=(3000, 1000))
+counts = (60, 30) if run.dry else run.pick(quick=(150, 300), full=(3000, 1000))
 (patches, y_patch, track), (new_patches, y_new, _) = (
     (part.to(run.device) for part in V.tracked_patches(n, seed, split, turning))
     for n, seed, split in zip(counts, (31, 32), run.splits))
@@ -1109,7 +1113,7 @@ def clustered(name, seed):
     """An ODC trained on the patches and with the tracks that the name says."""
     which, tracks = lists[name]
     names = tracks.unique(return_inverse=True)[1]
-    kinds, learnt = run.pick(quick=100, full=500), "drawn" not in name
+    kinds, learnt = 50 if run.dry else run.pick(quick=100, full=500), "drawn" not in name
     method = lambda e: V.ODC(e, names, kinds, learnt=learnt).to(run.device).start(patches[which], seed)
     views = lambda x, generator: QUIET(x[:, None], generator)[:, 0]
     return stage.pretrain(f"odc {name}", method, seed, images=patches[which], views=views,
@@ -1193,6 +1197,7 @@ lab.show(V.match, V.indirect_contrast, V.round_trip, V.cross_contrast, V.ambigui
 CROWD = lab.data.Motion(**(crowd | run.pick(
     quick={}, full=dict(size=64, objects=8, frames=16, extent=12.0, bar=12))))
 step, side, counts = run.pick(quick=(6.0, 8, (200, 100)), full=(8.0, 12, (2000, 500)))
+counts = (64, 16) if run.dry else counts
 (objects, found, _), (new_objects, new_found, new_boxes) = (
     V.shown_objects(n, seed, split, CROWD, step, side)
     for n, seed, split in zip(counts, (41, 42), run.splits))

@@ -1,11 +1,13 @@
 """Video methods against slow loops written from their equations, their invariances, edges and mechanisms."""
 
+import collections
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerator import accelerator
 
 from labcode import nets
 from labcode.data import Motion, moving_scenes
@@ -347,6 +349,36 @@ def test_dsm_module(disturb, negative):
     assert all(p.grad is not None for p in model.encoder.parameters())
 
 
+def films():
+    """A method of each kind, and views and indices for its step."""
+    x, few = clips(6), torch.arange(6)
+    net, three = lambda: V.ClipNet(8, 16), torch.rand(6, 3, 4, 3, 8, 8, generator=g())  # noqa: E731
+    for predict in ("features", "pixels"):
+        yield predict, lambda p=predict: V.VJEPA(vit(), 5, masks=((1, 0.5), 4), predict=p, width=16, depth=1), x, few
+    for framework in ("simclr", "moco", "byol", "swav"):
+        yield framework, lambda f=framework: V.Rho(net(), f, 2, dim=8), torch.cat([x, x.flip(1)]), few
+    yield "dsm", lambda: V.DSM(net(), dim=8), torch.cat([x, x]), few
+    terms = ("direct", "indirect", "cross", "ambiguity")
+    yield "ucsl", lambda: V.UCSL(nets.SmallNet(16, 16), terms, 5, dim=8, late=0.0), three, few
+    yield "ucsl, labels", lambda: V.UCSL(nets.SmallNet(16, 16), ("supervised",), 5, dim=8), three, few
+
+
+@pytest.mark.parametrize("make, views, index", [pytest.param(*given, id=name) for name, *given in films()])
+def test_a_step_waits_for_nothing(make, views, index):
+    """And on the device it comes to what it comes to on the host."""
+    found = []
+    with accelerator() as waits:
+        for device in ("cpu", "gpu"):
+            torch.manual_seed(0)
+            model, x, i = make().to(device).train(), views.to(device), index.to(device)
+            waits.clear()
+            losses = [model(x, i) for _ in range(2)]
+            sum(losses).backward()
+            assert not waits, waits
+            found.append(torch.stack(losses).detach().cpu())
+    torch.testing.assert_close(*found)
+
+
 # Clusters along tracks ------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +391,7 @@ def test_the_vote_is_a_count():
         assert set(out[tracks == track].tolist()) <= {counts.index(max(counts))}
     assert torch.equal(V.track_vote(labels, torch.arange(60), 4), labels)  # plain ODC
     assert torch.equal(V.track_vote(out, tracks, 4), out)  # a second vote changes nothing
+    assert torch.equal(V.track_vote(labels, tracks, 4, count=12), out)  # nor do tracks without a patch
     assert len(V.track_vote(labels[:0], tracks[:0], 4)) == 0
 
 
@@ -422,6 +455,31 @@ def test_odc_renews_its_centroids_on_schedule():
     assert model.centroids.norm(dim=1).allclose(torch.ones(5))
     with pytest.raises(ValueError, match="clusters"):
         V.ODC(nets.SmallNet(16, 16), torch.arange(3), 5)
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_step_of_odc_waits_for_nothing_but_to_renew_its_clusters(learnt):
+    """And on the device it does what it does on the host."""
+
+    def steps(device, waits):
+        torch.manual_seed(0)
+        tracks, x = torch.arange(60) // 3, patches().to(device)
+        model = V.ODC(nets.SmallNet(16, 16), tracks, 5, dim=8, every=4, learnt=learnt).to(device).start(x)
+        waited = []
+        for step in range(10):
+            index = (torch.arange(20, device=device) + 7 * step) % 60
+            waits.clear()
+            loss = model(x[index].float() / 255, index)
+            loss.backward()
+            waited.append(waits.total())
+        return waited, [part.detach().cpu() for part in (loss, model.labels, model.memory, model.centroids)]
+
+    _, here = steps("cpu", collections.Counter())
+    with accelerator() as waits:
+        waited, there = steps("gpu", waits)
+    assert [step for step, times in enumerate(waited) if times] == ([4, 8] if learnt else [])
+    for ours, wanted in zip(there, here, strict=True):
+        torch.testing.assert_close(ours, wanted)
 
 
 def test_two_means_parts_two_heaps():
