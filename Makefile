@@ -61,7 +61,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=notebooks
 
 repository: $(READY)  ## set the project's address, for Colab and Binder (URL=https://github.com/OWNER/NAME; URL= unsets)
-	@$(PY) book/repository.py $(if $(findstring command,$(origin URL)),'$(URL)')
+	@$(PY) book/repository.py $(if $(findstring command,$(origin URL)),"$$URL")
 
 colab-test: $(READY)  ## try notebooks as Colab runs them, each alone in an empty folder (ONLY=redundancy STEPS=2)
 	@$(PY) book/try_colab.py $(if $(STEPS),--steps $(STEPS)) $(ONLY)

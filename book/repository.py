@@ -120,7 +120,8 @@ def main() -> int:
         return 2
     print(f"The repository is {url}" if url else "No repository is set: the book has no launch buttons.")
     if changed:
-        print(f"{len(changed)} files changed. Commit and push them: Colab and Binder read the branch main.")
+        then = ": Colab and Binder read the branch main" if url else ""
+        print(f"{len(changed)} files changed. Commit and push them{then}.")
     return 0
 
 

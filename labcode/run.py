@@ -6,10 +6,13 @@
     python -m labcode.run self_supervision/contrastive --tune              choose settings: seeds and data of their own
     python -m labcode.run --full-queue --budget 25m                        what is missing or stale at full scale
 
-Environment: LABCODE_SCALE (quick or full; default by device), LABCODE_SEEDS (how many), LABCODE_WRITE=1 (write the
-results that ``close`` otherwise only compares), LABCODE_TUNE=1 (seeds from 100 on and a validation split in place of
-the test split, nothing is compared or written), LABCODE_MAX_STEPS (a dry run: so many steps a training, nothing is
-judged or written), LABCODE_PROGRESS=0 (no bars).
+Results are written where none stand, or some of no more seeds; where more seeds stand, the run is compared with them.
+``--write`` replaces those too, ``--compare`` writes nothing.
+
+Environment: LABCODE_SCALE (quick or full; default by device), LABCODE_SEEDS (how many), LABCODE_WRITE (1: write the
+results, fill: unless some of more seeds stand; else ``close`` only compares), LABCODE_TUNE=1 (seeds from 100 on and a
+validation split in place of the test split, nothing is compared or written), LABCODE_MAX_STEPS (a dry run: so many
+steps a training, nothing is judged or written), LABCODE_PROGRESS=0 (no bars).
 """
 
 import argparse
@@ -211,8 +214,16 @@ class Run:
         return record
 
     @property
+    def _before(self) -> list[Record]:
+        """The committed records of the papers that this run measures."""
+        only = os.environ.get("LABCODE_PAPER")
+        return [c for c in self.committed["claims"] if not only or c.paper == only]
+
+    @property
     def _writes(self) -> bool:
-        return os.environ.get("LABCODE_WRITE") == "1"
+        wanted = os.environ.get("LABCODE_WRITE")
+        more = any(len(c.seeds) > len(self.seeds) for c in self._before)
+        return wanted == "1" or (wanted == "fill" and not more)
 
     def _committed(self, record: Record) -> Record | None:
         same = (c for c in self.committed["claims"] if (c.paper, c.statement) == (record.paper, record.statement))
@@ -229,7 +240,7 @@ class Run:
             print(f"{record.paper:24} {record.verdict:13} {record.statement}")
 
     def close(self) -> None:
-        """End the run: compare with the committed results, or write them when LABCODE_WRITE=1.
+        """End the run: compare with the committed results, or write them, as LABCODE_WRITE says.
 
         Raises AssertionError, listing all of it, for a value outside its tolerance, a verdict that turned from
         supported to contradicted or back, a committed claim that was not measured, and a paper without a claim.
@@ -240,7 +251,7 @@ class Run:
             return
         only = os.environ.get("LABCODE_PAPER")
         seconds = self._clock() - self._started
-        before = [c for c in self.committed["claims"] if not only or c.paper == only]
+        before = self._before
         amiss = [line for r in self.records if (old := self._committed(r)) for line in compare(r, old)]
         made = {(r.paper, r.statement) for r in self.records}
         amiss += [f"{c.paper}: “{c.statement}” was not measured" for c in before if (c.paper, c.statement) not in made]
@@ -258,11 +269,17 @@ class Run:
                 if kept:
                     seconds = now.get("seconds", 0) or seconds
                 claims, summary = kept + list(self.records), now["summary"] if only else self.summary
-                write(self.file, self.chapter, self.scale, list(self.seeds), seconds, claims, summary)
+                seeds = now.get("seeds") if kept else None  # the file's own stay those of the chapter as a whole
+                write(self.file, self.chapter, self.scale, seeds or list(self.seeds), seconds, claims, summary)
             print(f"wrote {len(self.records)} records")
             for line in amiss if "ipykernel" not in sys.modules else ():  # a page tells what is, git what it was
                 print("changed:", line)
-        elif amiss:
+            return
+        if os.environ.get("LABCODE_WRITE") == "fill":
+            most = max(len(c.seeds) for c in before)
+            print(f"nothing is written: the results that stand have {most} seeds, this run {len(self.seeds)}. "
+                  f"--seeds {most} replaces them, --write in any case")  # fmt: skip
+        if amiss:
             raise AssertionError("this run differs from the committed results:\n  " + "\n  ".join(amiss))
         elif before:
             print(f"all {len(before)} committed records reproduced")
@@ -433,7 +450,10 @@ class Waiting(NamedTuple):
         if self.chapter == "leaderboard":
             method, seed = self.paper.split()
             return [sys.executable, "-m", "labcode.leaderboard", "--method", method, "--seed", seed]
-        return [sys.executable, "-m", "labcode.run", self.chapter, "--paper", self.paper, "--scale", "full"]
+        found = read(root() / "book" / "results" / "full" / f"{self.chapter}.json")["claims"]
+        seeds = max((len(c.seeds) for c in found if c.paper == self.paper), default=1)  # as many as there were
+        given = [self.chapter, "--paper", self.paper, "--scale", "full", "--seeds", str(seeds)]
+        return [sys.executable, "-m", "labcode.run", *given]
 
 
 def queue() -> list[Waiting]:
@@ -514,6 +534,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--paper", help="one paper's key")
     options.add_argument("--scale", choices=("quick", "full"))
     options.add_argument("--seeds", type=int, metavar="N")
+    options.add_argument("--write", action="store_true", help="write the results, even over some of more seeds")
     options.add_argument("--compare", action="store_true", help="compare with the committed results, write nothing")
     options.add_argument("--tune", action="store_true", help="seeds and data for choosing settings; write nothing")
     options.add_argument(
@@ -523,20 +544,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--budget", type=_minutes, metavar="25m", help="time for the queue")
     given = options.parse_args(arguments)
     if given.full_queue:
+        if alone := [k for k, v in vars(given).items() if v and k not in ("full_queue", "budget")]:
+            options.error(f"--full-queue goes with --budget only, got {', '.join(alone)}")
         return run_queue(given.budget)
     if not given.chapter:
         options.error("name a chapter, such as self_supervision/contrastive")
+    if given.write and given.compare:
+        options.error("--write and --compare exclude each other")
+    for name in ("seeds", "dry"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            options.error(f"--{name} must be at least 1, got {getattr(given, name)}")
+    twin = root() / "notebooks" / f"{given.chapter}.py"
+    if not twin.exists():
+        options.error(f"no chapter {given.chapter!r}: {twin} does not exist")
+    try:
+        script(twin.read_text(encoding="utf-8"), given.paper)
+    except ValueError as error:
+        options.error(f"--paper: {error}")
     settings = dict(LABCODE_SCALE=given.scale, LABCODE_SEEDS=given.seeds, LABCODE_MAX_STEPS=given.dry)
     settings["LABCODE_TUNE"] = 1 if given.tune else None
     os.environ.update({k: str(v) for k, v in settings.items() if v is not None})
-    if not (given.compare or given.dry or given.tune):
-        os.environ["LABCODE_WRITE"] = "1"
-    try:
-        execute(given.chapter, given.paper)
-    except (FileNotFoundError, ValueError) as error:
-        if error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next:
-            raise
-        options.error(str(error))
+    reads = given.compare or given.dry or given.tune
+    os.environ["LABCODE_WRITE"] = "0" if reads else "1" if given.write else "fill"
+    execute(given.chapter, given.paper)
     return 0
 
 

@@ -167,6 +167,45 @@ def test_the_queue_lists_what_is_missing_or_stale(course, monkeypatch):
     assert running.queue()[0][:3] == ("p/c", "a", "older than its code")
 
 
+def test_results_of_more_seeds_are_not_replaced_unless_asked(course, monkeypatch, capsys):
+    monkeypatch.setenv("LABCODE_WRITE", "")  # `main` sets these: they are put back at the end
+    monkeypatch.setenv("LABCODE_SEEDS", "")
+
+    def seeds(*options):
+        monkeypatch.setenv("LABCODE_PAPER", "")
+        assert running.main(["p/c", *options]) == 0
+        found = written(course)
+        return [len(c["seeds"]) for c in found["claims"]], len(found["seeds"])
+
+    assert seeds("--seeds", "3") == ([3, 3], 3)
+    assert seeds("--seeds", "1") == ([3, 3], 3)
+    assert seeds("--seeds", "2", "--paper", "a") == ([3, 3], 3)
+    assert "the results that stand have 3 seeds, this run 2. --seeds 3 replaces" in capsys.readouterr().out
+    assert seeds("--seeds", "4", "--paper", "a", "--compare") == ([3, 3], 3)
+    assert seeds("--seeds", "4", "--paper", "a") == ([4, 3], 3)
+    assert seeds("--seeds", "2", "--paper", "a", "--write") == ([2, 3], 3)
+    assert seeds("--seeds", "1", "--write") == ([1, 1], 1)
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["p/c", "--paper", "nonsense"], "no section for paper 'nonsense'; the sections are a, b"),
+        (["p/none"], "no chapter 'p/none'"),
+        (["p/c", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["p/c", "--dry", "0"], "--dry must be at least 1, got 0"),
+        (["p/c", "--dry", "-3"], "--dry must be at least 1, got -3"),
+        (["p/c", "--write", "--compare"], "exclude each other"),
+        (["p/c", "--full-queue", "--dry", "2"], "--full-queue goes with --budget only, got chapter, dry"),
+        ([], "name a chapter"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_a_line(course, capsys, options, told):
+    with pytest.raises(SystemExit) as stopped:
+        running.main(options)
+    assert stopped.value.code == 2 and told in capsys.readouterr().err and not (course / "book").exists()
+
+
 def test_papers_of_one_chapter_can_be_measured_at_the_same_time(course, monkeypatch):
     """The second paper's run begins and ends while the first one's is under way."""
     monkeypatch.setenv("LABCODE_WRITE", "1")
