@@ -85,7 +85,7 @@ run
 # %%
 TRAIN, TEST, RUNS = run.pick(quick=(270, 900, 20), full=(50_000, 10_000, 20))
 if run.dry:
-    TRAIN, TEST, RUNS = 256, 64, 2
+    TRAIN, TEST, RUNS = 256, 512, 2
 SMALL = run.pick(quick=dict(widths=(16, 32), batch=30, translate=1, epochs=16, lr=800.0, bias_scale=4.0), full={})
 if run.dry:
     SMALL = SMALL | dict(widths=(8, 8, 8), batch=64)
@@ -657,7 +657,7 @@ _ = diagonal.set(xlabel="share of votes", ylabel="how often right", aspect="equa
 # %%
 CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=(6000, 1500, 1500, 20), full=(8000, 2000, 2000, 20))
 if run.dry:
-    CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=(300, 60, 50, 6), full=(48, 16, 8, 20))
+    CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=(300, 60, 50, 6), full=(400, 112, 100, 20))
 PHOTOS = run.pick(quick="digits in noise (scikit-learn)", full=run.data)
 
 
