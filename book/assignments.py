@@ -16,9 +16,12 @@ the same names; a file that has no chapter's name is an assignment of its own.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,7 +149,8 @@ def assignments(private: Path | None = None) -> dict[str, tuple[str, list[Task]]
 def write(out: Path, wanted: dict[str, tuple[str, list[Task]]]) -> None:
     """source/, release/, nbgrader_config.py and gradebook.db in ``out``; submissions and grades there stay.
 
-    Raises RuntimeError with nbgrader's own reason where it cannot make a student version.
+    Where nbgrader refuses to make a student version, that assignment stays as it was and the others are made. Raises
+    RuntimeError after the last, with a line for each refusal.
     """
     import nbformat
     from nbgrader.apps import NbGraderAPI
@@ -160,16 +164,48 @@ def write(out: Path, wanted: dict[str, tuple[str, list[Task]]]) -> None:
     config = PyFileConfigLoader("nbgrader_config.py", path=str(out)).load_config()
     config.CourseDirectory.root = str(out.resolve())
     nbgrader = NbGraderAPI(config=config)
+    refused = []
     for name, (title, tasks) in wanted.items():
         path = out / "source" / name / f"{name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".tmp")
-        nbformat.write(notebook(title, tasks), part)
-        os.replace(part, path)
-        result = nbgrader.generate_assignment(name, force=True, create=True)
-        if not result["success"]:
-            raise RuntimeError(f"nbgrader made no student version of {name}:\n{result['log']}")
-        print(f"{name}: {len(tasks)} tasks, {sum(t.points for t in tasks)} points → {out}/release/{name}")
+        with _put_back(out / "source" / name, out / "release" / name) as keep:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".tmp")
+            nbformat.write(notebook(title, tasks), part)
+            os.replace(part, path)
+            result = nbgrader.generate_assignment(name, force=True, create=True)
+            if result["success"]:
+                keep()
+                print(f"{name}: {len(tasks)} tasks, {sum(t.points for t in tasks)} points → {out}/release/{name}")
+            else:
+                reason = _reason(f"{result.get('log', '')}\n{result.get('error', '')}")
+                refused.append(f"{name} stays as it was, nbgrader made no student version: {reason}")
+    if refused:
+        raise RuntimeError("\n".join(refused))
+
+
+@contextlib.contextmanager
+def _put_back(*folders: Path):
+    """The folders as they were before, or gone if there were none, unless the function that this yields is called."""
+    keep = []
+    with tempfile.TemporaryDirectory(prefix="aside-", dir=folders[0].parents[1]) as aside:
+        copies = [(folder, Path(aside, str(i))) for i, folder in enumerate(folders)]
+        for folder, copy in copies:
+            if folder.exists():
+                shutil.copytree(folder, copy)
+        try:
+            yield lambda: keep.append(True)
+        finally:
+            for folder, copy in copies if not keep else ():
+                shutil.rmtree(folder, ignore_errors=True)
+                if copy.exists():
+                    shutil.move(copy, folder)
+
+
+def _reason(log: str) -> str:
+    """The line of nbgrader's log that says why: the first error that a traceback ends with, else its last line."""
+    said = [line.strip() for line in log.split("\n") if line.strip()]
+    causes = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception|Interrupt|Entry)\b", line)]
+    return [*causes, *reversed(said), "no reason given"][0]
 
 
 def main() -> int:

@@ -1762,8 +1762,8 @@ print("as the package has it:", abs(float(distribution_variance(tossed)) - R.dis
 #
 # $$ k = \arg\min_{0 \le k \le n} \; \sum_{j \le k} (1 - y_j) + \sum_{j > k} y_j , $$
 #
-# the smallest of several. Trying every $k$ from scratch takes $O(n^2)$; do it in $O(n)$, as benchmarks have millions
-# of samples. When is $k/n$ the model's accuracy?
+# the smallest of several. Trying every $k$ from scratch takes $O(n^2)$; do it in $O(n)$: benchmarks have millions of
+# samples, and two million must not take longer than 30 seconds. When is $k/n$ the model's accuracy?
 # ````{exercise-end}
 # ````
 
@@ -1803,9 +1803,9 @@ for seed in range(20):
 assert threshold(torch.tensor([False, True])) == 0, "0 and 2 make one mistake: the smallest is wanted"
 ### BEGIN HIDDEN TESTS
 assert threshold(torch.zeros(5).bool()) == 0 and threshold(torch.tensor([True])) == 1
-long = torch.arange(200_000) < 123_456
+long = torch.arange(2_000_000) < 1_234_567
 long[::1000] = ~long[::1000]
-assert threshold(long) == 123_456, "many samples, in time"
+assert threshold(long) == 1_234_567, "many samples: the time-out of a cell ends what is quadratic"
 ### END HIDDEN TESTS
 
 # %%

@@ -1431,7 +1431,7 @@ print("training brings the two views of an image together:", forces["trained"][0
 #
 # $$\mathcal L = -\frac{1}{2n} \sum_{i=1}^{2n} \log \frac{\exp(s_{ii'}/\tau)}{\sum_{k \neq i} \exp(s_{ik}/\tau)}.$$
 #
-# Make sure that small temperatures do not overflow. What is the loss when all rows are alike?
+# Small temperatures must not overflow, nor may a far positive end as $\log 0$. What is the loss when all rows are alike?
 # ````{exercise-end}
 # ````
 
@@ -1465,7 +1465,7 @@ alike = nt_xent(torch.ones(6, 4), 0.5)
 assert alike.shape == (), "the loss is one number"
 assert abs(float(alike) - math.log(5)) < 1e-4, "rows alike: five candidates, none better than the others"
 ### BEGIN HIDDEN TESTS
-z = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+z = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
 rows = [[v / math.hypot(*row) for v in row] for row in z.tolist()]
 e = [[math.exp(sum(a * b for a, b in zip(p, q)) / 0.3) for q in rows] for p in rows]
 want = -sum(math.log(e[i][(i + 5) % 10] / (sum(e[i]) - e[i][i])) for i in range(10)) / 10
@@ -1477,10 +1477,15 @@ z = torch.cat([torch.eye(4), torch.eye(4)])
 assert abs(float(nt_xent(z, 0.5)) - math.log(1 + 6 * math.exp(-2))) < 1e-4, "views agree, images are orthogonal"
 ### BEGIN HIDDEN TESTS
 assert abs(float(nt_xent(z, 0.005))) < 1e-4, "a small temperature overflows"
-leaf = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+far = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # each view opposite, two others beside
+assert abs(float(nt_xent(far, 0.001)) - 1000 - math.log(2)) < 1e-2, "a positive that is far away"
+z = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+leaf = z.clone().requires_grad_()
 nt_xent(leaf, 0.5).backward()
-assert bool(torch.isfinite(leaf.grad).all()) and float(leaf.grad.abs().min()) > 0, "a gradient for both views"
-assert float((leaf.grad * leaf.detach()).sum(1).abs().max()) < 1e-4, "the length of a row must not matter"
+assert float((leaf.grad * z).sum(1).abs().max()) < 1e-4, "the length of a row must not matter"
+for step in 0.01 * torch.eye(18).view(18, 6, 3):  # each value of both views a little up and down
+    slope = float(nt_xent(z + step, 0.5) - nt_xent(z - step, 0.5)) / 0.02
+    assert abs(100 * float((leaf.grad * step).sum()) - slope) < 2e-3, "the gradient"
 ### END HIDDEN TESTS
 
 # %%
@@ -1535,6 +1540,7 @@ def enqueue(queue, k):
 # %% tags=["task-tests:moco-update:2", "remove-cell"]
 torch.manual_seed(0)
 key, query = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+weight, bias = key.weight, key.bias
 before, goal = key.weight.tolist(), query.weight.tolist()
 follow(key, query, 1.0)
 assert key.weight.tolist() == before, "m = 1 moves nothing"
@@ -1544,6 +1550,7 @@ follow(key, query, 0.9)
 for old, new, towards in zip(before, key.weight.tolist(), goal):
     assert all(abs(n - (0.81 * o + 0.19 * t)) < 1e-5 for o, n, t in zip(old, new, towards))
 assert query.weight.tolist() == goal, "the query encoder must stay"
+assert key.weight is weight and key.bias is bias, "in place: an optimiser keeps hold of the parameters"
 follow(key, query, 0.0)
 assert torch.allclose(key.bias, query.bias) and key.bias.is_leaf and key.bias.grad_fn is None
 follow(query, torch.nn.Linear(3, 2), 0.0)
@@ -1552,14 +1559,16 @@ assert not torch.allclose(key.bias, query.bias), "key and query share a tensor"
 
 # %% tags=["task-tests:moco-update:2", "remove-cell"]
 queue = enqueue(torch.zeros(4, 2), torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
-assert queue.tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]], "new keys in front, as unit rows"
+want = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+assert torch.allclose(queue.to(want.dtype), want, atol=1e-5), "new keys in front, as unit rows"
 ### BEGIN HIDDEN TESTS
 k = torch.tensor([[-3.0, 4.0], [-2.0, 0.0], [0.0, -1.0]], requires_grad=True)
-queue = enqueue(queue, k)
-want = [[-0.6, 0.8], [-1, 0], [0, -1], [1, 0]]
-assert queue.shape == (4, 2) and torch.allclose(queue, torch.tensor(want, dtype=queue.dtype))
+queue = enqueue(queue.to(want.dtype), k)
+want = torch.tensor([[-0.6, 0.8], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
+assert queue.shape == (4, 2) and torch.allclose(queue.to(want.dtype), want, atol=1e-5)
 assert not queue.requires_grad, "keys keep their graph"
-assert torch.allclose(enqueue(queue[:2], k.detach()), torch.tensor(want[:2]))
+short = enqueue(queue[:2].to(want.dtype), k.detach())
+assert torch.allclose(short.to(want.dtype), want[:2], atol=1e-5), "a batch longer than the queue"
 ### END HIDDEN TESTS
 
 # %%

@@ -1309,7 +1309,7 @@ for name, cross in (("supervised", with_labels), ("joint", (with_labels + withou
 #
 # $$I_{\mathrm{NCE}} = \frac1n \sum_{i=1}^{n} \log \frac{\exp S_{ii}}{\frac1n \sum_{j=1}^{n} \exp S_{ij}}.$$
 #
-# Large scores must not overflow. What is the largest value that it can take?
+# Large scores must not overflow, nor may a low one of a pair end as $\log 0$. What is the largest value that it can take?
 # ````{exercise-end}
 # ````
 
@@ -1338,7 +1338,7 @@ def info_nce(scores):
 assert abs(float(info_nce(torch.zeros(8, 8)))) < 1e-4, "scores that tell nothing"
 assert abs(float(info_nce(50 * torch.eye(8))) - math.log(8)) < 1e-4, "every pair is certain"
 ### BEGIN HIDDEN TESTS
-scores = 2 * torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+scores = 2 * torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
 rows = scores.tolist()
 want = sum(math.log(math.exp(row[i]) / (sum(map(math.exp, row)) / 7)) for i, row in enumerate(rows)) / 7
 assert abs(float(info_nce(scores)) - want) < 1e-4
@@ -1349,6 +1349,9 @@ shift = torch.arange(5.0)[:, None]
 assert abs(float(info_nce(torch.eye(5) + shift) - info_nce(torch.eye(5)))) < 1e-4, "a constant for each x changes nothing"
 ### BEGIN HIDDEN TESTS
 assert abs(float(info_nce(1000 * torch.eye(5))) - math.log(5)) < 1e-4, "large scores overflow"
+assert abs(float(info_nce(-1000 * torch.eye(5))) + 1000 - math.log(5 / 4)) < 1e-2, "every pair far below the others"
+found = info_nce(torch.eye(5) + 1000 * shift)
+assert abs(float(found) - 1 + math.log((math.e + 4) / 5)) < 1e-2, "rows of different height"
 leaf = torch.zeros(4, 4, requires_grad=True)
 info_nce(leaf).backward()
 assert torch.allclose(leaf.grad, (torch.eye(4) - 0.25) / 4, atol=1e-5), "softmax of each row, from the diagonal"
@@ -1409,7 +1412,7 @@ z = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
 assert abs(float(alignment(z, 3 * z))) < 1e-4, "length does not matter"
 assert abs(float(alignment(z, -z)) - 4) < 1e-4, "opposite points are 2 apart"
 ### BEGIN HIDDEN TESTS
-z1, z2 = torch.randn(2, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+z1, z2 = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0))
 cosine = lambda p, q: sum(a * b for a, b in zip(p, q)) / math.hypot(*p) / math.hypot(*q)
 want = sum(2 - 2 * cosine(p, q) for p, q in zip(z1.tolist(), z2.tolist())) / 9
 assert abs(float(alignment(z1, z2)) - want) < 1e-4
@@ -1419,7 +1422,7 @@ assert abs(float(alignment(z1, z2)) - want) < 1e-4
 z = torch.tensor([[2.0, 0.0], [-1.0, 0.0]])
 assert abs(float(uniformity(z, 1.0)) + 4) < 1e-4, "a single pair, 2 apart"
 ### BEGIN HIDDEN TESTS
-z = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+z = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
 cosine = lambda p, q: sum(a * b for a, b in zip(p, q)) / math.hypot(*p) / math.hypot(*q)
 pairs = [(p, q) for i, p in enumerate(z.tolist()) for j, q in enumerate(z.tolist()) if i != j]
 for t in (2.0, 0.5):

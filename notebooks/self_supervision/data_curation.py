@@ -936,8 +936,8 @@ def knn_kl(target, chosen):
 found = knn_kl(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0]]))
 assert abs(float(found) - math.log(1 / 2)) < 1e-4
 ### BEGIN HIDDEN TESTS
-target = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist()
-chosen = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).tolist()
+target = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)).tolist()
+chosen = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).tolist()
 want = math.log(5 / 8)
 for i, x in enumerate(target):
     near = min(math.dist(x, w) for w in chosen)
@@ -1008,7 +1008,7 @@ star[1, :] = star[:, 1] = 1.0
 assert list(map(int, greedy_subset(star, 1))) == [1], "the image that all others resemble"
 ### BEGIN HIDDEN TESTS
 for seed in range(3):
-    s = torch.rand(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    s = torch.rand(8, 8, generator=torch.Generator().manual_seed(seed))
     s, want = (s + s.T).tolist(), []
     value = lambda chosen, s=s: sum(s[i][j] for i in range(8) if i not in chosen for j in chosen)
     for _ in range(6):

@@ -1,6 +1,7 @@
-"""Plausible wrong answers to the graded tasks: for each, what is wrong, and the change that makes it from the solution.
+"""Answers to the graded tasks: plausible wrong ones (MUTANTS), and right ones that are written otherwise (VARIANTS).
 
-A change is (old, new); old stands exactly once in the solution's cell.
+Of each, what is wrong or different, and the change that makes it from the solution. A change is (old, new); old stands
+exactly once in the solution's cell.
 """
 
 MUTANTS = {
@@ -25,6 +26,18 @@ MUTANTS = {
             "    return -(e[torch.arange(len(z)), other] / e.sum(1)).log().mean()",
         ),
         "no gradient": ("z = F.normalize(z, dim=1)", "z = F.normalize(z, dim=1).detach()"),
+        "gradient as a query alone": ("z @ z.T / tau", "z @ z.detach().T / tau"),
+        "gradient as a candidate alone": ("z @ z.T / tau", "z.detach() @ z.T / tau"),
+        "exponentials less the largest possible": (
+            "return F.cross_entropy(logits.masked_fill(itself, -torch.inf), other)",
+            "e = (logits - 1 / tau).exp().masked_fill(itself, 0)\n"
+            "    return -(e[torch.arange(len(z)), other] / e.sum(1)).log().mean()",
+        ),
+        "exponentials less one maximum": (
+            "return F.cross_entropy(logits.masked_fill(itself, -torch.inf), other)",
+            "e = (logits - logits.max()).exp().masked_fill(itself, 0)\n"
+            "    return -(e[torch.arange(len(z)), other] / e.sum(1)).log().mean()",
+        ),
     },
     "moco-update": {
         "weights the wrong way round": ("m * slow + (1 - m) * fast", "(1 - m) * slow + m * fast"),
@@ -37,6 +50,12 @@ MUTANTS = {
         "new keys at the end": ("torch.cat([keys, queue])[: len(queue)]", "torch.cat([queue, keys])[-len(queue) :]"),
         "the oldest stay": ("torch.cat([keys, queue])[: len(queue)]", "torch.cat([keys, queue])[-len(queue) :]"),
         "a queue that grows": ("torch.cat([keys, queue])[: len(queue)]", "torch.cat([keys, queue])"),
+        "new parameters for old": (
+            "for slow, fast in zip(key.parameters(), query.parameters()):\n"
+            "            slow.copy_(m * slow + (1 - m) * fast)",
+            "for name, fast in query.named_parameters():\n"
+            "            setattr(key, name, torch.nn.Parameter(m * getattr(key, name) + (1 - m) * fast))",
+        ),
     },
     "infonce-bound": {
         "wrong axis": ("logsumexp(1)", "logsumexp(0)"),
@@ -49,6 +68,16 @@ MUTANTS = {
             "scores.logsumexp(1)", "scores.masked_fill(torch.eye(len(scores)).bool(), -torch.inf).logsumexp(1)"
         ),
         "exponentials that overflow": ("scores.logsumexp(1)", "scores.exp().sum(1).log()"),
+        "exponentials less one maximum": (
+            "right = scores.diagonal() - scores.logsumexp(1)",
+            "e = (scores - scores.max()).exp()\n    right = (e.diagonal() / e.sum(1)).log()",
+        ),
+        "a ratio that vanishes": (
+            "right = scores.diagonal() - scores.logsumexp(1)", "right = scores.softmax(1).diagonal().log()"
+        ),
+        "a sum that vanishes": (
+            "scores.logsumexp(1)", "(scores.max() + (scores - scores.max()).exp().sum(1).log())"
+        ),
         "a mean of all scores": ("scores.diagonal()", "scores"),
     },
     "uniformity": {
@@ -77,6 +106,13 @@ MUTANTS = {
         "no square": ("(1 - c.diagonal()).square().sum()", "(1 - c.diagonal()).sum()"),
         "correlations that cancel": ("c.square().sum() - c.diagonal().square().sum()", "c.sum() - c.diagonal().sum()"),
         "stop-gradient as in BYOL": ("z1.T @ z2", "z1.T @ z2.detach()"),
+        "mean and scale without gradient": (
+            "F.normalize(z - z.mean(0), dim=0)",
+            "(z - z.mean(0).detach()) / (z - z.mean(0)).norm(dim=0).detach()",
+        ),
+        "scale without gradient": (
+            "F.normalize(z - z.mean(0), dim=0)", "(z - z.mean(0)) / (z - z.mean(0)).norm(dim=0).detach()"
+        ),
     },
     "rankme": {
         "eigenvalues for singular values": ("torch.linalg.svdvals(z)", "torch.linalg.svdvals(z).square()"),
@@ -109,6 +145,17 @@ MUTANTS = {
         "partners left out of the denominator": (
             "logits.masked_fill(itself, -torch.inf)",
             "logits.masked_fill((source[:, None] == source), -torch.inf)",
+        ),
+        "gradient as a query alone": ("z @ z.T / tau", "z @ z.detach().T / tau"),
+        "exponentials less the largest possible": (
+            "log_p = logits - logits.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)",
+            "e = (logits - 1 / tau).exp().masked_fill(itself, 0)\n"
+            "    log_p = (e / e.sum(1, keepdim=True)).masked_fill(itself, 1).log()",
+        ),
+        "exponentials less one maximum": (
+            "log_p = logits - logits.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)",
+            "e = (logits - logits.max()).exp().masked_fill(itself, 0)\n"
+            "    log_p = (e / e.sum(1, keepdim=True)).masked_fill(itself, 1).log()",
         ),
     },
     "aggregate": {
@@ -203,5 +250,132 @@ MUTANTS = {
         "the hardest first": ("zero = torch", "right = right.flip(0)\n    zero = torch"),
         "the most mistakes": ("argmin", "argmax"),
         "right and wrong exchanged": ("zero = torch", "right = ~right\n    zero = torch"),
+        "every k from scratch": (
+            "    return int((before + after).argmin())",
+            "    return min(range(len(right) + 1), key=lambda k: int((~right[:k]).sum() + right[k:].sum()))",
+        ),
+    },
+}
+
+VARIANTS = {
+    "nt-xent": {
+        "in float64": ("F.normalize(z, dim=1)", "F.normalize(z.double(), dim=1)"),
+        "row by row": (
+            "return F.cross_entropy(logits.masked_fill(itself, -torch.inf), other)",
+            "rows = [logits[i, other[i]] - logits[i][~itself[i]].logsumexp(0) for i in range(len(z))]\n"
+            "    return -torch.stack(rows).mean()",
+        ),
+        "logarithms before the ratio": (
+            "return F.cross_entropy(logits.masked_fill(itself, -torch.inf), other)",
+            "top = logits.masked_fill(itself, -torch.inf).amax(1, keepdim=True).detach()\n"
+            "    e = (logits - top).exp().masked_fill(itself, 0)\n"
+            "    return (e.sum(1).log() - (logits - top)[torch.arange(len(z)), other]).mean()",
+        ),
+    },
+    "moco-update": {
+        "keys in float64": ("normalize(k.detach(), dim=1)", "normalize(k.detach().double(), dim=1)"),
+        "lerp_": ("slow.copy_(m * slow + (1 - m) * fast)", "slow.lerp_(fast, 1 - m)"),
+        "keys divided by their norm": (
+            "torch.nn.functional.normalize(k.detach(), dim=1)", "k.detach() / (k.detach().norm(dim=1)[:, None] + 1e-8)"
+        ),
+    },
+    "infonce-bound": {
+        "in float64": ("right = scores", "scores = scores.double()\n    right = scores"),
+        "cross entropy": (
+            "right = scores.diagonal() - scores.logsumexp(1)",
+            "right = -torch.nn.functional.cross_entropy(scores, torch.arange(len(scores)))",
+        ),
+    },
+    "uniformity": {
+        "in float64": ("torch.pdist(F.normalize(z, dim=1))", "torch.pdist(F.normalize(z.double(), dim=1))"),
+        "from cosines": (
+            "apart = torch.pdist(F.normalize(z, dim=1)).square()",
+            "z = F.normalize(z, dim=1)\n"
+            "    apart = (2 - 2 * z @ z.T)[~torch.eye(len(z), dtype=torch.bool)]",
+        ),
+        "einsum": (
+            "(F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).square().sum(1).mean()",
+            "(2 - 2 * torch.einsum('nd,nd->n', F.normalize(z1, dim=1), F.normalize(z2, dim=1))).mean()",
+        ),
+    },
+    "barlow-twins": {
+        "batch normalisation": (
+            "z1, z2 = (F.normalize(z - z.mean(0), dim=0) for z in (z1, z2))\n    c = z1.T @ z2",
+            "norm = torch.nn.BatchNorm1d(z1.shape[1], affine=False)\n    c = norm(z1).T @ norm(z2) / len(z1)",
+        ),
+        "in float64": ("F.normalize(z - z.mean(0), dim=0)", "F.normalize(z.double() - z.double().mean(0), dim=0)"),
+        "einsum": ("z1.T @ z2", "torch.einsum('bi,bj->ij', z1, z2)"),
+        "mean without gradient": ("z - z.mean(0), dim=0", "z - z.mean(0).detach(), dim=0"),  # it sums to 0
+    },
+    "rankme": {
+        "in float64": ("svdvals(z)", "svdvals(z.double())"),
+        "eigenvalues of the Gram matrix": (
+            "torch.linalg.svdvals(z)", "torch.linalg.eigvalsh(z.double().T @ z.double()).clamp(min=0).sqrt()"
+        ),
+    },
+    "cluster-loss": {
+        "in float64": ("F.normalize(z, dim=1)", "F.normalize(z.double(), dim=1)"),
+        "pair by pair": (
+            "each = -(log_p * partner).sum(1)[paired] / partner.sum(1)[paired]",
+            "each = torch.stack([-log_p[i][partner[i]].mean() for i in range(len(z)) if paired[i]])",
+        ),
+    },
+    "aggregate": {
+        "in float64": ("scores.view", "scores.double().view"),
+        "einsum": (
+            "torch.stack([table[v, :, :, v] for v in range(copies)]).mean(0)",
+            "torch.einsum('vncv->nc', table) / copies",
+        ),
+    },
+    "next-patch": {
+        "image by image": (
+            "return error[counts].mean()",
+            "return torch.cat([e[s - 1 :] for e, s in zip(error, prefix.tolist())]).mean()",
+        ),
+    },
+    "prefix-mask": {
+        "token by token": (
+            "return causal | (place < prefix[:, None, None])",
+            "return torch.tensor([[[j <= i or j < s for j in range(k)] for i in range(k)] for s in prefix.tolist()])",
+        ),
+    },
+    "knn-kl": {
+        "in float64": (
+            "n, d = target.shape", "target, chosen = target.double(), chosen.double()\n    n, d = target.shape"
+        ),
+        "row by row": (
+            "torch.cdist(target, chosen).amin(1)", "torch.stack([(chosen - x).norm(dim=1).min() for x in target])"
+        ),
+    },
+    "graph-cut": {
+        "in float64": ("gain = similarity.sum(0)", "similarity = similarity.double()\n    gain = similarity.sum(0)"),
+        "a list": ("return torch.tensor(chosen)", "return chosen"),
+    },
+    "half-splits": {
+        "in float32": ("correct.double()", "correct.float()"),
+        "covariances of pairs": (
+            "return n / (n - 1) * (y.mean(1).var() - coins)",
+            "c = torch.cov(y.T)\n    return (c.sum() - c.trace()) / (n * (n - 1))",
+        ),
+    },
+    "threshold": {
+        "a loop": (
+            "return int((before + after).argmin())",
+            "now = best = k = 0\n"
+            "    for j, good in enumerate(right.tolist(), 1):\n"
+            "        now += -1 if good else 1\n"
+            "        if now < best:\n"
+            "            best, k = now, j\n"
+            "    return k",
+        ),
+        "a loop over the tensor": (
+            "return int((before + after).argmin())",
+            "now = best = k = 0\n"
+            "    for j in range(len(right)):\n"
+            "        now += -1 if right[j] else 1\n"
+            "        if now < best:\n"
+            "            best, k = now, j + 1\n"
+            "    return k",
+        ),
     },
 }

@@ -1,4 +1,4 @@
-"""Assignments: the reference answer gets every point, the stub none, wrong answers fewer, and nothing leaks."""
+"""Assignments: right answers get every point, the stub none, wrong answers fewer, and nothing leaks or is lost."""
 
 import contextlib
 import csv
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,9 @@ assignments = importlib.util.module_from_spec(spec)
 sys.modules["assignments"] = assignments
 spec.loader.exec_module(assignments)
 
-MUTANTS = runpy.run_path(str(Path(__file__).with_name("mutants.py")))["MUTANTS"]
+ANSWERS = runpy.run_path(str(Path(__file__).with_name("mutants.py")))
+MUTANTS, VARIANTS = ANSWERS["MUTANTS"], ANSWERS["VARIANTS"]
+TIMEOUT = int(re.search(r"c\.Execute\.timeout = (\d+)", assignments.CONFIG)[1])  # seconds a cell
 COURSE = assignments.assignments()
 TASKS = {task.name: task for _, tasks in COURSE.values() for task in tasks}
 COUNTS = {c["slug"]: c["papers"] for part in yaml.safe_load((ROOT / "book" / "plan.yml").read_text())["parts"]
@@ -38,8 +41,24 @@ each_task = pytest.mark.parametrize("name", TASKS)
 STUB = 'raise NotImplementedError("your answer")'
 
 
-def grade(task, answer):
-    """Points of an answer's cell, as nbgrader counts them: a cell of tests that raises gives none."""
+@contextlib.contextmanager
+def limit(seconds):
+    """TimeoutError in what takes longer, where the system has alarms."""
+
+    def ring(*_):
+        raise TimeoutError(f"longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def grade(task, answer, seconds=TIMEOUT):
+    """Points of an answer's cell, as nbgrader counts them: a cell of tests that raises or takes too long gives none."""
     space, points = {}, 0
     with contextlib.redirect_stdout(io.StringIO()):
         exec(assignments.SETUP, space)
@@ -47,7 +66,8 @@ def grade(task, answer):
             exec(answer, space)
         for source, worth in task.tests:
             with contextlib.suppress(Exception):
-                exec(source, space)
+                with limit(seconds):
+                    exec(source, space)
                 points += worth
     return points
 
@@ -70,7 +90,7 @@ def test_every_finished_chapter_has_two_tasks_and_names_are_unique():
     assert set(COURSE) == set(CHAPTERS)
     names = [task.name for _, tasks in COURSE.values() for task in tasks]
     assert all(len(tasks) >= 2 for _, tasks in COURSE.values()) and len(set(names)) == len(names)
-    assert set(MUTANTS) == set(names)
+    assert set(MUTANTS) == set(VARIANTS) == set(names)
 
 
 @each_task
@@ -83,11 +103,24 @@ def test_the_reference_gets_all_points_and_the_stub_none(name):
 
 @pytest.mark.parametrize(("name", "wrong"), [(n, w) for n, found in MUTANTS.items() for w in found])
 def test_a_wrong_answer_loses_points(name, wrong):
-    task, (old, new) = TASKS[name], MUTANTS[name][wrong]
+    task = TASKS[name]
+    answer = changed(task, wrong, MUTANTS[name][wrong])
+    assert grade(task, answer, seconds=5) < task.points  # at the real time-out too: what is quadratic takes minutes
+
+
+@pytest.mark.parametrize(("name", "other"), [(n, v) for n, found in VARIANTS.items() for v in found])
+def test_a_right_answer_of_another_kind_gets_all_points(name, other):
+    task = TASKS[name]
+    assert grade(task, changed(task, other, VARIANTS[name][other])) == task.points
+
+
+def changed(task, what, change):
+    """The solution's cell with one change (old, new), still Python."""
+    old, new = change
     assert task.solution.count(old) == 1, "the change fits no place, or several"
     answer = task.solution.replace(old, new)
-    compile(answer, wrong, "exec")
-    assert grade(task, answer) < task.points
+    compile(answer, what, "exec")
+    return answer
 
 
 @each_task
@@ -189,6 +222,48 @@ def test_the_whole_cycle_of_nbgrader(tmp_path):
     assert points["eve"] == 0
     for student in answers:
         assert (tmp_path / "feedback" / student / "contrastive" / "contrastive.html").stat().st_size > 1000
+
+
+@needs_nbgrader
+@pytest.mark.filterwarnings("ignore:Object of type")
+def test_a_refused_assignment_stays_as_it_was_and_the_others_are_made(tmp_path, monkeypatch, capsys):
+    """Submissions forbid another task: status 1, one line, and neither source nor release is lost."""
+    from nbgrader.api import Gradebook
+
+    out, private = tmp_path / "out", tmp_path / "private"
+    wanted = {n: COURSE[n] for n in ("pretext", "redundancy")}
+    assignments.write(out, wanted)
+    with Gradebook(f"sqlite:///{out}/gradebook.db") as book:
+        book.add_student("ada")
+        for name in wanted:
+            book.add_submission(name, "ada")
+    (out / "source" / "pretext" / "data.csv").write_text("1")
+    before = {p: p.read_bytes() for p in out.glob("*/pretext/*")}
+    assert len(before) == 3
+    made = out / "release" / "redundancy" / "redundancy.ipynb"
+    made.unlink()
+    private.mkdir()
+    (private / "pretext.py").write_text(PRIVATE.format(title="Other", name="twice"))
+    command = ["assignments.py", "--private", str(private), "--out", str(out), *wanted]
+    monkeypatch.setattr(sys, "argv", command)
+    capsys.readouterr()
+    assert assignments.main() == 1
+    said, error = capsys.readouterr()
+    assert error.count("\n") == 1 and error.startswith("pretext stays as it was") and "add or remove cells" in error
+    assert said.startswith("redundancy: ") and said.count("\n") == 1 and made.exists()
+    assert {p: p.read_bytes() for p in out.glob("*/pretext/*")} == before
+    assert not list(out.glob("aside-*"))
+
+
+@needs_nbgrader
+def test_a_new_assignment_that_is_refused_leaves_nothing(tmp_path, monkeypatch):
+    from nbgrader.apps import NbGraderAPI
+
+    log = "Traceback\n  File x\nValueError: no such cell\n[ERROR] see above"
+    monkeypatch.setattr(NbGraderAPI, "generate_assignment", lambda *_, **__: {"success": False, "log": log})
+    with pytest.raises(RuntimeError, match=r"^pretext stays as it was.*: ValueError: no such cell$"):
+        assignments.write(tmp_path, {"pretext": COURSE["pretext"]})
+    assert not list(tmp_path.glob("*/pretext"))
 
 
 PRIVATE = """# %% [markdown]
