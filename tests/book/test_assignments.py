@@ -8,9 +8,11 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -179,8 +181,8 @@ def _strings(value):
 
 @needs_nbgrader
 def test_the_whole_cycle_of_nbgrader(tmp_path):
-    """Two students hand in by e-mail, are collected, graded, answered, and their grades exported."""
-    assignments.write(tmp_path, {"contrastive": COURSE["contrastive"]})
+    """Students hand in by e-mail, are collected, graded, answered, and their grades exported, as the guide has it."""
+    assignments.write(tmp_path, {n: COURSE[n] for n in ("contrastive", "pretext")})
     first, second = COURSE["contrastive"][1]
     released = tmp_path / "release" / "contrastive" / "contrastive.ipynb"
     old, new = MUTANTS[first.name]["exponentials that overflow"]
@@ -198,30 +200,61 @@ def test_the_whole_cycle_of_nbgrader(tmp_path):
             if cell.metadata.nbgrader.grade and student == "eve":
                 cell.source = "assert True"  # no way to points: the tests are put back
         nbformat.write(book, inbox / f"{student}_contrastive.ipynb")
+    (inbox / "dan_contrastive.ipynb").write_text("no notebook")
+    fake = tmp_path / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text(DOCKER)
+    fake.chmod(0o755)
+    path = os.pathsep.join([str(fake.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
 
-    def nbgrader(*command):
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        run = [sys.executable, "-m", "nbgrader", *command]
+    def shell(command, status=0):
+        run = ["bash", "-c", command]
         done = subprocess.run(run, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
 
-    for command in (
-        ("zip_collect", "contrastive"),
-        ("autograde", "contrastive"),
-        ("generate_feedback", "contrastive"),
-        ("export", "--to", "grades.csv"),
-    ):
-        status, said = nbgrader(*command)
-        assert status == 0, said
-    with open(tmp_path / "grades.csv", newline="") as file:
-        grades = {row["student_id"]: row for row in csv.DictReader(file)}
+    guide = (ROOT / "book" / "instructors.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(m[2]) for m in re.finditer(r"(?ms)^( *)```bash\n(.*?)^\1```$", guide)]
+    export, ungraded, boxes = (
+        next(b for b in blocks if sign in b) for sign in ("awk -F, 'NR", 'not graded"; done', "docker run")
+    )
+    shell("nbgrader zip_collect contrastive")
+    shell("nbgrader autograde contrastive", status=1)  # dan's
+    shell("nbgrader generate_feedback contrastive")
+    shell(export)
+    assert shell(ungraded) == "submitted/dan/contrastive: not graded\n"
+    assert len(_rows(tmp_path / "all.csv")) == 8, "students times assignments"
+    rows = _rows(tmp_path / "grades.csv")
+    grades = {row["student_id"]: row for row in rows}
+    assert len(rows) == 3 and {row["assignment"] for row in rows} == {"contrastive"}
     points = {student: float(row["score"]) for student, row in grades.items()}
     whole = first.points + second.points
     assert points["ada"] == whole == float(grades["ada"]["max_score"])
     assert 0 < points["bob"] == grade(first, answers["bob"][first.name]) < first.points
     assert points["eve"] == 0
-    for student in answers:
-        assert (tmp_path / "feedback" / student / "contrastive" / "contrastive.html").stat().st_size > 1000
+    pages = [tmp_path / "feedback" / student / "contrastive" / "contrastive.html" for student in answers]
+    assert all(page.stat().st_size > 1000 for page in pages)
+
+    for folder in ("autograded", "feedback", "submitted/eve"):
+        shutil.rmtree(tmp_path / folder)
+    assert re.fullmatch("dan: not graded, look at .*\n", shell(boxes))
+    assert {row["student_id"]: float(row["score"]) for row in _rows(tmp_path / "contrastive.csv")} == {
+        student: points[student] for student in ("ada", "bob")
+    }
+    assert [page.exists() for page in pages] == [True, True, False]
+    assert shell(ungraded) == "submitted/dan/contrastive: not graded\n"
+
+
+# runs what the guide runs in a container in the box's folder, and has no other limits
+DOCKER = """#!/bin/bash
+while [ "$1" != grader ]; do [ "$1" = -v ] && box=${2%:/course}; shift; done
+cd "$box" && shift && exec "$@" 1>&2
+"""
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @needs_nbgrader
