@@ -122,11 +122,13 @@ def pretrain(
     net         "resnet18" (CIFAR stem, 512 features) or "small" (for 8 to 32 pixels on a CPU, 256 features)
     steps       updates, >= 1; AdamW, a tenth of them warm-up, then half a cosine
     batch_size  images a step, each seen in two of SimCLR's views; at most the number of images is taken
-    checkpoint  file to go on from after an interruption, see ``labcode.train.fit``
+    seed        0 … 2⁶³ − 1
+    checkpoint  file to go on from after an interruption, see ``labcode.train.fit``; one of other images, or of another
+                method, network, batch or seed, is refused
     device      the GPU if there is one; bfloat16 is used there
 
-    Raises ValueError for an unknown method or net and whatever ``fit`` refuses; on a GPU whose memory is too small,
-    MemoryError that says what to change.
+    Raises ValueError for an unknown method or net, for a checkpoint of another run and whatever else ``fit`` refuses;
+    on a GPU whose memory is too small, MemoryError that says what to change.
     """
     known = methods()
     if method not in known:
@@ -137,9 +139,15 @@ def pretrain(
         raise ValueError(f"net must be one of {', '.join(NETS)}, got {net!r}")
     if batch_size < 4:
         raise ValueError(f"batch_size must be at least 4, got {batch_size}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be in 0 … 2⁶³ − 1, got {seed}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    images = images.to(device)
     size, batch_size = images.shape[2], min(batch_size, len(images))
+    look = dict(strength=0.5, blur_p=0.0) if size <= 64 else dict(strength=1.0, blur_p=0.5)
+    facts = dict(method=method, net=net, batch_size=batch_size, seed=seed, size=size, views=look)
+    if checkpoint:
+        facts |= dict(images=len(images), pixels=_fingerprint(images))
+    images = images.to(device)
     torch.manual_seed(seed)
     make = partial(nets.SmallNet, size=size) if net == "small" else NETS[net]
     model = known[method](make()).to(device, memory_format=torch.channels_last)
@@ -147,20 +155,45 @@ def pretrain(
 
     def step(index: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            views = augment.simclr_views(images[index], generator, strength=0.5 if size <= 64 else 1.0,
-                                         blur_p=0.0 if size <= 64 else 0.5)  # fmt: skip
+            views = augment.simclr_views(images[index], generator, **look)
         return {"loss": model(views.contiguous(memory_format=torch.channels_last), index)}
 
     try:
-        fit(model, step, shuffled(len(images), batch_size, seed, device), steps=steps, lr=lr, weight_decay=1e-4,
-            clip=5.0, precision="bf16" if device.type == "cuda" else "no", compile=compile, generators=[generator],
-            checkpoint=checkpoint, progress=progress, label=method)  # fmt: skip
+        fit(_Bound(model, facts, checkpoint), step, shuffled(len(images), batch_size, seed, device), steps=steps, lr=lr,
+            weight_decay=1e-4, clip=5.0, precision="bf16" if device.type == "cuda" else "no", compile=compile,
+            generators=[generator], checkpoint=checkpoint, progress=progress, label=method)  # fmt: skip
     except torch.OutOfMemoryError as error:
         raise MemoryError(
             f"the GPU's memory does not hold {batch_size} images of {size}×{size}: take a smaller batch "
             f"(--batch {batch_size // 2}), smaller images (--size {size // 2}) or --net small"
         ) from error
     return model.encoder.eval()
+
+
+class _Bound(nn.Module):
+    """A method whose checkpoints hold what decides its training, and go on under the same facts alone."""
+
+    def __init__(self, method: nn.Module, facts: dict, file: str | Path | None):
+        super().__init__()
+        self.method, self.facts, self.file = method, facts, file
+
+    def get_extra_state(self) -> dict:
+        return self.facts
+
+    def set_extra_state(self, state: dict) -> None:
+        pass  # ``load_state_dict`` looks at it before any weight is copied
+
+    def load_state_dict(self, state: dict, **options):
+        there = state.get("_extra_state", {})
+        if different := [name for name, here in self.facts.items() if there.get(name) != here]:
+            told = ", ".join(f"{name} {there.get(name)} there, {self.facts[name]} here" for name in different)
+            raise ValueError(f"checkpoint {self.file} is of another run: {told}; delete it or name another file")
+        return super().load_state_dict(state, **options)
+
+
+def _fingerprint(images: UInt8[Tensor, "n 3 s s"]) -> str:
+    """A checksum of all pixels."""
+    return f"{zlib.crc32(images.cpu().numpy().tobytes()):08x}"
 
 
 @torch.no_grad()
@@ -174,19 +207,46 @@ def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:
     """The encoder's weights as safetensors, in one piece; ``facts`` (size, method, …) go into its metadata.
 
     A ``SmallNet`` needs the fact ``size`` to be loaded again.
+
+    Raises ValueError for an encoder of another kind, for a file in whose place none can be written, and for a missing
+    size.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
     name = next((n for n, kind in NETS.items() if type(encoder) is kind), None)
     if name is None:
         raise ValueError(f"encoder must be one of {', '.join(NETS)}, got {type(encoder).__name__}")
     if name == "small" and "size" not in facts:
         raise ValueError("size must be among the facts of a SmallNet: its layers depend on it")
-    file, weights = Path(file), {k: v.contiguous().cpu() for k, v in encoder.state_dict().items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = writable(file, "file")
+    weights = {k: v.contiguous().cpu() for k, v in encoder.state_dict().items()}
     aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    save_file(weights, aside, metadata={"labcode": json.dumps({"net": name} | facts)})
-    os.replace(aside, file)
+    try:  # not safetensors' own way to write, whose files only their owner may read
+        aside.write_bytes(packed(weights, metadata={"labcode": json.dumps({"net": name} | facts)}))
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def writable(file: str | Path, name: str) -> Path:
+    """The path of a file that can be written, or written anew: its folder is made, and tried.
+
+    name  of the argument that the path came from, for the error: ValueError where no file can be
+    """
+    path = Path(file)
+    if path.is_dir() or str(file).endswith(("/", os.sep)):
+        raise ValueError(f"{name} must be a file, got a folder, {str(file)!r}: add a file's name to it")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{name} must be a file, got {str(file)!r}, which is something else, such as a device")
+    probe = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        told = f"got {str(file)!r}, where that fails ({error.strerror})"
+        raise ValueError(f"{name} must be a file in a folder that can be made and written, {told}") from error
+    return path
 
 
 def load(file: str | Path) -> tuple[nn.Module, dict]:
@@ -249,15 +309,17 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--compile", action="store_true", help="torch.compile: a minute more, then faster")
     options.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
     given = options.parse_args(arguments)
+    if not 0 <= given.seed < 2**63:
+        options.error(f"--seed must be in 0 … 2⁶³ − 1, got {given.seed}")
     net = given.net or ("resnet18" if torch.cuda.is_available() else "small")
-    out = Path(given.out)
     try:
+        out = writable(given.out, "--out")
         folder = read_folder(given.images, given.size, given.skip_unreadable)
         about = f", {len(folder.classes)} classes by subfolder" if folder.classes else ""
         left = f"; {len(folder.skipped)} could not be read and are left out" if folder.skipped else ""
         print(f"{len(folder.images)} images of {given.size}×{given.size} pixels{about}{left}", flush=True)
         facts = dict(method=given.method, size=given.size, seed=given.seed, images=len(folder.images))
-        run = [net, *facts.values(), f"{zlib.crc32(folder.images.numpy().tobytes()):08x}"]  # of these very images
+        run = [net, *facts.values(), _fingerprint(folder.images)]  # of these very images
         checkpoint = out.with_name(f"{out.name}.{'-'.join(map(str, run))}.checkpoint")
         where = "a GPU" if torch.cuda.is_available() else "the CPU"
         print(f"{given.method}, {net}, {given.steps} steps on {where}", flush=True)

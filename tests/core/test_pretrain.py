@@ -1,7 +1,9 @@
 """From a folder of images to an encoder: what is read, what is refused, and that the file gives the same features."""
 
+import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -116,6 +118,45 @@ def test_an_interrupted_run_goes_on(photos, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
+@pytest.mark.parametrize("change,told", [
+    (dict(batch_size=8), "batch_size 16 there, 8 here"),
+    (dict(seed=1), "seed 0 there, 1 here"),
+    (dict(method="vicreg"), "method simclr there, vicreg here"),
+    (dict(net="resnet18"), "net small there, resnet18 here"),
+    (dict(steps=7), "steps 2 there, 7 here"),
+    (dict(lr=0.1), "lr 0.001 there, 0.1 here"),
+    (dict(images=1), "pixels [0-9a-f]{8} there, [0-9a-f]{8} here"),
+    (dict(images=-1), "images 200 there, 199 here"),
+])  # fmt: skip
+def test_a_checkpoint_of_another_run_is_refused(photos, tmp_path, change, told):
+    """Whatever decides the training; the file stays as it was."""
+    images = pretrain.read_folder(photos, size=8).images
+    given = dict(method="simclr", net="small", steps=2, batch_size=16, device="cpu", progress=False)
+    given["checkpoint"] = tmp_path / "run"
+    pretrain.pretrain(images, **given)
+    before = (tmp_path / "run").read_bytes()
+    if change.get("images") == 1:  # one bit of one image
+        images = images.clone()
+        images[7, 0, 4, 4] ^= 1
+    elif change.get("images") == -1:
+        images = images[:-1]
+    with pytest.raises(ValueError, match=f"checkpoint .*run is of another run: .*{told}.*; delete it or name another"):
+        pretrain.pretrain(images, **given | {k: v for k, v in change.items() if k != "images"})
+    assert (tmp_path / "run").read_bytes() == before
+
+
+def test_a_checkpoint_without_these_facts_and_a_batch_beyond_the_images(photos, tmp_path):
+    images = pretrain.read_folder(photos, size=8).images[:32]
+    given = dict(net="small", steps=2, device="cpu", progress=False, checkpoint=tmp_path / "run")
+    pretrain.pretrain(images, batch_size=32, **given)
+    pretrain.pretrain(images, batch_size=500, **given)  # the same batch: all there are
+    state = torch.load(tmp_path / "run", weights_only=True)
+    del state["model"]["_extra_state"]
+    torch.save(state, tmp_path / "run")
+    with pytest.raises(ValueError, match="is of another run: .*batch_size None there, 32 here"):
+        pretrain.pretrain(images, batch_size=32, **given)
+
+
 def command(*arguments, cwd):
     line = [sys.executable, "-m", "labcode.pretrain", *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300)
@@ -168,3 +209,72 @@ def test_encoders_that_cannot_be_loaded_are_not_saved_and_odd_files_are_told(tmp
         pretrain.load(tmp_path / "e")
     with pytest.raises(ValueError, match="images must be uint8"):
         pretrain.pretrain(torch.rand(20, 3, 8, 8))
+
+
+SHORT = ["--size", 8, "--steps", 2, "--batch", 16, "--net", "small"]
+
+
+def test_the_command_refuses_another_batch_size(photos, tmp_path):
+    """A run that was killed leaves its checkpoint; here one is made as the command names it."""
+    found = pretrain.read_folder(photos, size=8)
+    name = f"e.small-simclr-8-0-200-{zlib.crc32(found.images.numpy().tobytes()):08x}.checkpoint"
+    options = dict(steps=2, batch_size=32, checkpoint=tmp_path / name, device="cpu", progress=False)
+    pretrain.pretrain(found.images, "simclr", "small", **options)
+    done = command("--images", photos, *SHORT, "--out", "e", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "is of another run: batch_size 32 there, 16 here" in done.stderr and not (tmp_path / "e").exists()
+    done = command("--images", photos, *SHORT, "--batch", 32, "--out", "e", cwd=tmp_path)
+    assert done.returncode == 0 and "going on from" in done.stdout and (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("out,told", [
+    ("folder", "--out must be a file, got a folder, 'folder'"),
+    ("new/", "--out must be a file, got a folder, 'new/'"),
+    ("/dev/null", "--out must be a file, got '/dev/null', which is something else"),
+    ("/proc/x/e.safetensors", "--out must be a file in a folder that can be made and written, got '/proc/x/e.safet"),
+    ("file/e.safetensors", "--out must be a file in a folder that can be made and written, got 'file/e.safetensors'"),
+])  # fmt: skip
+def test_a_place_where_no_file_can_be_is_refused_before_the_training(photos, tmp_path, monkeypatch, capsys, out, told):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrain, "pretrain", lambda *_, **__: pytest.fail("it trained"))
+    with pytest.raises(SystemExit) as stopped:
+        pretrain.main(["--images", str(photos), *map(str, SHORT), "--out", out])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and told in said and said.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_what_could_not_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="file must be a file, got a folder"):
+        pretrain.save(nets.SmallNet(size=8), tmp_path / "folder", size=8)
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pretrain.os, "replace", no_room)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain.save(nets.SmallNet(size=8), tmp_path / "e", size=8)
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize("umask,mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_encoder_may_be_read_by_whom_the_umask_lets(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        pretrain.save(nets.SmallNet(size=8), tmp_path / "e", size=8)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "e").stat().st_mode & 0o777 == mode
+    pretrain.load(tmp_path / "e")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_named(photos, tmp_path, capsys, seed):
+    with pytest.raises(ValueError, match=f"seed must be in 0 … 2⁶³ − 1, got {seed}"):
+        pretrain.pretrain(pretrain.read_folder(photos, size=8).images, net="small", steps=1, seed=seed)
+    with pytest.raises(SystemExit) as stopped:
+        pretrain.main(["--images", str(photos), "--seed", str(seed), "--out", str(tmp_path / "e")])
+    assert stopped.value.code == 2 and f"--seed must be in 0 … 2⁶³ − 1, got {seed}" in capsys.readouterr().err
