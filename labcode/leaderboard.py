@@ -26,6 +26,7 @@ from pathlib import Path
 
 from torch import nn
 
+from .data import DataError
 from .ledger import alone, put
 from .run import PACKAGE, Waiting, _commit, _device, _versions, root, sources, start
 from .stage import Stage
@@ -160,7 +161,10 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(1 if given.dry else SEEDS) if given.seed is None else [given.seed]
     listed = [(m, s) for s in seeds for m in entries()] if given.dry or given.again else missing()
     wanted = [(m, s) for m, s in listed if given.method in (None, m) and s in seeds]
-    stage = Stage(start("leaderboard/cifar10")) if wanted else None
+    try:
+        stage = Stage(start("leaderboard/cifar10")) if wanted else None
+    except DataError as error:
+        options.exit(2, f"{options.prog}: {error}\n")
     for method, seed in wanted:
         row = measure(method, seed, stage)
         took = "" if row["seconds"] is None else f", {row['seconds']:.0f} s of training"

@@ -89,3 +89,15 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_run_again(made, mo
     monkeypatch.delenv("LABCODE_TUNE")
     assert leaderboard.main([]) == 0 and "nothing is missing" in capsys.readouterr().out
     assert not list(made.rglob("*.tmp"))
+
+
+def test_without_its_data_it_says_so_in_a_line(made, monkeypatch, capsys):
+    def missing(*_, **__):
+        raise data.DataError("cifar10 is not here, and the download failed")
+
+    monkeypatch.setattr(data, "benchmark", missing)
+    with pytest.raises(SystemExit) as stopped:
+        leaderboard.main(["--method", "simclr"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said == "python -m labcode.leaderboard: cifar10 is not here, and the download failed\n"
