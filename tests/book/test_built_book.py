@@ -1,5 +1,6 @@
 """The whole book is built once, warnings as errors, and its pages are read."""
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -7,6 +8,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from sphinx.search.en import SearchEnglish
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADS = {
@@ -189,3 +191,38 @@ def test_headings_do_not_jump_a_level(pages):
 
 def test_the_mark_for_the_tests_is_not_shown_to_readers(pages):
     assert not [name for name, page in pages.items() if name.startswith("notebooks/") and "NBVAL_CHECK" in page.text]
+
+
+@pytest.fixture(scope="session")
+def indexed(html):
+    """Page -> the terms under which the site's search finds it."""
+    text = (html / "searchindex.js").read_text(encoding="utf-8")
+    index, found = json.loads(text[text.index("{") : text.rindex("}") + 1]), {}
+    for terms in (index["terms"], index["titleterms"]):
+        for term, where in terms.items():
+            for i in [where] if isinstance(where, int) else where:
+                found.setdefault(index["docnames"][i], set()).add(term)
+    return found
+
+
+def test_the_search_finds_every_paper_by_its_full_title(indexed):
+    """The search wants every word of the question on one page, stop words and numbers aside."""
+    english, missing = SearchEnglish({}), []
+    for chapter, card in cards():
+        for word in english.split(card["title"].lower()):
+            if word not in english.stopwords and not word.isdigit() and len(word) > 2:
+                if english.stem(word) not in indexed[f"notebooks/{chapter}"]:
+                    missing.append(f"{card['key']}: {word}")
+    assert not missing
+
+
+def test_no_two_words_of_a_strip_or_table_are_indexed_as_one(pages, indexed):
+    english, glued = SearchEnglish({}), set()
+    for name, page in pages.items():
+        for box in page.select("aside.paper-strip, table.course-table"):
+            texts = [" ".join(b.get_text(" ").split()) for b in box.select("p, dt, dd, summary, caption, th, td")]
+            for a, b in zip(texts, texts[1:], strict=False):
+                last, first = re.search(r"[^\W\d_]{3,}$", a), re.match(r"[^\W\d_]{3,}", b)
+                if last and first and english.stem((last[0] + first[0]).lower()) in indexed[name.removesuffix(".html")]:
+                    glued.add(f"{name}: {last[0]}{first[0]}")
+    assert not glued
