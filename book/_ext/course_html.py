@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from html import escape
 from statistics import fmean, stdev
@@ -13,6 +14,16 @@ from course_data import SCALES, VERDICTS, Chapter, Course
 SIGNS = {"supported": "✓", "contradicted": "✗", "inconclusive": "~"}
 EVIDENCE = "book/evidence"
 Link = Callable[..., str]
+BLOCKS = re.compile(
+    r"(?=<(?:blockquote|br|button|caption|dd|details|desc|dt|figcaption|figure|h[1-6]|label|li|ol|option|p|section|"
+    r'summary|svg|td|text|th|tr|tspan|ul|span class="(?:idea|quiet)")\b)|(?<=</summary>)|(?<=</h\d>)|(?<=</p>)'
+)
+
+
+def apart(html: str) -> str:
+    """The same with a new line between blocks: Sphinx's search takes tags away without a space, and would index the
+    last word of one and the first of the next as one word."""
+    return BLOCKS.sub("\n", html)
 
 
 def number(value: Any) -> str:
@@ -92,7 +103,7 @@ def table(head: list[str], rows: list[Row], *, cls: str, caption: str, label: st
         for h in head
     ]
     cells = "".join(f'<th role="columnheader" scope="col">{h}</th>' for h in head)
-    return (
+    return apart(
         f'<div class="table-scroll" role="region" aria-label="{escape(label)}" tabindex="0">'
         f'<table role="table" class="course-table {shape}{cls}"><caption>{caption}</caption>'
         f'<thead role="rowgroup"><tr role="row">{cells}</tr></thead><tbody role="rowgroup">'
@@ -194,7 +205,7 @@ def parts_html(course: Course, link: Link) -> str:
             f'<span class="quiet">{state} · {total} papers</span></div>'
             f'<p class="part-line">{escape(part.line)}</p><ul class="chapters">{cards}</ul></section>'
         )
-    return f'<div class="course-parts">{"".join(out)}</div>'
+    return apart(f'<div class="course-parts">{"".join(out)}</div>')
 
 
 def sample_html(course: Course, link: Link) -> str:
@@ -217,7 +228,7 @@ def sample_html(course: Course, link: Link) -> str:
                 break
     if not out:
         return '<p class="quiet">Nothing has been measured yet: run <code>make notebooks</code>.</p>'
-    return f'<div class="samples">{"".join(out)}</div>'
+    return apart(f'<div class="samples">{"".join(out)}</div>')
 
 
 def map_html(course: Course, part_slug: str, link: Link) -> str:
@@ -267,7 +278,7 @@ def map_html(course: Course, part_slug: str, link: Link) -> str:
         for c in (chapters[s] for s in plan.get("reading", chapters) if s in chapters)
     )
     said = "; ".join(f"{chapters[a].title} leads to {chapters[b].title}" for a, b in plan.get("edges", []))
-    return (
+    return apart(
         f'<figure class="course-map"><svg viewBox="0 0 {width} {height:g}" role="group" '
         f'aria-labelledby="map-{part_slug}-t map-{part_slug}-d"><title id="map-{part_slug}-t">The chapters of '
         f'{escape(part.title)} and how they follow from each other</title><desc id="map-{part_slug}-d">{escape(said)}.'
@@ -448,7 +459,7 @@ def evidence_html(course: Course, link: Link) -> str:
                 f'<h2 id="evidence-{s}">{heads[s]}</h2><p class="quiet">Nothing has been measured at '
                 f"this scale yet.</p>"
             )
-    return "".join(out)
+    return apart("".join(out))
 
 
 def failures_html(course: Course, link: Link, count: int = 8) -> str:

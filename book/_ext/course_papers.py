@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from course_data import VERDICTS, Chapter, Course, Paper
-from course_html import EVIDENCE, Link, Row, anchor, table, tally
+from course_html import EVIDENCE, Link, Row, anchor, apart, table, tally
 
 from labcode.cards import search_link
 
@@ -68,7 +68,7 @@ def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str |
         + select("verdict", "Verdict", [(v, v) for v in VERDICTS] + [("none", "not measured")])
         + '<button type="reset">Clear</button></form>'
     )
-    return (
+    return apart(
         f'<div class="paper-index">{form}<p class="paper-count" role="status">{len(rows)} papers</p>'
         + table(
             ["Paper", "Chapter, kind", "Code", "Result"],
@@ -114,7 +114,7 @@ def section_html(course: Course, chapter: Chapter, paper: Paper, link: Link, cod
     said = {"Idea": paper.idea, "The paper reports": paper.reported, "Different here": paper.differs}
     card = _terms({name: escape(text) for name, text in said.items()})
     index = f'<a href="{link(INDEX, f"paper-{paper.key}")}">In the index of papers</a>'
-    return (
+    return apart(
         f'<aside class="paper-strip" aria-label="About the paper"><p><a href="{escape(search_link(paper.title))}">'
         f"{escape(paper.title)}</a></p>{_terms(facts)}<details><summary>The paper's card</summary>"
         f"{card}<p>{index}</p></details></aside>"
@@ -183,7 +183,7 @@ def prerequisites_html(course: Course, link: Link) -> str:
         rows.append(("", [title, before or "nothing", free or "–"]))
     said = "; ".join(f"{chapters[a].title} builds on {chapters[b].title}" for a, of in needs.items() for b in of)
     width = (w + gap) * len(columns) - gap + 8
-    return (
+    return apart(
         f'<figure class="course-map needs"><svg viewBox="0 0 {width} {height:g}" '
         f'style="max-width: {1.1 * width:.0f}px; min-width: {0.8 * width:.0f}px" '
         f'role="group" aria-labelledby="needs-t needs-d"><title id="needs-t">Which chapter builds on which</title>'
