@@ -418,7 +418,8 @@ def test_the_proximal_term_adds_lambda_times_the_squared_step():
     views, index = pictures(3), torch.arange(3)
     f = F.normalize(free.head(free.encoder(views)), dim=1)
     step = (f - free.bank[index]).square().sum(1).mean()
-    assert float((held(views, index) - free(views, index)).detach()) == pytest.approx(3 * float(step.detach()), rel=1e-4)
+    added = (held(views, index) - free(views, index)).detach()
+    assert float(added) == pytest.approx(3 * float(step.detach()), rel=1e-4)
 
 
 def test_methods_run_under_bf16_autocast():

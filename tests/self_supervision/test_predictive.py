@@ -290,7 +290,7 @@ def test_further_is_the_sum_of_its_parts():
     torch.manual_seed(3)
     second = distilled(x)
     apart = (base.encoder(x)[:, 0] - teacher(x)[:, 0]).square().sum(1).mean()
-    assert float(second) == pytest.approx(first + float(apart), rel=1e-5)
+    assert second.item() == pytest.approx(first + apart.item(), rel=1e-5)
     second.backward()
     assert all(p.grad is None and not p.requires_grad for p in distilled.teacher.parameters())
     assert all(p.requires_grad for p in teacher.parameters()), "the teacher itself is left as it was"
