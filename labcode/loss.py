@@ -4,7 +4,35 @@ import functools
 import inspect
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
+
+SMALL, LARGE = 1e-4, 1e15  # rows whose largest entry lies outside are scaled before their length is taken
+
+
+def unit_rows(x: Float[Tensor, "*rows"], dim: int = -1) -> Float[Tensor, "*rows"]:
+    """x / ‖x‖ along ``dim``: what every cosine of the library is made of. Half precision comes back as float32.
+
+    A row of zeros has no direction: it stays zero, and its gradient is zero, as is that of entries below 1e-37.
+    A row whose largest entry is below 1e-4 has length 1 too, but its gradient is that of the same row enlarged until
+    that entry is 1e-4: right in direction, at most 1e4 times the gradient of the result, so that it also fits into
+    float16. ``F.normalize`` gives 1e12 there, and takes rows below 1e-23 or above 1e19 for zeros.
+
+    All other rows: the value and the gradient of ``F.normalize``, bit by bit. Differentiable twice; no look at the
+    data, so a GPU is not waited for. Raises ValueError for anything but a floating-point tensor.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(f"x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    x = _raise(x)
+    if not x.numel():
+        return x
+    fixed = x.detach()
+    size = torch.linalg.vector_norm(fixed, torch.inf, dim, keepdim=True)
+    ordinary = (size >= SMALL) & (size <= LARGE)
+    rate = torch.where(ordinary, 1, torch.where(size > 1e-37, 1 / size.clamp_min(SMALL), 0))
+    rest = torch.where(ordinary, 0, 1 / size.clamp_min(1e-37) - rate)
+    return F.normalize(torch.addcmul(x * rate, fixed, rest), dim=dim)  # rate + rest scale the row, rate its gradient
 
 
 def float32(function):
