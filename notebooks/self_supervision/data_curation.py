@@ -51,11 +51,11 @@ from functools import partial
 import torch
 
 import labcode as lab
+from labcode.course.stage import Stage
 from labcode.data.synthetic import SPLITS
 from labcode.nets import SmallNet
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import data_curation as D
-from labcode.stage import Stage
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Map of six papers by what they select for. For balance: hierarchical k-means curation. For the task: the theory of data selection and gradient information optimisation. For the loss: SAS. For principle and domain: PASS and face pre-training. Arrows lead from the theory to gradient information and to SAS, from curation to PASS, and from PASS to face pre-training."}, "figure": {"caption": "What each paper selects for. An arrow leads to a paper that takes the question further.", "name": "fig-curation-map"}}
 PAPERS = {
@@ -590,28 +590,10 @@ run.claim("sas-data-efficient-ssl", "For supervised training the order turns rou
 # their identity and expression are known. SimCLR, the workhorse of this part, is trained on each pool with the same recipe (the paper takes MoCo v2, SwAV and DINO).
 
 # %%
-lab.show(D.faces)
-
-# %%
-def pools(seed, n=1500):
-    """Pre-training images by source and content, all of the same number."""
-    objects, people = (
-        lab.data.scenes(n, seed=20 + seed, split=run.splits[0], difficulty=knob).images,
-        D.faces(n, seed, difficulty=wild).images,
-    )
-    photos = D.faces(n, seed + 1, difficulty=D.FaceDifficulty(SIDE, zoom=(1e-3, 2e-3), texture=1.0, blobs=0)).images
-    noise = torch.randint(0, 256, objects.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    mixed = lambda source: torch.cat([source[: 2 * n // 3], people[: n - 2 * n // 3]])
-    return {
-        "objects": objects,
-        "objects and people": mixed(objects),
-        "photos": photos,
-        "photos and people": mixed(photos),
-        "noise": noise,
-    }
-
+lab.show(D.pools)
 
 # %% mystnb={"image": {"alt": "Five rows of small images: objects, objects and people, photos, photos and people, noise."}, "figure": {"caption": "The pools: objects, objects and people, photographs, photographs and people, noise.", "name": "fig-pass-pools"}}
+pools = partial(D.pools, n=1500, size=SIDE, split=run.splits[0])
 shown = [images[torch.linspace(0, len(images) - 1, 12).long()] for images in pools(run.seeds[0]).values()]
 _ = lab.plots.images(torch.cat(shown), rows=5)
 

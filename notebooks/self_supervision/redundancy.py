@@ -48,9 +48,9 @@ import copy
 import torch
 
 import labcode as lab
+from labcode.course.stage import Stage
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import redundancy as R
-from labcode.stage import Stage
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Barlow Twins at the left answers SimCLR. Arrows lead from it to Mixed Barlow Twins, SSL-EY and VICReg; from VICReg to E2MC; from BYOL to orthonormal BYOL; and from all of them to RankMe, which judges them."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer.", "name": "fig-redundancy-family"}}
 PAPERS = {

@@ -19,7 +19,7 @@ def loss(library: str, name: str):
     """(function of two views, images, features)"""
     if library == "labcode":
         from labcode.self_supervision import contrastive, redundancy
-        from labcode.self_supervision.faces import swapped_prediction
+        from labcode.self_supervision.data_curation import swapped_prediction
 
         return {
             "nt_xent": (lambda a, b: contrastive.nt_xent(torch.cat([a, b]), 0.5), 8192, 128),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from labcode import augment, cluster, evaluate
 from labcode.self_supervision import contrastive, redundancy
-from labcode.self_supervision.faces import swapped_prediction
+from labcode.self_supervision.data_curation import swapped_prediction
 from labcode.transport import sinkhorn_codes
 
 pytestmark = pytest.mark.benchmark

@@ -13,7 +13,7 @@ from torch import nn
 
 from labcode.parallel import gather, sharing
 from labcode.self_supervision import contrastive, redundancy
-from labcode.self_supervision.faces import swapped_prediction
+from labcode.self_supervision.data_curation import swapped_prediction
 
 
 def ours(loss):

@@ -23,7 +23,7 @@ from torch import nn
 from labcode import parallel
 from labcode.nets import mlp
 from labcode.self_supervision import contrastive, redundancy
-from labcode.self_supervision.faces import SwAV
+from labcode.self_supervision.data_curation import SwAV
 from labcode.train import fit
 
 rank = int(os.environ.get("RANK", "0"))

@@ -24,9 +24,10 @@ FOLDER = Path(labcode.__file__).parent
 
 def losses():
     found = {}
-    for file in sorted(FOLDER.glob("*/*.py")):
-        if file.stem != "__init__" and file.parent.name not in ("data", "evaluate"):
-            module = importlib.import_module(f"labcode.{file.parent.name}.{file.stem}")
+    for file in sorted(FOLDER.glob("*/**/*.py")):
+        where = file.relative_to(FOLDER).with_suffix("").parts
+        if file.stem != "__init__" and where[0] not in ("course", "data", "evaluate"):
+            module = importlib.import_module(".".join(("labcode", *where)))
             for name, value in vars(module).items():
                 if getattr(value, "is_loss", False) and not name.startswith("_"):
                     found[f"{value.__module__.removeprefix('labcode.')}.{value.__name__}"] = value
@@ -95,7 +96,7 @@ def flat(result):
 
 
 # a singular value decomposition goes on until it has converged, and the host looks whether it has
-LOOKING = {"self_supervision.redundancy.whitened_correlation": "_linalg_svd|_linalg_check_errors"}
+LOOKING = {"self_supervision.redundancy.ssl_ey.whitened_correlation": "_linalg_svd|_linalg_check_errors"}
 
 
 def test_losses_are_found():

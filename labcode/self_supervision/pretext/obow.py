@@ -1,7 +1,8 @@
-"""Bags of visual words made online: a slow teacher says which words an image holds, a student guesses them from a part.
+"""OBoW (Gidaris et al., 2021), bags of visual words made online: a slow teacher says which words an image holds, a
+student guesses them from a part.
 
-OBoW (Gidaris et al., 2021). ``soft_codes`` and ``bag_of_words`` make the target, ``OBoW`` holds teacher, student,
-vocabulary and the network that turns words into classifiers.
+``soft_codes`` and ``bag_of_words`` make the target, ``OBoW`` holds teacher, student, vocabulary and the network that
+turns words into classifiers.
 """
 
 import copy
@@ -12,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
-from .. import augment
-from ..loss import check_matrix, float32
-from ..nets import mlp
+from ... import augment
+from ...loss import check_matrix, float32
+from ...nets import mlp
+from .turning import Images
 
-Images = Float[Tensor, "n c h w"]
 Scalar = Float[Tensor, ""]
 
 

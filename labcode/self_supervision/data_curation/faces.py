@@ -1,25 +1,19 @@
-"""Faces with every factor known, drawn by formula, and what learns from them: SwAV and fine-tuning.
+"""Faces with every factor known, drawn by formula.
 
 There is no large set of faces that one may ship, so the chapter draws its own: identity, expression, pose and landmarks
 are known exactly, and "uncurated" is a knob. Two hundred real faces and non-faces from scikit-image serve as a check.
 """
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from jaxtyping import Int, Shaped
+from torch import Tensor
 
-from ..data import mixed_seed, textures
-from ..data.synthetic import _crop, _installed
-from ..loss import check_matrix, check_positive, float32
-from ..nets import mlp
-from ..parallel import gather
-from ..train import allowed
-from ..transport import sinkhorn_codes
+from ...data import mixed_seed, textures
+from ...data.synthetic import _crop, _installed
 
 IDENTITIES = 1000
 
@@ -185,121 +179,3 @@ def real_faces(size: int = 12) -> tuple[Shaped[Tensor, "200 3 s s"], Int[Tensor,
     pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True).clamp(0, 1)
     labels = (torch.arange(200) < 100).long()
     return (pictures.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8), labels
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# SwAV, the unlabelled arm, and fine-tuning, the judge
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@float32
-def swapped_prediction(
-    z: Float[Tensor, "two_n d"], prototypes: Float[Tensor, "k d"], tau: float = 0.1, eps: float = 0.05
-) -> Float[Tensor, ""]:
-    """Each view predicts the other's assignment: the mean of -Σ_k q_other log softmax(z·c/τ).
-
-    SwAV, eq. 2. Rows i and i + n of z are views of one image; z and the prototypes are normalised here. Assignments
-    come from Sinkhorn iterations within each view and carry no gradient.
-
-    tau  temperature of the prediction, > 0
-    eps  entropy of the assignments, see ``sinkhorn_codes``
-
-    Raises ValueError for an odd number of rows, and for prototypes of another width.
-    """
-    check_matrix("z", z, rows=2, even=True)
-    check_matrix("prototypes", prototypes)
-    check_positive(tau=tau, eps=eps)
-    if prototypes.shape[1] != z.shape[1]:
-        raise ValueError(f"prototypes must be as wide as z, {z.shape[1]}, got {prototypes.shape[1]}")
-    scores = F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
-    targets = torch.cat([sinkhorn_codes(half, eps) for half in scores.detach().chunk(2)]).roll(len(z) // 2, 0)
-    return -(targets * (scores / tau).log_softmax(1)).sum(1).mean()
-
-
-class SwAV(nn.Module):
-    """Encoder, projector and prototypes of SwAV.
-
-    prototypes  their number; 3000 for ImageNet, a few times the classes one hopes for here
-    freeze      steps during which the prototypes stay as they were drawn: 313 in the released face recipe
-
-    Departure: two views, no small crops.
-    """
-
-    def __init__(self, encoder: nn.Module, prototypes: int = 64, dim: int = 64, tau: float = 0.1, eps: float = 0.05,
-                 freeze: int = 0):  # fmt: skip
-        super().__init__()
-        self.encoder, self.head = encoder, mlp([encoder.features, encoder.features, dim])
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
-        self.tau, self.eps, self.freeze = tau, eps, freeze
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        z = gather(self.head(self.encoder(views)), views=2)
-        moving = (self.seen >= self.freeze).to(z.dtype)  # no wait for the device: the gradient is scaled by 0 or 1
-        prototypes = moving * self.prototypes + (1 - moving) * self.prototypes.detach()
-        self.seen += 1
-        return swapped_prediction(z, prototypes, self.tau, self.eps)
-
-
-class FineTuned(nn.Module):
-    """An encoder and a linear layer; ``predict`` gives classes, or values in the targets' own units."""
-
-    def __init__(self, encoder: nn.Module, targets: Tensor):
-        super().__init__()
-        self.classes = not targets.is_floating_point()
-        outputs = int(targets.max()) + 1 if self.classes else targets.shape[1]
-        self.encoder, self.layer = encoder, nn.Linear(encoder.features, outputs)
-        if not self.classes:
-            self.register_buffer("mean", targets.mean(0))
-            self.register_buffer("scale", targets.std(0, correction=0).clamp_min(1e-8))
-
-    def loss(self, images: Shaped[Tensor, "n c h w"], targets: Tensor) -> Float[Tensor, ""]:
-        """Cross entropy, or the squared error in units of the targets' variance."""
-        out = self.layer(self.encoder(images.float() / 255))
-        return F.cross_entropy(out, targets) if self.classes else F.mse_loss(out, (targets - self.mean) / self.scale)
-
-    @torch.no_grad()
-    def predict(self, images: Shaped[Tensor, "n c h w"]) -> Tensor:
-        self.eval()
-        out = torch.cat([self.layer(self.encoder(part.float() / 255)) for part in images.split(2000)])
-        return out.argmax(1) if self.classes else out * self.scale + self.mean
-
-
-def fine_tune(
-    encoder: nn.Module, images: Shaped[Tensor, "n c h w"], targets: Tensor, steps: int, lr: float = 1e-3,
-    batch_size: int = 32, seed: int = 0,
-) -> FineTuned:  # fmt: skip
-    """A copy of the encoder and a new linear layer, trained together on labelled images.
-
-    images   uint8
-    targets  (n,) int64 classes: cross entropy; (n, t) float values: mean squared error
-    steps    of AdamW at a cosine rate from lr; batches of at most batch_size, drawn with replacement
-
-    Raises ValueError for images and targets of different length.
-    """
-    if len(images) != len(targets):
-        raise ValueError(f"targets must have one row for each of the {len(images)} images, got {len(targets)}")
-    if targets.ndim != 1 + targets.is_floating_point():
-        raise ValueError(f"targets must be classes (n,) or values (n, t), got {targets.dtype} {tuple(targets.shape)}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    torch.manual_seed(mixed_seed(seed, len(images)))
-    model = FineTuned(copy.deepcopy(encoder), targets).to(images.device).train()
-    g, steps = torch.Generator().manual_seed(seed), allowed(steps)
-    drawn = torch.randint(len(images), (steps, min(batch_size, len(images))), generator=g).to(images.device)
-    optim = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
-    for index in drawn:
-        loss = model.loss(images[index], targets[index])
-        optim.zero_grad()
-        loss.backward()
-        optim.step()
-        rate.step()
-    return model.eval()
-
-
-def mean_squared_error(predicted: Float[Tensor, "n t"], wanted: Float[Tensor, "n t"]) -> float:
-    """Mean squared error as a share of the targets' variance, averaged over targets: 1 is what the mean reaches."""
-    if predicted.shape != wanted.shape:
-        raise ValueError(f"predicted must be of the targets' shape {tuple(wanted.shape)}, got {tuple(predicted.shape)}")
-    return float(((predicted - wanted).square().mean(0) / wanted.var(0, correction=0).clamp_min(1e-12)).mean())

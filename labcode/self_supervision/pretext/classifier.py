@@ -1,0 +1,32 @@
+"""The classifier that LoRot and SLA are held against: the same classes for every copy of an image."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .turning import Images, Labels, turn_all
+
+Copies = Float[Tensor, "m c h w"]
+Scalar = Float[Tensor, ""]
+
+
+class Classifier(nn.Module):
+    """The same classes for every copy of an image: as it is, or turned for augmentation.
+
+    labels  of the training images, in the order of ``index``
+    turned  copy v is turned by v quarters
+    """
+
+    def __init__(self, encoder: nn.Module, labels: Labels, classes: int, turned: bool = False):
+        super().__init__()
+        self.encoder, self.turned = encoder, turned
+        self.head = nn.Linear(encoder.features, classes)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def scores(self, x: Images) -> Float[Tensor, "n c"]:
+        return self.head(self.encoder(x))
+
+    def forward(self, views: Copies, index: Labels) -> Scalar:
+        copies = len(views) // len(index)
+        x = turn_all(views, copies)[0] if self.turned else views
+        return F.cross_entropy(self.scores(x), self.labels[index].repeat(copies))

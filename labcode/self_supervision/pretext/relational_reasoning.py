@@ -1,0 +1,101 @@
+"""Relational reasoning (Patacchiola and Storkey, 2020): a small network says whether two features are of one image."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ...loss import float32
+from ...nets import mlp
+
+Copies = Float[Tensor, "m c h w"]
+Scalar = Float[Tensor, ""]
+
+
+def relation_pairs(m: int, k: int, device="cpu") -> tuple[Int[Tensor, " p"], Int[Tensor, " p"], Bool[Tensor, " p"]]:
+    """Which rows of k stacked copies of m images are compared: left, right, and whether they show the same image.
+
+    Relational reasoning (Patacchiola and Storkey, 2020), section 3: for every pair of copies a < b the m positives
+    (z_a(i), z_b(i)) and as many negatives (z_a(i), z_b(i + shift)). The shift goes through 1 … m-1 and starts again, so
+    that it is never 0. In all m·k·(k-1) pairs, half of them positive.
+
+    Raises ValueError for m < 2 or k < 2.
+    """
+    if m < 2 or k < 2:
+        raise ValueError(f"m and k must be at least 2, got {m} and {k}")
+    a, b = torch.triu_indices(k, k, 1, device=device)[:, :, None]
+    image = torch.arange(m, device=device)
+    shift = 1 + torch.arange(len(a), device=device)[:, None] % (m - 1)
+    left = (a * m + image).flatten()
+    right = [(b * m + other).flatten() for other in (image, (image + shift) % m)]
+    return left.repeat(2), torch.cat(right), torch.arange(2 * len(left), device=device) < len(left)
+
+
+@float32
+def relation_loss(scores: Float[Tensor, " n"], same: Bool[Tensor, " n"], gamma: float = 2.0) -> Scalar:
+    """Binary cross entropy of "the same image?", pairs that are already clear counting less.
+
+    Relational reasoning, section 3.2, with the authors' focal weight: the mean of ½ (1 - p)^γ (-log p), p the
+    probability of the right answer. gamma >= 0; at 0 it is half the plain binary cross entropy.
+
+    Raises ValueError for an empty batch, unlike shapes, gamma < 0.
+    """
+    if scores.ndim != 1 or not len(scores) or not scores.dtype.is_floating_point:
+        raise ValueError(f"scores must be a floating-point vector (n,), got {scores.dtype} {tuple(scores.shape)}")
+    if same.shape != scores.shape:
+        raise ValueError(f"same must have the shape of scores, {tuple(scores.shape)}, got {tuple(same.shape)}")
+    if gamma < 0:
+        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    log_p = F.logsigmoid(torch.where(same, scores, -scores))
+    return -(0.5 * (-torch.expm1(log_p)).clamp_min(0) ** gamma * log_p).mean()
+
+
+class RelationHead(nn.Module):
+    """Linear, BatchNorm, LeakyReLU, Linear on concatenated pairs; the pairs are never concatenated.
+
+    W [u, v] = W₁ u + W₂ v, so the first layer works on each of the m·k features once, not on their m·k·(k-1) pairs.
+    """
+
+    def __init__(self, features: int, hidden: int = 256):
+        super().__init__()
+        self.left, self.right = nn.Linear(features, hidden), nn.Linear(features, hidden, bias=False)
+        self.rest = nn.Sequential(nn.BatchNorm1d(hidden), nn.LeakyReLU(), nn.Linear(hidden, 1))
+
+    def forward(
+        self, h: Float[Tensor, "n d"], left: Int[Tensor, " p"], right: Int[Tensor, " p"]
+    ) -> Float[Tensor, " p"]:
+        return self.rest(self.left(h)[left] + self.right(h)[right])[:, 0]
+
+
+class DotHead(nn.Module):
+    """The rival: a projection and a scaled cosine in place of the network that compares."""
+
+    def __init__(self, features: int, dim: int = 128):
+        super().__init__()
+        self.project = mlp([features, features, dim])
+        self.scale, self.shift = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.tensor(-2.0))
+
+    def forward(
+        self, h: Float[Tensor, "n d"], left: Int[Tensor, " p"], right: Int[Tensor, " p"]
+    ) -> Float[Tensor, " p"]:
+        z = F.normalize(self.project(h), dim=1)
+        return self.scale * (z[left] * z[right]).sum(1) + self.shift
+
+
+class Relational(nn.Module):
+    """Do two features come from the same image? Any number k of views a batch, as many as ``views`` holds.
+
+    head   of the comparison: "relation" or "dot"
+    gamma  of the focal weight
+    """
+
+    def __init__(self, encoder: nn.Module, head: str = "relation", gamma: float = 2.0):
+        super().__init__()
+        if head not in ("relation", "dot"):
+            raise ValueError(f"head must be 'relation' or 'dot', got {head!r}")
+        self.encoder, self.gamma = encoder, gamma
+        self.head = (RelationHead if head == "relation" else DotHead)(encoder.features)
+
+    def forward(self, views: Copies, index: Int[Tensor, " n"]) -> Scalar:
+        left, right, same = relation_pairs(len(index), len(views) // len(index), views.device)
+        return relation_loss(self.head(self.encoder(views), left, right), same, self.gamma)

@@ -1,0 +1,90 @@
+"""Divergences against loops, greedy choices against trying."""
+
+import math
+
+import pytest
+import torch
+
+from labcode.self_supervision import data_curation as D
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def slow_kl(target, chosen, k):
+    n, m, total = len(target), len(chosen), 0.0
+    for i in range(n):
+        own = sorted(float((target[i] - target[j]).norm()) for j in range(n) if j != i)[k - 1]
+        other = sorted(float((target[i] - w).norm()) for w in chosen)[k - 1]
+        total += math.log(other / own)
+    return target.shape[1] * total / n + math.log(m / (n - 1))
+
+
+def test_nearest_neighbour_divergence_is_the_loop_and_near_the_truth():
+    x, w = (
+        torch.randn(12, 3, generator=gen(), dtype=torch.float64),
+        torch.randn(9, 3, generator=gen(1), dtype=torch.float64),
+    )
+    for k in (1, 4):
+        assert float(D.knn_kl(x, w, k)) == pytest.approx(slow_kl(x, w, k), rel=1e-9)
+    x, w = torch.randn(4000, 2, generator=gen()), 1 + torch.randn(4000, 2, generator=gen(1))
+    assert float(D.knn_kl(x, w, 5)) == pytest.approx(1.0, abs=0.15)  # ‖shift‖²/2 for unit Gaussians
+
+
+def test_the_released_estimate_is_its_formula_and_its_gradient_ignores_the_chosen():
+    x, w = (
+        torch.randn(15, 3, generator=gen(), dtype=torch.float64),
+        torch.randn(4, 3, generator=gen(1), dtype=torch.float64),
+    )
+    own = [sorted(float((a - b).norm()) for b in x)[5] for a in x]
+    across = sum(math.log(float((a - b).norm())) for a in x for b in w) / 60
+    tail = sum(math.log(5 * 4 / (j * 14)) for j in range(1, 5)) / 4
+    wanted = 3 * (across - sum(map(math.log, own)) / 15) + tail
+    assert float(D.released_kl(x, w)) == pytest.approx(wanted, rel=1e-9)
+    v = torch.randn(3, generator=gen(2), dtype=torch.float64).requires_grad_()
+    slopes = [torch.autograd.grad(D.released_kl(x, torch.cat([some, v[None]])), v)[0] for some in (w, 9 * w, w[:1])]
+    direction = D.gio_gradient(v.detach(), x)
+    for slope in slopes:
+        assert torch.nn.functional.cosine_similarity(slope, direction, dim=0).item() == pytest.approx(1, abs=1e-12)
+
+
+def test_greedy_divergence_takes_what_every_trial_would():
+    x, pool = (
+        torch.randn(10, 2, generator=gen(), dtype=torch.float64),
+        torch.randn(14, 2, generator=gen(1), dtype=torch.float64),
+    )
+    order, taken = D.greedy_kl(x, pool, 5).tolist(), []
+    for pick in order:
+        trials = {c: float(D.knn_kl(x, pool[[*taken, c]], 1)) for c in range(14) if c not in taken}
+        assert pick == min(trials, key=trials.get)
+        taken.append(pick)
+
+
+@pytest.mark.parametrize("start", ["mean", "jump"])
+def test_gio_chooses_near_the_target_and_nothing_twice(start):
+    target = torch.randn(30, 4, generator=gen()) + 5
+    pool = torch.cat([torch.randn(40, 4, generator=gen(1)) + 5, 10 * torch.randn(40, 4, generator=gen(2)) - 20])
+    picked = D.gio(target, pool, 15, start)
+    assert len(picked.unique()) == 15 and (picked < 40).all()
+    assert torch.equal(picked, D.gio(target, pool, 15, start))
+
+
+def test_every_candidate_is_taken_once_even_when_none_helps():
+    target, pool = (
+        torch.tensor([[0.0, 0.0], [1.0, 0.0]]),
+        torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 5.0], [6, 6], [7, 7]]),
+    )
+    assert sorted(D.greedy_kl(target, pool, 5).tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.bad_input
+def test_gio_refuses():
+    x = torch.randn(6, 2)
+    with pytest.raises(ValueError, match="start"):
+        D.gio(x, x, 2, "random")
+    for count in (0, 7):
+        with pytest.raises(ValueError, match="count"):
+            D.gio(x, x, count)
+    with pytest.raises(ValueError, match="k must"):
+        D.knn_kl(x, x[:2], 3)

@@ -1,0 +1,80 @@
+"""Codes, bags and their loss against loops; teacher and queue."""
+
+import math
+
+import pytest
+import torch
+
+from labcode.self_supervision import pretext as P
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(n=3, side=16, seed=0):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def log_softmax(row):
+    top = max(row)
+    total = top + math.log(sum(math.exp(v - top) for v in row))
+    return [v - total for v in row]
+
+
+def test_codes_and_bags_are_the_loops():
+    f, words = draw(6, 3), draw(4, 3, seed=1)
+    codes, nearest = P.soft_codes(f, words, 2.5)
+    for i in range(6):
+        d = [sum((a - b) ** 2 for a, b in zip(f[i].tolist(), w.tolist(), strict=True)) for w in words]
+        assert codes[i].tolist() == pytest.approx([math.exp(v) for v in log_softmax([-2.5 * v for v in d])])
+        assert float(nearest[i]) == pytest.approx(min(d))
+    bag = P.bag_of_words(codes.view(2, 3, 4))
+    for i in range(2):
+        top = [max(float(codes[3 * i + p, k]) for p in range(3)) for k in range(4)]
+        assert bag[i].tolist() == pytest.approx([t / sum(top) for t in top])
+    hard = P.soft_codes(f, words, float("inf"))[0]
+    assert torch.equal(hard.argmax(1), codes.argmax(1)) and set(hard.unique().tolist()) == {0.0, 1.0}
+    assert torch.allclose(P.soft_codes(f, words, 1e6)[0], hard)
+
+
+def test_bow_loss_is_the_loop():
+    scores, target = draw(6, 4), draw(3, 4, seed=1).softmax(1)
+    wanted = 0.0
+    for row in range(6):
+        wanted -= sum(t * s for t, s in zip(target[row % 3].tolist(), log_softmax(scores[row].tolist()), strict=True))
+    assert float(P.bow_loss(scores, target)) == pytest.approx(wanted / 6, rel=1e-12)
+    assert float(P.bow_loss(torch.zeros(6, 4), target)) == pytest.approx(math.log(4))
+
+
+def test_perplexity_counts_words():
+    assert P.perplexity(torch.eye(8)) == pytest.approx((1, 8), rel=1e-4)
+    assert P.perplexity(torch.full((3, 8), 1 / 8)) == pytest.approx((8, 8), rel=1e-4)
+
+
+def test_obow_moves_teacher_and_queue_and_gives_the_teacher_no_gradient():
+    torch.manual_seed(0)
+    model = P.OBoW(P.BlockNet(8), words=10, momentum=0.5).train()
+    views, index = pictures(12), torch.arange(4)
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1)
+    old_words, old, new = model.words.clone(), *(next(m.parameters()).clone() for m in (model.teacher, model.encoder))
+    model(views, index).backward()
+    assert torch.allclose(next(model.teacher.parameters()), (old + new) / 2)
+    assert torch.equal(model.words[:6], old_words[4:]) and not torch.equal(model.words[6:], old_words[:4])
+    assert all(p.grad is None for p in model.teacher.parameters()) and next(model.encoder.parameters()).grad is not None
+    target = model.eval().target(views[:4])
+    assert torch.allclose(target.sum(1), torch.ones(4)) and torch.equal(model.target(views[:4]), target)
+    assert torch.allclose(model.classifiers().norm(dim=1), torch.tensor(model.kappa))
+
+
+def test_obow_momentum_rises_to_one():
+    model = P.OBoW(P.BlockNet(8), momentum=0.5, steps=4)
+    with torch.no_grad():
+        next(model.encoder.parameters()).fill_(1)
+        next(model.teacher.parameters()).fill_(0)
+    at = []
+    for _ in range(6):
+        model.follow()
+        at.append(float(next(model.teacher.parameters())[0, 0]))
+    assert at[0] == pytest.approx(0.5) and at[1] > at[0] and at[4] == pytest.approx(at[5]) and at[5] < 1

@@ -1,0 +1,45 @@
+"""Joint labels, aggregation and distillation against loops."""
+
+import math
+
+import pytest
+import torch
+
+from labcode.self_supervision import pretext as P
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def log_softmax(row):
+    top = max(row)
+    total = top + math.log(sum(math.exp(v - top) for v in row))
+    return [v - total for v in row]
+
+
+@pytest.mark.parametrize("n, copies, classes", [(3, 4, 2), (1, 2, 5), (4, 1, 3)])
+def test_sla_loss_and_aggregation_are_the_loops(n, copies, classes):
+    scores, y = draw(n * copies, copies * classes), torch.arange(n) % classes
+    loss, table = 0.0, torch.zeros(n, classes, dtype=torch.float64)
+    for v in range(copies):
+        for i in range(n):
+            row = scores[i + n * v].tolist()
+            loss -= log_softmax(row)[int(y[i]) * copies + v] / (n * copies)
+            for c in range(classes):
+                table[i, c] += row[c * copies + v] / copies
+    assert float(P.sla_loss(scores, y)) == pytest.approx(loss, rel=1e-12)
+    assert torch.allclose(P.aggregate(scores, copies), table)
+
+
+def test_self_distillation_is_the_loop_and_stops_at_the_teacher():
+    single, teacher, y = draw(5, 3).requires_grad_(), draw(5, 3, seed=1).requires_grad_(), torch.tensor([0, 1, 2, 0, 1])
+    wanted = 0.0
+    for s, t, c in zip(single.tolist(), teacher.tolist(), y.tolist(), strict=True):
+        ours, theirs = log_softmax(s), log_softmax(t)
+        wanted += (sum(math.exp(b) * (b - a) for a, b in zip(ours, theirs, strict=True)) - 0.7 * ours[c]) / 5
+    loss = P.self_distillation(single, teacher, y, 0.7)
+    assert loss.item() == pytest.approx(wanted, rel=1e-9)
+    loss.backward()
+    assert teacher.grad is None and single.grad.abs().sum() > 0
+    assert float(P.self_distillation(single.detach(), single, y, 0.0)) == pytest.approx(0, abs=1e-12)

@@ -1,0 +1,60 @@
+"""The guard against its four matrices, and its ends."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from labcode import nets
+from labcode.self_supervision import redundancy as R
+
+SHAPES = [(2, 3), (5, 4), (6, 15), (12, 2)]
+
+
+def pair(n, d, seed=0):
+    z = torch.randn(2, n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return z[0], z[0] * 0.6 + 0.8 * z[1]
+
+
+def scores(z, eps=1e-5):
+    """Standard scores, one number after the other."""
+    z = np.asarray(z)
+    out = np.zeros_like(z)
+    for j in range(z.shape[1]):
+        mean = sum(z[:, j]) / len(z)
+        variance = sum((v - mean) ** 2 for v in z[:, j]) / len(z)
+        out[:, j] = [(v - mean) / math.sqrt(variance + eps) for v in z[:, j]]
+    return out
+
+
+def correlation(a, b):
+    n, d = a.shape
+    return np.array([[sum(a[k, i] * b[k, j] for k in range(n)) / n for j in range(d)] for i in range(d)])
+
+
+def views(n, seed=0):
+    return torch.rand(2 * n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("n, d", SHAPES)
+@pytest.mark.parametrize("gram", [None, False, True])
+def test_mixed_barlow_is_the_four_matrices(n, d, gram):
+    z1, z2 = pair(n, d)
+    mixed, order, alpha = pair(n, d, 5)[1], torch.randperm(n, generator=torch.Generator().manual_seed(1)), 0.3
+    m, a, b = scores(mixed), scores(z1), scores(z2)
+    shuffled = b[order.numpy()]
+    wanted = 0.0
+    for view in (a, b):
+        target = alpha * correlation(a, view) + (1 - alpha) * correlation(shuffled, view)
+        wanted += ((correlation(m, view) - target) ** 2).sum()
+    assert float(R.mixed_barlow(mixed, z1, z2, alpha, order, gram)) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_guard_is_zero_at_both_ends():
+    model = R.MixedBarlow(nets.SmallNet(), 12).train()
+    x1, x2 = views(16).chunk(2)
+    z1, z2, order = model.project(x1), model.project(x2), torch.randperm(16)
+    assert model.guard(x1, x2, z1, z2, 1.0, order) < 1e-8
+    assert model.guard(x1, x2, z1, z2, 0.0, order) < 1e-8
+    assert model.guard(x1, x2, z1, z2, 0.5, order) > 1e-3

@@ -1,0 +1,18 @@
+"""Label-free scores on matrices whose rank and decay are known."""
+
+import pytest
+import torch
+
+from labcode.self_supervision import redundancy as R
+
+
+def test_rank_tools():
+    turn = torch.linalg.qr(torch.randn(20, 20, dtype=torch.float64))[0]
+    z = torch.linalg.qr(torch.randn(50, 5, dtype=torch.float64))[0] @ turn[:5]
+    assert R.rankme(z) == pytest.approx(5, abs=1e-2) and R.rankme(1e4 * z) == pytest.approx(5, abs=1e-2)
+    q = torch.linalg.qr(torch.randn(500, 30, dtype=torch.float64))[0]
+    q = torch.linalg.qr(q - q.mean(0))[0]
+    assert R.alpha_req(q * torch.arange(1, 31) ** -0.75) == pytest.approx(1.5, rel=1e-6)
+    assert R.regret([1, 3, 2], [0.5, 0.6, 0.9]) == pytest.approx(0.3)
+    assert R.spearman([1, 2, 3], [10, 20, 15]) == pytest.approx(0.5)
+    assert R.distance_to_uniform((torch.arange(100)[:, None] + 0.5) / 100) == pytest.approx(0.005, abs=1e-6)
