@@ -1,4 +1,4 @@
-"""Contrast at every position of a feature map: matching, loss, alignment and uniformity of dense features.
+"""Dense alignment and uniformity: contrast at every position of a feature map.
 
 Dense features are (n, p, d): n images, p positions of a square map in reading order, d channels. A *match* (n, p) says
 which position of view 2 belongs to each position of view 1; *valid* says where there is one.
@@ -12,23 +12,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from ..augment import crop, noise
-from ..data import scenes
-from ..data.synthetic import Difficulty
-from ..evaluate import alignment, uniformity
-from ..loss import check_positive, float32
-from ..nets import mlp
+from ...augment import crop, noise
+from ...data import scenes
+from ...data.synthetic import Difficulty
+from ...evaluate import alignment, uniformity
+from ...loss import check_positive, float32
+from ...nets import mlp
+from ._common import Scalar, ridge_accuracy
 
 Dense = Float[Tensor, "n p d"]
 Match = Int[Tensor, "n p"]
 Valid = Bool[Tensor, "n p"]
 Boxes = Float[Tensor, "n 4"]
-Scalar = Float[Tensor, ""]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Images with one and with four objects
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def object_scenes(n: int, split: str, many: bool, seed: int = 0, side: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,11 +91,6 @@ class DenseNet(nn.Module):
         y = y.view(n, h // 4, 2, w // 4, 2, -1).transpose(2, 3).reshape(n * (h // 4) * (w // 4), -1)
         y = F.gelu(self.norm2(self.conv2(y))).view(n, h // 4, w // 4, -1)
         return F.gelu(self.norm3(self.conv3(y.permute(0, 3, 1, 2)))).flatten(2).mT
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Which position belongs to which
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def positions(boxes: Boxes, side: int) -> Float[Tensor, "n p 2"]:
@@ -209,11 +199,6 @@ class DenseContrast(nn.Module):
         return (dense_nce(z1, z2, *there, drawn, self.tau) + dense_nce(z2, z1, *back, drawn, self.tau)) / 2
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Measures
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def dense_alignment(z1: Dense, z2: Dense, match: Match, valid: Valid) -> float:
     """Mean squared distance of the normalised features of matched positions, over valid ones: smaller is better.
 
@@ -227,28 +212,6 @@ def dense_uniformity(z: Dense, rows: int = 2000, seed: int = 0) -> float:
     flat = z.flatten(0, 1)
     kept = torch.randperm(len(flat), generator=torch.Generator().manual_seed(seed))[:rows]
     return uniformity(flat[kept.to(flat.device)])
-
-
-def ridge_accuracy(
-    train: Float[Tensor, "n d"], y: Int[Tensor, " n"], test: Float[Tensor, "m d"], y_test: Int[Tensor, " m"],
-    l2: float = 1e-3,
-) -> float:  # fmt: skip
-    """Mean recall over classes of a class-balanced ridge regression onto one-hot labels: a linear reader in one solve.
-
-    Minimises the mean over classes of the mean squared error + l2 ‖W‖² over standardised features. Chance is one
-    over the number of classes, however unequal they are.
-    """
-    classes = int(torch.maximum(y.max(), y_test.max())) + 1
-    mean, std = train.mean(0), train.std(0, correction=0).clamp_min(1e-6)
-    a, b = (torch.cat([(v - mean) / std, torch.ones_like(v[:, :1])], 1).double() for v in (train, test))
-    target = F.one_hot(y, classes).double()
-    weight = (target / target.sum(0).clamp_min(1)).sum(1, keepdim=True) / classes
-    eye = l2 * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-    solution = torch.linalg.solve(a.T @ (weight * a) + eye, a.T @ (weight * target))
-    right = (b @ solution).argmax(1) == y_test
-    counts = torch.bincount(y_test, minlength=classes)
-    recall = torch.bincount(y_test, right.double(), minlength=classes) / counts.clamp_min(1)
-    return float(recall[counts > 0].mean())
 
 
 def dense_report(

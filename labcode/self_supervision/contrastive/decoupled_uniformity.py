@@ -1,0 +1,93 @@
+"""Decoupled uniformity: spread the averages of views, mixed by a kernel on a prior (Dufumier et al., 2023)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ...loss import check_matrix, check_positive, float32
+from ...nets import mlp
+from ...pairwise import off_diagonal
+from ...parallel import gather
+
+
+@float32
+@torch.no_grad()
+def kernel_weights(
+    prior: Float[Tensor, "n a"], sigma: float | None = None, lam: float = 0.01
+) -> Float[Tensor, "n n"]:
+    """Weights α = (K + λI)⁻¹ K of the conditional mean embedding, K_ij = exp(-‖p_i - p_j‖² / 2σ²).
+
+    Kernel decoupled uniformity (Dufumier et al., 2023), section 4. K is symmetric, so α is too.
+
+    prior  what is known of the images: attributes or a generative model's codes
+    sigma  width of the kernel; the median distance if None. Too large, and all centroids become one
+    lam    ridge λ > 0; 0.01 as released, where λ stands for the theorem's nλ
+
+    No gradient. Raises ValueError for fewer than 2 rows, or σ or λ that is not positive.
+    """
+    check_matrix("prior", prior, rows=2)
+    check_positive(lam=lam)
+    squared = torch.cdist(prior, prior, compute_mode="donot_use_mm_for_euclid_dist").square()
+    eye = torch.eye(len(prior), device=prior.device, dtype=prior.dtype)
+    if sigma is None:
+        width = off_diagonal(squared).median()
+    else:
+        check_positive(sigma=sigma)
+        width = squared.new_full((), sigma**2)
+    kernel = torch.exp(-squared / (2 * width.clamp(min=1e-12)))
+    factor = torch.linalg.cholesky_ex(kernel + lam * eye).L  # λ makes it definite: no look at whether it was
+    return torch.cholesky_solve(kernel, factor)
+
+
+@float32
+def decoupled_uniformity(
+    z: Float[Tensor, "two_n d"], weights: Float[Tensor, "n n"] | None = None, t: float = 2.0
+) -> Float[Tensor, ""]:
+    """log mean over x ≠ x' of exp(-t ‖μ_x - μ_x'‖²), with μ_x the mean of the views' unit vectors.
+
+    Decoupled uniformity (Dufumier et al., 2023), eq. 3; with ``weights`` its kernel form, μ ← α μ. A centroid is not
+    brought back to unit length: its length is how well the views agree, so spreading centroids pulls views together.
+
+    z        unnormalised projections, both views stacked: rows i and i + n are image i; n >= 2
+    weights  α from ``kernel_weights``, a constant; None leaves every centroid alone
+    t        2 as released
+
+    Between -4t and 0 without weights. Raises ValueError for an odd number of rows, n < 2, t <= 0, or weights of
+    another shape.
+    """
+    check_matrix("z", z, rows=4, even=True)
+    check_positive(t=t)
+    n = len(z) // 2
+    unit = F.normalize(z, dim=1)
+    centroid = (unit[:n] + unit[n:]) / 2
+    if weights is not None:
+        if weights.shape != (n, n):
+            raise ValueError(f"weights must be ({n}, {n}), got {tuple(weights.shape)}")
+        centroid = weights.detach().to(centroid.dtype) @ centroid
+    length = centroid.square().sum(1)
+    squared = length[:, None] + length - 2 * centroid @ centroid.T
+    return (-t * off_diagonal(squared)).flatten().logsumexp(0) - math.log(n * (n - 1))
+
+
+class DecoupledUniformity(nn.Module):
+    """Encoder, linear head and decoupled uniformity; with a prior, its kernel form.
+
+    prior   (count, a) attributes of all training images, or None
+    sigma   width of the kernel; the median distance within each batch if None
+    """
+
+    def __init__(
+        self, encoder: nn.Module, prior: Float[Tensor, "m a"] | None = None, dim: int = 128, t: float = 2.0,
+        sigma: float | None = None, lam: float = 0.01,
+    ):  # fmt: skip
+        super().__init__()
+        self.encoder, self.head = encoder, mlp([encoder.features, dim])
+        self.t, self.sigma, self.lam = t, sigma, lam
+        self.register_buffer("prior", prior, persistent=False)
+
+    def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+        weights = None if self.prior is None else kernel_weights(self.prior[gather(index)], self.sigma, self.lam)
+        return decoupled_uniformity(gather(self.head(self.encoder(views)), views=2), weights, self.t)

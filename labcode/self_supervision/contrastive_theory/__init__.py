@@ -1,0 +1,94 @@
+"""Why contrast works: bounds, density ratios, temperature, and what the minimum of a loss leaves open."""
+# ruff: noqa: F401, I001
+
+# On Mutual Information Maximization for Representation Learning
+from .mutual_information import Flow, linear_evidence, spoil
+
+# Estimators and critics, for this paper and the next two
+from .estimators import (
+    Bilinear,
+    Joint,
+    Separable,
+    dv_bound,
+    gaussian_log_ratio,
+    ksg,
+    logistic_nce,
+    nce_bound,
+    nwj_bound,
+)
+
+# Wasserstein Dependency Measure for Representation Learning
+from .wasserstein_dependency import (
+    PairCritic,
+    lipschitz_penalty,
+    optimal_transport,
+    read_tokens,
+    token_pairs,
+    wpc_penalty,
+)
+
+# To Compress or Not to Compress: Self-Supervised Learning and Information Theory, a Review
+from .compress_or_not import Bottleneck, read_codes, shared_and_private, symmetric_kl
+
+# A Theoretical Analysis of Contrastive Unsupervised Representation Learning
+from .latent_classes import (
+    LatentClasses,
+    arora_bound,
+    chain_of_bounds,
+    contrast_classes,
+    contrastive_logistic,
+    few_shot,
+    mean_classifier_accuracy,
+    mean_classifier_loss,
+    pair_classifier_loss,
+)
+
+# Contrastive learning, multi-view redundancy, and linear models
+from .multiview_redundancy import (
+    TwoViews,
+    few_label_error,
+    landmark_errors,
+    landmark_features,
+    linear_mse,
+    random_features,
+    redundancy_bound,
+)
+
+# Understanding the Behaviour of Contrastive Loss
+from .temperature import relative_penalty, temperature_loss, tolerance
+
+# Correlation between Alignment-Uniformity and Performance of Dense Contrastive Representations
+from .dense_alignment_uniformity import (
+    DenseContrast,
+    DenseNet,
+    at_match,
+    dense_alignment,
+    dense_nce,
+    dense_report,
+    dense_uniformity,
+    dense_views,
+    grid_pixels,
+    match_coordinates,
+    match_features,
+    match_random,
+    object_scenes,
+    positions,
+)
+
+# Which Features are Learnt by Contrastive Learning? On the Role of Simplicity Bias
+from .simplicity_bias import (
+    DigitsWithDistractor,
+    Encoded,
+    Features,
+    descend,
+    minimum_report,
+    moments,
+    narrow_subclass,
+    spectral_linear,
+    spectral_loss,
+    subclass_response,
+    two_minimisers,
+)
+
+# Shared: training on a loss of indices, perceptrons, class means, a linear reader
+from ._common import class_means, learn, perceptron, ridge_accuracy

@@ -1,0 +1,113 @@
+"""The debiased loss and its oracle against plain float64 loops, and the ring against its integral."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from labcode.self_supervision import contrastive as C
+
+EPS = 1e-10
+
+
+def rows(n, d=5, seed=0, dtype=torch.float64):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def unit(v):
+    return np.asarray(v) / math.sqrt(sum(float(a) ** 2 for a in v))
+
+
+def dot(a, b):
+    return sum(float(p) * float(q) for p, q in zip(unit(a), unit(b), strict=True))
+
+
+def loop_debiased(z, tau_plus, t, views):
+    n, terms = len(z) // views, []
+    for a in range(len(z)):
+        pos = [math.exp(dot(z[a], z[b]) / t) for b in range(len(z)) if b % n == a % n and b != a]
+        neg = [math.exp(dot(z[a], z[b]) / t) for b in range(len(z)) if b % n != a % n]
+        g = (sum(neg) / len(neg) - tau_plus * sum(pos) / len(pos)) / (1 - tau_plus)
+        g = max(g, math.exp(-1 / t))
+        terms += [-math.log(p / (p + len(neg) * g)) for p in pos]
+    return sum(terms) / len(terms)
+
+
+def loop_oracle(z, labels, tau, rescale):
+    n, total = len(z) // 2, 0.0
+    for i in range(2 * n):
+        own = math.exp(dot(z[i], z[(i + n) % (2 * n)]) / tau)
+        true = [math.exp(dot(z[i], z[k]) / tau) for k in range(2 * n) if labels[k % n] != labels[i % n]]
+        rest = sum(true) * ((2 * n - 2) / len(true) if rescale and true else 1)
+        total -= math.log(own / (own + rest))
+    return total / (2 * n)
+
+
+class Flat(nn.Module):
+    """A linear encoder of 2×2 images, with BatchNorm if asked for."""
+
+    def __init__(self, norm=False):
+        super().__init__()
+        self.features = 6
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), *[nn.BatchNorm1d(6)] * norm)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def pictures(n, seed=0):
+    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("tau_plus, t", [(0.0, 0.5), (0.1, 0.5), (0.6, 0.2)])
+def test_debiased_is_the_loop(views, tau_plus, t):
+    z = rows(4 * views)
+    wanted = loop_debiased(z, tau_plus, t, views)
+    assert float(C.debiased_nt_xent(z, tau_plus, t, views)) == pytest.approx(wanted, abs=EPS)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 1, 1], [2, 2, 2, 2]])
+def test_oracle_is_the_loop(rescale, labels):
+    z, y = rows(8), torch.tensor(labels)
+    assert float(C.oracle_nt_xent(z, y, 0.5, rescale)) == pytest.approx(loop_oracle(z, labels, 0.5, rescale), abs=EPS)
+
+
+def test_the_debiased_mean_is_exact_on_exact_expectations():
+    own, true, share = 5.0, 2.0, 0.3
+    mixed = torch.tensor([[share * own + (1 - share) * true]])
+    assert float(C.debiased_mean(mixed, torch.tensor([[own]]), share)) == pytest.approx(true, rel=1e-5)
+
+
+def test_the_debiased_mean_is_clamped_and_the_clamp_has_no_gradient():
+    negative = torch.full((1, 4), math.exp(-1.5), requires_grad=True)
+    positive = torch.full((1, 1), math.exp(2.0), requires_grad=True)
+    g = C.debiased_mean(negative, positive, 0.5, 0.5)
+    assert g.item() == pytest.approx(math.exp(-2), rel=1e-6)
+    g.sum().backward()
+    assert negative.grad.abs().max() == 0 and positive.grad.abs().max() == 0
+
+
+def test_the_ring_in_closed_form_is_the_integral_and_the_samples_agree():
+    angle = torch.tensor([0.0, 0.7], dtype=torch.float64)
+    own, other = C.ring_means(angle, classes=4, kappa=3.0, tau=0.5)
+    grid = np.linspace(-math.pi, math.pi, 20001)[:-1]
+    weight = np.exp(3 * np.cos(grid)) / np.exp(3 * np.cos(grid)).sum()
+    for i, a in enumerate(angle.tolist()):
+        mean = [(weight * np.exp(np.cos(grid + c * math.pi / 2 - a) / 0.5)).sum() for c in range(4)]
+        assert float(own[i]) == pytest.approx(mean[0], rel=1e-6)
+        assert float(other[i]) == pytest.approx(sum(mean[1:]) / 3, rel=1e-6)
+    torch.manual_seed(0)
+    mixed, positive = C.ring_scores(angle, 40000, 40000, classes=4, kappa=3.0, tau=0.5)
+    assert torch.allclose(positive.mean(1), own, rtol=0.02)
+    assert torch.allclose(mixed.mean(1), (own + 3 * other) / 4, rtol=0.03)
+
+
+def test_the_oracle_module_uses_the_labels_of_its_images():
+    model = C.Oracle(Flat(), torch.tensor([0, 1, 0, 1, 2]), rescale=False)
+    views, index = pictures(6), torch.tensor([4, 0, 2])
+    wanted = C.oracle_nt_xent(model.head(model.encoder(views)), torch.tensor([2, 0, 0]), 0.2, rescale=False)
+    assert torch.allclose(model(views, index), wanted)

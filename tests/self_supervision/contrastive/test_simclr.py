@@ -1,0 +1,45 @@
+"""NT-Xent against a plain float64 loop, its peers and its closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from labcode.self_supervision import contrastive as C
+
+EPS = 1e-10
+
+
+def rows(n, d=5, seed=0, dtype=torch.float64):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def unit(v):
+    return np.asarray(v) / math.sqrt(sum(float(a) ** 2 for a in v))
+
+
+def dot(a, b):
+    return sum(float(p) * float(q) for p, q in zip(unit(a), unit(b), strict=True))
+
+
+def loop_nt_xent(z, tau):
+    n, total = len(z) // 2, 0.0
+    for i in range(2 * n):
+        scores = {k: math.exp(dot(z[i], z[k]) / tau) for k in range(2 * n) if k != i}
+        total -= math.log(scores[(i + n) % (2 * n)] / sum(scores.values()))
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.parametrize("tau", [0.1, 0.5])
+def test_nt_xent_is_the_loop(n, tau):
+    z = rows(2 * n)
+    assert float(C.nt_xent(z, tau)) == pytest.approx(loop_nt_xent(z, tau), abs=EPS)
+
+
+def test_peer_agrees():
+    lightly = pytest.importorskip("lightly.loss")
+    z = rows(16, 8, dtype=torch.float32)
+    theirs = float(lightly.NTXentLoss(temperature=0.3)(z[:8], z[8:]))
+    assert float(C.nt_xent(z, 0.3)) == pytest.approx(theirs, rel=1e-4)

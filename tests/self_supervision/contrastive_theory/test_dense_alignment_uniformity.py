@@ -1,0 +1,76 @@
+"""Dense contrast against a loop, and where positions match."""
+
+import math
+
+import pytest
+import torch
+
+from labcode.self_supervision import contrastive_theory as T
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
+
+
+def test_dense_nce_is_the_loop():
+    z1, z2 = randn(3, 4, 5), randn(3, 4, 5, seed=1)
+    match, valid = torch.randint(4, (3, 4), generator=gen()), torch.rand(3, 4, generator=gen()) > 0.3
+    drawn, tau, want = torch.randint(4, (3, 2), generator=gen(1)), 0.3, []
+
+    def cos(a, b):
+        return float(a @ b / a.norm() / b.norm())
+
+    for i in range(3):
+        for p in range(4):
+            if valid[i, p]:
+                own = math.exp(cos(z1[i, p], z2[i, match[i, p]]) / tau)
+                rest = sum(math.exp(cos(z1[i, p], z2[j, k]) / tau) for j in range(3) if j != i for k in drawn[j])
+                want.append(-math.log(own / (own + rest)))
+    assert float(T.dense_nce(z1, z2, match, valid, drawn, tau)) == pytest.approx(sum(want) / len(want), rel=1e-9)
+    assert float(T.dense_nce(z1, z2, match, valid & False, drawn, tau)) == 0
+    assert torch.autograd.gradcheck(
+        lambda a, b: T.dense_nce(a, b, match, valid, drawn, tau), (z1.requires_grad_(), z2.requires_grad_())
+    )
+
+
+def test_coordinates_match_what_shows_the_same_place():
+    same = torch.tensor([[2.0, 3.0, 12.0, 12.0]])
+    match, valid = T.match_coordinates(same, same, 4)
+    assert torch.equal(match[0], torch.arange(16)) and bool(valid.all())
+    moved = torch.tensor([[2.0, 6.0, 12.0, 12.0]])  # one position to the right
+    match, valid = T.match_coordinates(same, moved, 4)
+    assert valid[0].view(4, 4).tolist() == [[False, True, True, True]] * 4
+    assert match[0].view(4, 4)[:, 1:].tolist() == [[4 * r + c for c in range(3)] for r in range(4)]
+    z = randn(2, 16, 8)
+    order = torch.randperm(16, generator=gen())
+    assert torch.equal(T.match_features(z[:, order], z)[0], order.expand(2, 16))
+    assert T.dense_alignment(z, z, *T.match_features(z, z)) == pytest.approx(0, abs=1e-12)
+
+
+def test_dense_net_sees_its_window_and_labels_sit_where_the_ink_is():
+    torch.manual_seed(0)
+    net = T.DenseNet().eval()
+    x = torch.randn(1, 1, 16, 16)
+    y = x.clone()
+    y[..., :3, :3] += 1
+    changed = (net(x) - net(y)).abs().sum(2)[0].view(4, 4) > 1e-6
+    assert changed[0, 0] and not changed[3].any() and not changed[:, 3].any()
+    images, dense, whole = T.object_scenes(50, "fit", many=False)
+    assert images.shape == (50, 1, 16, 16) and bool(((dense == 10) | (dense == whole[:, None])).all())
+    images, dense, whole = T.object_scenes(50, "fit", many=True)
+    assert torch.equal(dense.view(50, 4, 4)[:, 0, 0], whole) and torch.equal(dense[:, 0], dense[:, 5])
+
+
+@pytest.mark.parametrize("matching", ["coordinates", "features", "random"])
+def test_dense_contrast_trains(matching):
+    torch.manual_seed(0)
+    model = T.DenseContrast(matching)
+    loss = model(*T.dense_views(T.object_scenes(8, "fit", True)[0], gen()))
+    loss.backward()
+    assert torch.isfinite(loss) and model.encoder.conv1.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="matching"):
+        T.DenseContrast("else")

@@ -1,0 +1,43 @@
+"""Conditional means, landmarks and the linear model."""
+
+
+import pytest
+import torch
+
+from labcode.self_supervision import contrastive_theory as T
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_conditional_means_are_those_of_the_draws(dims):
+    world, g = T.TwoViews(dims, 0.8, private=0.5), gen()
+    x, z, y = world.draw(200_000, g)
+    of_y = [(found, y) for found in (world.given_x(x), world.given_z(z), world.both(x, z))]
+    for found, told in [*of_y, (world.mu(x), world.given_z(z))]:
+        rest = told - found  # uncorrelated with the conditional mean, and of mean 0
+        assert abs(float(rest.mean())) < 0.02 and abs(float((rest * found).mean())) < 0.03
+
+
+def test_landmarks_average_to_the_conditional_mean_and_the_bound_holds():
+    world, g = T.TwoViews(2, 0.8), gen()
+    x, z, _ = world.draw(2000, g)
+    landmarks = world.draw(20_000, g)[1]
+    ratio = T.landmark_features(T.gaussian_log_ratio(x[:200, :2], landmarks, 0.8), clip=50)
+    average = ratio @ world.given_z(landmarks) / len(landmarks)
+    assert float((average - world.mu(x[:200])).abs().median()) < 0.03
+    target = world.both(x, z)
+    eps = [float((m - target).square().mean()) for m in (world.given_x(x), world.given_z(z))]
+    assert float((world.mu(x) - target).square().mean()) <= T.redundancy_bound(*eps)
+
+
+def test_linear_mse_is_least_squares():
+    a, w = randn(200, 3), randn(3, seed=1)
+    assert T.linear_mse(a[:100], a[:100] @ w + 2, a[100:], a[100:] @ w + 2, ridge=1e-12) < 1e-12
+    assert T.linear_mse(a[:100], a[:100] @ w, a[100:], a[100:] @ w, ridge=1e9) > 0.5
