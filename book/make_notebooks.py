@@ -38,14 +38,21 @@ def chapters() -> list[str]:
 
 
 def fingerprint(chapter: str) -> str:
-    """Of all the files a chapter is written in, but for the project's address in its setup cell."""
-    from labcode.run import sources
-
-    digest = hashlib.sha256()
-    for path in (NOTEBOOKS / f"{chapter}.py", ROOT / "labcode" / f"{chapter}.yml", *sources(chapter)):
+    """Of all that a chapter's page is made from, but for the project's address in its setup cell."""
+    digest = hashlib.sha256(measured(chapter).encode())
+    for path in (NOTEBOOKS / f"{chapter}.py", ROOT / "labcode" / chapter / "papers.yml"):
         text = path.read_bytes() if path.exists() else b""
         digest.update(re.sub(rb'(?m)^REPOSITORY = "[^"\n]*"', b"", text))
     return digest.hexdigest()[:16]
+
+
+def measured(chapter: str) -> str:
+    """Of what decides a chapter's outputs: the code that measures, and the chapter's own modules as they are shown."""
+    from labcode.course import provenance
+
+    own = provenance.PACKAGE / chapter
+    shown = b"".join(module.read_bytes() for module in sorted(own.glob("*.py")))
+    return hashlib.sha256(provenance.fingerprint(chapter).encode() + shown).hexdigest()[:12]
 
 
 def stored(chapter: str) -> dict:
@@ -75,8 +82,6 @@ def make(chapter: str, execute: bool = True) -> None:
     import nbformat
     from jupytext.combine import combine_inputs_with_outputs
     from nbclient import NotebookClient
-
-    from labcode.run import fingerprint as measured
 
     notebook, before = NOTEBOOKS / f"{chapter}.ipynb", (fingerprint(chapter), measured(chapter))
     book = jupytext.read(notebook.with_suffix(".py"))
@@ -119,8 +124,6 @@ def main() -> int:
     if unknown:
         print(f"no such chapter: {', '.join(unknown)}; there are {', '.join(known) or 'none'}", file=sys.stderr)
         return 2
-    from labcode.run import fingerprint as measured
-
     wanted = options.chapters or known
     todo = [c for c in wanted if options.all or stored(c).get("made_from") != fingerprint(c)]
     if not todo:

@@ -8,10 +8,9 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "augment", "cards", "cluster", "data", "evaluate", "ledger", "nets", "pairwise", "parallel", "plots", "run",
-    "train", "transport",
+    "augment", "cluster", "course", "data", "evaluate", "nets", "pairwise", "parallel", "plots", "train", "transport",
 }  # fmt: skip
-_SHORTCUTS = {"start": "run", "papers": "cards", "card": "cards", "show": "_show"}
+_SHORTCUTS = {"start": "course.run", "papers": "course.cards", "card": "course.cards", "show": "course.show"}
 
 __all__ = sorted(_SUBMODULES | _SHORTCUTS.keys())
 

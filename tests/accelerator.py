@@ -205,7 +205,7 @@ def accelerator() -> Iterator[collections.Counter]:
 
 def runs_on_it():
     """A patch that puts every run of a chapter on the device."""
-    from labcode.run import Run
+    from labcode.course.run import Run
 
     made = Run.__init__
 
@@ -221,7 +221,7 @@ def main(chapter: str, paper: str | None = None) -> int:
     os.environ.update(LABCODE_PROGRESS="0", LABCODE_SEEDS="1", MPLBACKEND="agg")
     import dataclasses
 
-    from labcode import run, stage
+    from labcode.course import command, stage
     from labcode.nets import conv
     from labcode.self_supervision import pretext
 
@@ -237,7 +237,7 @@ def main(chapter: str, paper: str | None = None) -> int:
     small = dataclasses.replace(stage.FULL, batch_size=32)
     with accelerator() as waits, runs_on_it(), narrow(conv.ResNet18), narrow(pretext.StagedResNet), \
             mock.patch.object(stage, "FULL", small), mock.patch.object(stage.Stage, "pretrain", short):  # fmt: skip
-        status = run.main([chapter, "--dry", "3", "--scale", "full", *(["--paper", paper] if paper else [])])
+        status = command.main([chapter, "--dry", "3", "--scale", "full", *(["--paper", paper] if paper else [])])
     for what, times in waits.most_common():
         print(f"{times:6} {what}")
     return status

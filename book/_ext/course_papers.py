@@ -9,7 +9,7 @@ from html import escape
 from course_data import VERDICTS, Chapter, Course, Paper
 from course_html import EVIDENCE, Link, Row, anchor, apart, table, tally
 
-from labcode.cards import search_link
+from labcode.course.cards import search_link
 
 INDEX = "book/papers"
 Code = Callable[[Chapter, str], str | None]

@@ -20,7 +20,7 @@ import jaxtyping
 import pytest
 import torch
 
-from labcode import run as running
+from labcode.course import provenance as running
 
 FOUND = pytest.StashKey[dict]()
 PACKAGES = ("torch", "lightly", "pytorch-metric-learning", "kornia", "faiss-cpu", "scikit-learn")
@@ -157,11 +157,11 @@ def pytest_terminal_summary(terminalreporter, config):
 def write(file: Path, found: dict, installed: dict, seconds: float) -> None:
     """The figures and where they come from, in one piece."""
     about = dict(
-        device=running._device(torch.device("cpu")),
+        device=running.device_name(torch.device("cpu")),
         threads=1,
-        versions=running._versions() | installed,
+        versions=running.versions() | installed,
         missing=[name for name in PACKAGES if name not in installed],
-        commit=running._commit(),
+        commit=running.commit(),
         date=datetime.date.today().isoformat(),
         seconds=round(seconds, 1),
     )

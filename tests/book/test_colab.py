@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from labcode import run as running
+from labcode.course import provenance as running
 
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = sorted((ROOT / "notebooks").glob("*/*.py"))
@@ -124,7 +124,7 @@ def test_one_notebook_runs_alone_in_colabs_environment(colab, index, tmp_path):
         server.shutdown()
     assert re.fullmatch(r"dry run: \d+ records made, none compared, nothing written", said)
     assert [p.name for p in (tmp_path / "content").iterdir()] == [stored.name]
-    line = [tmp_path / "env" / "bin" / "python", "-c", "from labcode.cards import papers; print(len(papers()))"]
+    line = [tmp_path / "env" / "bin" / "python", "-c", "from labcode.course.cards import papers; print(len(papers()))"]
     cards = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     assert int(cards) == sum(len(re.findall(r"(?m)^- key:", f.read_text())) for f in ROOT.glob("labcode/*/*.yml"))
 
@@ -153,7 +153,7 @@ def test_a_run_ends_well_without_the_repositorys_files(tmp_path):
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
     code = (
-        "import labcode as lab\nfrom labcode.cards import papers\nchapter = 'self_supervision/redundancy'\n"
+        "import labcode as lab\nfrom labcode.course.cards import papers\nchapter = 'self_supervision/redundancy'\n"
         "run = lab.start(chapter)\n"
         "for card in papers(chapter): record = run.exact(card.key, 'a statement', 0.0, at_most=1.0, data='none')\n"
         "run.close(); print(record.commit)"
@@ -275,6 +275,6 @@ def test_make_lab_opens_jupyterlab_on_the_chapters(lab):
         # opened with its twin beside it: inputs of the one, outputs of the other
         opened = json.loads(lab(f"/api/contents/{twin.parent.name}/{twin.stem}.ipynb"))["content"]
         found = [c for c in opened["cells"] if c["cell_type"] == "code"]
-        wanted = [code.strip() for kind, _, code in running._cells(twin.read_text()) if kind == "code"]
+        wanted = [code.strip() for kind, _, code in running.cells(twin.read_text()) if kind == "code"]
         assert [c["source"].strip() for c in found] == wanted, twin.name
         assert sum(bool(c["outputs"]) for c in found) > len(found) / 3, f"{twin.name}: the outputs are lost"

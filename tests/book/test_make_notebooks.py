@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labcode import run as running
+from labcode.course import provenance as running
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN = """# %% [markdown]
@@ -33,10 +33,10 @@ def course(tmp_path, monkeypatch):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     package = tmp_path / "labcode"
-    (package / "p").mkdir(parents=True)
-    (package / "p" / "c.py").write_text("from .helper import f\n")
-    (package / "p" / "helper.py").write_text("f = 1\n")
-    (package / "p" / "c.yml").write_text("[]\n")
+    (package / "p" / "c").mkdir(parents=True)
+    (package / "p" / "c" / "__init__.py").write_text("from .helper import f\n")
+    (package / "p" / "c" / "helper.py").write_text("f = 1\n")
+    (package / "p" / "c" / "papers.yml").write_text("[]\n")
     monkeypatch.chdir(tmp_path)
     for name, value in dict(ROOT=tmp_path, NOTEBOOKS=tmp_path / "notebooks").items():
         monkeypatch.setattr(script, name, value)
@@ -66,7 +66,7 @@ def test_only_what_changes_a_measurement_is_executed_again(course, monkeypatch, 
     assert cells(twin)[2].metadata.mystnb.figure.caption == "new caption"
     assert cells(twin)[1].outputs[0].text == first and cells(twin)[2].execution_count == 2
 
-    (package / "p" / "helper.py").write_text("f = 2\n")  # a sibling that the module imports
+    (package / "p" / "c" / "helper.py").write_text("f = 2\n")
     assert script.main() == 0 and "only prose" not in capsys.readouterr().out
     second = cells(twin)[1].outputs[0].text
     assert second != first

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from labcode import run as running
+from labcode.course import provenance as running
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = "https://github.com/someone/a-course"

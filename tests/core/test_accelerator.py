@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from labcode import augment, data, run, stage
+from labcode import augment, data
+from labcode.course import run, stage
 from labcode.self_supervision.contrastive import SimCLR
 
 

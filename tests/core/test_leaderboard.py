@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 
-from labcode import data, leaderboard, nets, stage
-from labcode.run import start
+from labcode import data, nets
+from labcode.course import leaderboard, queue, stage
+from labcode.course.run import start
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,8 +66,8 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_run_again(made, mo
     monkeypatch.delenv("LABCODE_MAX_STEPS")
     assert leaderboard.main(["--method", "simclr", "--seed", "1"]) == 0
     assert leaderboard.missing() == [("untrained", 0), ("simclr", 0), ("untrained", 1)]
-    assert [w.paper for w in leaderboard.waiting()] == ["untrained 0", "simclr 0", "untrained 1"]
-    assert leaderboard.waiting()[0].command[-4:] == ["--method", "untrained", "--seed", "0"]
+    assert [w.paper for w in queue.rows()] == ["untrained 0", "simclr 0", "untrained 1"]
+    assert queue.rows()[0].command[-4:] == ["--method", "untrained", "--seed", "0"]
     before = leaderboard.read()[0]
     assert leaderboard.main([]) == 0 and leaderboard.missing() == []
     rows = json.loads((made / "book" / "results" / "leaderboard.json").read_text())
@@ -75,7 +76,7 @@ def test_rows_are_written_one_by_one_and_what_is_there_is_not_run_again(made, mo
     assert not list((made / ".checkpoints").rglob("*.pt"))  # a row that stands needs no checkpoint
     with monkeypatch.context() as patch:
         patch.setattr(leaderboard, "code", lambda: "other code")
-        assert {w.why for w in leaderboard.waiting()} == {"older than its code"} and len(leaderboard.missing()) == 4
+        assert {w.why for w in queue.rows()} == {"older than its code"} and len(leaderboard.missing()) == 4
     trained = []
     monkeypatch.setattr(leaderboard, "measure", lambda name, seed, _: trained.append((name, seed)) or before)
     assert leaderboard.main(["--method", "simclr"]) == 0 and trained == []

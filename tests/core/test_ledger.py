@@ -8,7 +8,7 @@ import sys
 import pytest
 import scipy.stats
 
-from labcode import ledger
+from labcode.course import ledger
 
 
 def record(**changes):
@@ -118,7 +118,7 @@ def test_files_come_back_as_written_and_sorted(tmp_path):
 
 COUNT = """
 import json, pathlib, sys
-from labcode import ledger
+from labcode.course import ledger
 file = pathlib.Path(sys.argv[1])
 for _ in range(100):
     with ledger.alone(file):

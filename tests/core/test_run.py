@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labcode import cards, leaderboard
-from labcode import run as running
+from labcode.course import cards, command, provenance, queue
+from labcode.course import run as running
+from labcode.course.twin import script
 
 TWIN = """# %% [markdown]
 # # Title
@@ -48,9 +49,10 @@ def course(tmp_path, monkeypatch):
     (tmp_path / "_toc.yml").write_text("")
     (tmp_path / "notebooks" / "p" / "c.py").write_text(TWIN)
     package = tmp_path / "package"
-    (package / "p").mkdir(parents=True)
+    (package / "p" / "c").mkdir(parents=True)
     blank = dict(kind="method", idea="i", reported="r", differs="d", code=["f"])
-    (package / "p" / "c.yml").write_text(yaml.safe_dump([dict(key=k, title=k.upper(), **blank) for k in "ab"]))
+    listed = [dict(key=key, title=key.upper(), **blank) for key in "ab"]
+    (package / "p" / "c" / "papers.yml").write_text(yaml.safe_dump(listed))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cards, "PACKAGE", package)
     for name in ("SEEDS", "SCALE", "WRITE", "PAPER", "MAX_STEPS", "TUNE"):
@@ -66,12 +68,12 @@ def written(course, scale="quick"):
 def test_a_chapter_is_written_then_reproduced_by_one_seed(course, monkeypatch, capsys):
     monkeypatch.setenv("LABCODE_SEEDS", "3")
     monkeypatch.setenv("LABCODE_WRITE", "1")
-    running.execute("p/c")
+    command.execute("p/c")
     assert [c["paper"] for c in written(course)["claims"]] == ["a", "b"]
     assert written(course)["seeds"] == [0, 1, 2]
     monkeypatch.setenv("LABCODE_SEEDS", "1")
     monkeypatch.setenv("LABCODE_WRITE", "0")
-    running.execute("p/c")
+    command.execute("p/c")
     assert "all 2 committed records reproduced" in capsys.readouterr().out
 
 
@@ -140,31 +142,31 @@ def test_settings_out_of_range(course, monkeypatch, name, value):
 
 def test_one_paper_runs_alone_and_leaves_the_others(course, monkeypatch):
     monkeypatch.setenv("LABCODE_WRITE", "1")
-    running.execute("p/c")
+    command.execute("p/c")
     before = written(course)["claims"]
     monkeypatch.setenv("LABCODE_PAPER", "")
-    running.execute("p/c", "b")
+    command.execute("p/c", "b")
     after = written(course)["claims"]
     assert [c["paper"] for c in after] == ["a", "b"] and after[0] == before[0]
 
 
 def test_a_section_ends_at_the_next_heading():
-    only_b = running.script(TWIN, "b")
+    only_b = script(TWIN, "b")
     assert "b holds" in only_b and "a wins" not in only_b and "run.close()" in only_b and "lab.start" in only_b
     assert len(only_b.splitlines()) <= len(TWIN.splitlines()) + 1
     with pytest.raises(ValueError, match="no section for paper 'zzz'"):
-        running.script(TWIN, "zzz")
+        script(TWIN, "zzz")
 
 
 def test_the_queue_lists_what_is_missing_or_stale(course, monkeypatch):
-    assert [paper[:3] for paper in running.queue()] == [("p/c", "a", "missing"), ("p/c", "b", "missing")]
+    assert [paper[:3] for paper in queue.queue()] == [("p/c", "a", "missing"), ("p/c", "b", "missing")]
     monkeypatch.setenv("LABCODE_SCALE", "full")
     monkeypatch.setenv("LABCODE_WRITE", "1")
-    running.execute("p/c")
-    assert running.queue() == []
+    command.execute("p/c")
+    assert queue.queue() == []
     twin = course / "notebooks" / "p" / "c.py"
     twin.write_text(twin.read_text().replace("0.9 - 0.1", "0.8 - 0.1"))
-    assert running.queue()[0][:3] == ("p/c", "a", "older than its code")
+    assert queue.queue()[0][:3] == ("p/c", "a", "older than its code")
 
 
 def test_results_of_more_seeds_are_not_replaced_unless_asked(course, monkeypatch, capsys):
@@ -173,7 +175,7 @@ def test_results_of_more_seeds_are_not_replaced_unless_asked(course, monkeypatch
 
     def seeds(*options):
         monkeypatch.setenv("LABCODE_PAPER", "")
-        assert running.main(["p/c", *options]) == 0
+        assert command.main(["p/c", *options]) == 0
         found = written(course)
         return [len(c["seeds"]) for c in found["claims"]], len(found["seeds"])
 
@@ -202,7 +204,7 @@ def test_results_of_more_seeds_are_not_replaced_unless_asked(course, monkeypatch
 )
 def test_options_that_make_no_sense_are_refused_in_a_line(course, capsys, options, told):
     with pytest.raises(SystemExit) as stopped:
-        running.main(options)
+        command.main(options)
     assert stopped.value.code == 2 and told in capsys.readouterr().err and not (course / "book").exists()
 
 
@@ -210,10 +212,10 @@ def test_papers_of_one_chapter_can_be_measured_at_the_same_time(course, monkeypa
     """The second paper's run begins and ends while the first one's is under way."""
     monkeypatch.setenv("LABCODE_WRITE", "1")
     twin = course / "notebooks" / "p" / "c.py"
-    monkeypatch.setattr(running, "meanwhile", lambda: running.execute("p/c", "b"), raising=False)
-    between = "from labcode import run as r; r.meanwhile(); import os; os.environ['LABCODE_PAPER'] = 'a'; "
+    monkeypatch.setattr(running, "meanwhile", lambda: command.execute("p/c", "b"), raising=False)
+    between = "from labcode.course import run as r; r.meanwhile(); import os; os.environ['LABCODE_PAPER'] = 'a'; "
     twin.write_text(TWIN.replace('run.claim("a"', between + 'run.claim("a"'))
-    running.execute("p/c", "a")
+    command.execute("p/c", "a")
     assert [c["paper"] for c in written(course)["claims"]] == ["a", "b"]
 
 
@@ -223,43 +225,42 @@ def test_the_queue_begins_with_most_claims_a_minute(course, monkeypatch):
         monkeypatch.setenv("LABCODE_SCALE", scale)
         monkeypatch.setenv("LABCODE_WRITE", "1")
         monkeypatch.setenv("LABCODE_PAPER", "")
-        running.execute("p/c", None if scale == "quick" else "b")
+        command.execute("p/c", None if scale == "quick" else "b")
         file = course / "book" / "results" / scale / "p" / "c.json"
         text = json.loads(file.read_text())
         for claim in text["claims"]:
             claim["seconds"], claim["code"] = change[claim["paper"]], "old"
         file.write_text(json.dumps(text))
         wanted = dict(quick=[("b", "missing"), ("a", "missing")], full=[("a", "missing"), ("b", "older than its code")])
-        assert [(paper.paper, paper.why) for paper in running.queue()] == wanted[scale]
-    assert {paper.paper: round(paper.minutes) for paper in running.queue()} == {"a": 30, "b": 60}
+        assert [(paper.paper, paper.why) for paper in queue.queue()] == wanted[scale]
+    assert {paper.paper: round(paper.minutes) for paper in queue.queue()} == {"a": 30, "b": 60}
 
 
 def test_a_killed_paper_loses_no_finished_one(course, monkeypatch, capfd):
     """The second paper's process ends by kill -9; the first one's result stays and the queue holds the second alone."""
     twin = course / "notebooks" / "p" / "c.py"
     twin.write_text(twin.read_text().replace('run.exact("b"', 'import os; os.kill(os.getpid(), 9); run.exact("b"'))
-    monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[2]))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(leaderboard, "waiting", list)
-    assert running.run_queue(300.0) == 1
+    monkeypatch.setattr(queue, "rows", list)
+    assert queue.run_queue(300.0) == 1
     assert "b: failed with exit status -9" in capfd.readouterr().out
     assert [c["paper"] for c in written(course, "full")["claims"]] == ["a"]
     record = written(course, "full")["claims"][0]
     assert all(record[field] for field in ("device", "date", "commit", "data")) and "seconds" in record
-    assert [paper[:3] for paper in running.queue()] == [("p/c", "b", "missing")] and not list(course.rglob("*.tmp"))
+    assert [paper[:3] for paper in queue.queue()] == [("p/c", "b", "missing")] and not list(course.rglob("*.tmp"))
 
 
 QUEUE = """
 import pathlib, torch
-from labcode import cards, leaderboard, run
-leaderboard.waiting = list
+from labcode.course import cards, queue
+queue.rows = list
 torch.cuda.is_available, cards.PACKAGE = lambda: True, pathlib.Path("package")
-run.run_queue(300.0)
+queue.run_queue(300.0)
 """
 DIE = 'import os, pathlib; pathlib.Path("died").touch(); os.killpg(0, 9)'
-RENAME = (
-    f"import labcode.ledger as l, types; l.os = types.SimpleNamespace(getpid=int, replace=lambda *a: exec({DIE!r}))"
-)
+LEDGER = f"types.SimpleNamespace(getpid=int, replace=lambda *a: exec({DIE!r}))"  # dies as it puts a file in its place
+RENAME = f"import labcode.course.ledger as l, types; l.os = {LEDGER}"
 MOMENTS = {
     "before any paper": ("torch.cuda", f"exec({DIE!r}); torch.cuda", []),
     "in the first paper": ('run.claim("a"', f'exec({DIE!r}); run.claim("a"', []),
@@ -271,7 +272,7 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_queue_loses_no_finished_result_and_goes_on(course, monkeypatch, moment):
     """kill -9 of the queue and all that it started; then the same queue again, undisturbed, has everything."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(running.__file__).parents[2]))
     where, how, kept = MOMENTS[moment]
     twin = course / "notebooks" / "p" / "c.py"
 
@@ -287,24 +288,24 @@ def test_a_killed_queue_loses_no_finished_result_and_goes_on(course, monkeypatch
 
 def test_the_queue_takes_what_fits_into_the_budget(course, monkeypatch, capsys):
     times = (("a", 30.0), ("b", 2.0))
-    long, short = (running.Waiting("p/c", key, "missing", minutes, 9 - minutes / 9) for key, minutes in times)
+    long, short = (queue.Waiting("p/c", key, "missing", minutes, 9 - minutes / 9) for key, minutes in times)
     started = []
     long = long._replace(worth=10.0)
-    monkeypatch.setattr(running, "queue", lambda: [long, short])
-    monkeypatch.setattr(leaderboard, "waiting", list)
+    monkeypatch.setattr(queue, "queue", lambda: [long, short])
+    monkeypatch.setattr(queue, "rows", list)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     done = subprocess.CompletedProcess([], 0)
-    monkeypatch.setattr(running.subprocess, "run", lambda command, **_: started.append(command[5]) or done)
+    monkeypatch.setattr(queue.subprocess, "run", lambda command, **_: started.append(command[5]) or done)
     for budget, order in ((None, ["a", "b"]), (7200.0, ["a", "b"]), (600.0, ["b", "a"]), (30.0, [])):
         started.clear()
-        assert running.run_queue(budget) == 0 and started == order
+        assert queue.run_queue(budget) == 0 and started == order
     assert "2 still wait" in capsys.readouterr().out
 
 
 def test_a_dry_run_judges_and_writes_nothing(course, monkeypatch, capsys):
     monkeypatch.setenv("LABCODE_MAX_STEPS", "2")
     monkeypatch.setenv("LABCODE_WRITE", "1")
-    running.execute("p/c")
+    command.execute("p/c")
     assert "dry run" in capsys.readouterr().out and not (course / "book").exists()
 
 
@@ -320,11 +321,11 @@ def test_importing_is_cheap():
 
 
 def test_tuning_has_seeds_and_splits_of_its_own_and_leaves_the_ledger_alone(course, monkeypatch, capsys):
-    running.main(["p/c", "--seeds", "2"])
+    command.main(["p/c", "--seeds", "2"])
     before = written(course)
     for name in ("LABCODE_WRITE", "LABCODE_SEEDS"):
         monkeypatch.delenv(name, raising=False)
-    running.main(["p/c", "--seeds", "3", "--tune"])
+    command.main(["p/c", "--seeds", "3", "--tune"])
     assert "tuning: 2 records made, none compared, nothing written" in capsys.readouterr().out
     assert written(course) == before
     run = running.start("p/c")
@@ -352,3 +353,54 @@ def test_a_summary_is_written_with_the_results_and_compared(course, monkeypatch)
     monkeypatch.setenv("LABCODE_WRITE", "1")
     _run().close()
     assert written(course)["summary"]["rows"] == rows
+
+
+@pytest.fixture
+def package(course, monkeypatch):
+    """Two chapters and a library: p/c imports a loss and, inside a function, a network; p/d imports a probe."""
+    package = course / "package"
+    files = {
+        "p/c/__init__.py": "from .method import f\n",
+        "p/c/method.py": "from ...loss import g\n\n\ndef f():\n    from labcode import nets\n",
+        "p/d/__init__.py": "from ...evaluate.probe import linear\n",
+        "loss.py": "def g():\n    return 1\n",
+        "nets/__init__.py": "from .conv import net\n",
+        "nets/conv.py": "net = 1\n",
+        "evaluate/__init__.py": "",
+        "evaluate/probe.py": "linear = 1\n",
+        "plots.py": "colour = 1\n",
+        "course/run.py": "start = 1\n",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    (course / "notebooks" / "p" / "d.py").write_text("# %%\nimport labcode as lab\nlab.plots.colour\n")
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    return package
+
+
+# what is written to a file of the package, and whether p/c measures anew because of it
+EDITS = {
+    "its own method": ("p/c/method.py", "f = 2\n", True),
+    "a library module behind it": ("loss.py", "def g():\n    return 2\n", True),
+    "one that a function imports": ("nets/conv.py", "net = 2\n", True),
+    "comments and docstrings": ("loss.py", '"""New."""\n\n\ndef g():\n    """Says."""\n    return 1  # one\n', False),
+    "another chapter": ("p/d/__init__.py", "x = 2\n", False),
+    "what another chapter imports": ("evaluate/probe.py", "linear = 2\n", False),
+    "what draws": ("plots.py", "colour = 2\n", False),
+    "what writes down": ("course/run.py", "start = 2\n", False),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_results_are_of_the_code_behind_a_chapter_and_of_no_other(package, edit):
+    file, text, other = EDITS[edit]
+    before, folder = provenance.fingerprint("p/c"), provenance.checkpoints("p/c")
+    (package / file).write_text(text)
+    assert (provenance.fingerprint("p/c") != before) == other
+    assert (provenance.checkpoints("p/c") != folder) == other
+
+
+def test_a_hash_sign_in_a_string_is_no_comment():
+    text = 'colour = "#ff0000"  # red\n"""no docstring here"""\n\n\ndef f():\n    """Says."""\n    return "# x"\n'
+    assert provenance.bare(text) == 'colour = "#ff0000"\n"""no docstring here"""\ndef f():\n    return "# x"\n'

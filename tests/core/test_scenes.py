@@ -97,8 +97,8 @@ def test_shuffled_covers_every_image_once_an_epoch_and_depends_on_the_step_alone
 
 @pytest.fixture
 def stage(monkeypatch, tmp_path):
-    from labcode.run import start
-    from labcode.stage import Stage
+    from labcode.course.run import start
+    from labcode.course.stage import Stage
 
     monkeypatch.chdir(tmp_path)
     return Stage(start("p/c"))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from labcode import data, run
-from labcode.run import start
-from labcode.stage import Stage
+from labcode import data
+from labcode.course import provenance
+from labcode.course.run import start
+from labcode.course.stage import Stage
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_an_arm_is_trained_once_with_the_same_code_and_anew_with_other_code(full
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "PACKAGE", package)
+    monkeypatch.setattr(provenance, "PACKAGE", package)
 
     def begins(seed=0, name="an arm"):
         given = dict(views=lambda x, generator: x.float(), encoder=nn.Linear(1, 1), batch_size=8)

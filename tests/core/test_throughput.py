@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from labcode import nets, throughput
+from labcode import nets
+from labcode.course import throughput
 
 
 def test_flops_of_the_network_are_those_of_its_shapes():

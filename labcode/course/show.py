@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent.parent
 
 
 class Source:
@@ -39,7 +39,7 @@ def show(*symbols, docstring: bool = False) -> Source:
             raise TypeError(f"symbols: {symbol!r} has no Python source to show") from error
         text = textwrap.dedent("".join(lines)).rstrip().replace("  # fmt: skip", "")
         texts.append(text if docstring else _without_docstrings(text))
-        shown = file.relative_to(_PACKAGE) if file.is_relative_to(_PACKAGE) else file.name
+        shown = file.relative_to(_ROOT) if file.is_relative_to(_ROOT) else file.name
         places.append(f"{shown}, line {first}")
     return Source("\n\n\n".join(texts), "; ".join(places))
 

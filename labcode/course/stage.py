@@ -8,11 +8,12 @@ from urllib.parse import quote
 import torch
 from torch import Tensor, nn
 
-from . import augment, nets
-from .data import scenes, shuffled
-from .evaluate import Probe, held_out, knn, linear_probe
-from .run import Run, checkpoints
-from .train import fit
+from .. import augment, nets
+from ..data import scenes, shuffled
+from ..evaluate import Probe, held_out, knn, linear_probe
+from ..train import fit
+from .provenance import checkpoints
+from .run import Run
 
 Views = Callable[..., Tensor]  # (uint8 images (n, c, h, w), generator) -> (2n, c, h, w)
 
@@ -54,7 +55,7 @@ class Stage:
             self.source = train.source
             self.views: Views = augment.scene_views
         else:
-            from .data import benchmark
+            from ..data import benchmark
 
             data = benchmark("cifar10", device=run.device)
             self.train_images, self.train_labels = data.train_images, data.train_labels

@@ -1,11 +1,11 @@
-"""The paper cards: one entry per paper in ``<part>/<chapter>.yml``, beside the chapter's module."""
+"""The paper cards: one entry per paper in ``<part>/<chapter>/papers.yml``, in the chapter's package."""
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote_plus
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def papers(chapter: str | None = None) -> Papers:
 
     Raises ValueError for a chapter without cards and for a card with a missing or unknown field.
     """
-    found = Papers(card for file in sorted(PACKAGE.glob("*/*.yml")) for card in _read(file))
+    files = sorted([*PACKAGE.glob("*/*.yml"), *PACKAGE.glob("*/*/papers.yml")])
+    found = Papers(card for file in files for card in _read(file))
     if chapter is None:
         return found
     kept = Papers(c for c in found if chapter in (c.part, f"{c.part}/{c.chapter}"))
@@ -63,6 +64,11 @@ def papers(chapter: str | None = None) -> Papers:
         known = sorted({f"{c.part}/{c.chapter}" for c in found})
         raise ValueError(f"chapter {chapter!r} has no cards; those that have: {', '.join(known) or 'none'}")
     return kept
+
+
+def keys(chapter: str) -> list[str]:
+    """The keys of a chapter's papers; none for a chapter without cards."""
+    return [c.key for c in papers() if f"{c.part}/{c.chapter}" == chapter]
 
 
 def card(key: str) -> Card:
@@ -79,6 +85,7 @@ def _read(file: Path) -> tuple[Card, ...]:
 
     names = {f.name for f in fields(Card)} - {"part", "chapter"}
     optional = {"name", "needs", "exercises"}
+    part, chapter = file.parts[-3:-1] if file.name == "papers.yml" else (file.parent.name, file.stem)
     cards = []
     for entry in yaml.safe_load(file.read_text(encoding="utf-8")) or []:
         if missing := sorted(names - optional - entry.keys()):
@@ -86,5 +93,5 @@ def _read(file: Path) -> tuple[Card, ...]:
         if unknown := sorted(entry.keys() - names):
             raise ValueError(f"{file.name}: card {entry['key']!r} has unknown fields {', '.join(unknown)}")
         lists = {name: tuple(entry.get(name, ())) for name in ("code", "needs", "exercises")}
-        cards.append(Card(**entry | lists, part=file.parent.name, chapter=file.stem))
+        cards.append(Card(**entry | lists, part=part, chapter=chapter))
     return tuple(cards)
