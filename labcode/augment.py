@@ -5,10 +5,18 @@ function is a thin draw over a deterministic core (``crop``, ``jitter``, ``adjus
 arguments hold one value per image, so what was drawn can be replayed and compared with any other implementation.
 
 Every random function takes ``generator``, on the images' device, and raises ValueError for images of another shape or
-dtype, parameters out of range, or a generator of another device. An empty batch comes back empty. The range of the
-pixels is not checked: looking at them would make the host wait for the device.
+dtype, parameters out of range, or a generator of another device. An empty batch comes back empty.
+
+Half precision is for storage: positions, weights and sums are float32 whatever the images' precision and the autocast
+around, and the result is rounded once, to the images' type. (torch samples float16 and bfloat16 images wrongly on a CPU
+from about 100 pixels a side on.)
+
+Functions of colour want float images in [0, 1] and refuse what lies beyond -1 … 2, such as floats in 0 … 255, which
+would come out white. In between they take what noise or a turned colour left. On a GPU the look would make the host
+wait, so there such images become NaN, and ``fit`` stops at that step.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -16,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
+
+from .loss import raised
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as in torchvision
 BLOCK = 1 << 18  # elements: on a CPU the work goes through the batch in pieces that stay in its cache
@@ -27,15 +37,48 @@ Pair = tuple[float, float]
 Range = float | Pair
 
 
+def _exact(function=None, *, unit: bool = False, uint8: bool = False):
+    """Make a function of images compute in float32 or float64, outside autocast, and return the images' own type.
+
+    unit   refuse pixels far outside of [0, 1]
+    uint8  take bytes too
+    """
+    if function is None:
+        return functools.partial(_exact, unit=unit, uint8=uint8)
+
+    @functools.wraps(function)
+    def wrapped(x, *arguments, **keywords):
+        _shape(x, uint8)
+        y = _in_range(x) if unit and x.is_floating_point() else x
+        with torch.autocast(x.device.type, enabled=False):
+            y = function(raised(y), *map(raised, arguments), **{name: raised(v) for name, v in keywords.items()})
+        return y.to(x.dtype) if x.dtype in (torch.float16, torch.bfloat16) else y
+
+    return wrapped
+
+
+def _in_range(x: Tensor) -> Tensor:
+    if not x.numel() or torch.compiler.is_compiling():
+        return x
+    low, high = x.detach().aminmax()
+    if x.device.type != "cpu":
+        return x + torch.where((low >= -1) & (high <= 2), 0.0, math.nan).to(x.dtype)
+    if not (low >= -1 and high <= 2):
+        raise ValueError(
+            f"x must be in [0, 1] where it is float, got {low:.3g} … {high:.3g}: images in 0 … 255 are uint8, "
+            "or divided by 255"
+        )
+    return x
+
+
 def to_float(x: Shaped[Tensor, "n c h w"]) -> Images:
-    """uint8 images to float32 in [0, 1]; float images as they are. Raises ValueError for any other input."""
-    if x.ndim != 4:
-        raise ValueError(f"x must be a batch of images (n, channels, height, width), got shape {tuple(x.shape)}")
+    """uint8 images to float32 in [0, 1]; float images in [0, 1] as they are. Raises ValueError for any other input."""
+    _shape(x)
     if x.dtype == torch.uint8:
         return x.float().div_(255)
     if not x.is_floating_point():
         raise ValueError(f"x must be uint8 in 0 … 255 or float in [0, 1], got {x.dtype}")
-    return x
+    return _in_range(x)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -43,6 +86,7 @@ def to_float(x: Shaped[Tensor, "n c h w"]) -> Images:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@_exact(uint8=True)
 def random_resized_crop(
     x: Shaped[Tensor, "n c h w"], size: int, scale: Pair = (0.2, 1.0), ratio: Pair = (3 / 4, 4 / 3),
     flip_p: float = 0.0, *, generator: Generator,
@@ -79,19 +123,31 @@ def random_resized_crop(
     return crop(x, torch.stack([top, left, h, w], 1), size)
 
 
+@_exact(uint8=True)
 def crop(x: Shaped[Tensor, "n c h w"], boxes: Float[Tensor, "n 4"], size: int) -> Float[Tensor, "n c {size} {size}"]:
     """Image i's box (top, left, height, width), in pixels, resized to size × size: bilinear, antialiased.
 
     A box that starts at its right edge and has a negative width gives the mirror image. Otherwise equal to
     torchvision's ``resized_crop(…, antialias=True)`` on tensors. uint8 becomes float in [0, 1]. Each axis is one
-    matrix product.
+    matrix product. A box must lie within its image: on a CPU others are refused, on a GPU they give NaN or part of it.
     """
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
 
     def work(x, boxes):
-        x, (top, left, h, w) = to_float(x), boxes.unbind(1)
+        x, (top, left, h, w) = x.float().div_(255) if x.dtype == torch.uint8 else x, boxes.unbind(1)
         return _separable(x, _resize(top, h, x.shape[2], size), _resize(left, w, x.shape[3], size))
 
     boxes = boxes.to(x.dtype if x.is_floating_point() else torch.float32)
+    if boxes.shape != (len(x), 4):
+        got = tuple(boxes.shape)
+        raise ValueError(f"boxes must be one (top, left, height, width) an image, ({len(x)}, 4), got {got}")
+    if x.device.type == "cpu" and len(x):
+        corner, far = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        inside = torch.minimum(corner, far).amin(0) >= -1e-3
+        inside &= torch.maximum(corner, far).amax(0) <= boxes.new_tensor(x.shape[2:]) + 1e-3
+        if not (inside.all() and boxes[:, 2:].all()):
+            raise ValueError(f"boxes must lie within the images of {tuple(x.shape[2:])} pixels and not be empty")
     return _blocks(work, x, boxes)
 
 
@@ -111,11 +167,10 @@ def _resize(start: PerImage, length: PerImage, full: int, size: int) -> Float[Te
 
 
 def _separable(x: Images, rows: Float[Tensor, "n a h"], cols: Float[Tensor, "n b w"]) -> Float[Tensor, "n c a b"]:
-    """rows @ image @ colsᵀ for every channel, in the images' own precision even under autocast."""
+    """rows @ image @ colsᵀ for every channel."""
     n, c, h, w = x.shape
-    with torch.autocast(x.device.type, enabled=False):
-        wide = torch.bmm(x.reshape(n, c * h, w), cols.mT).view(n, c, h, cols.shape[1])
-        return torch.stack([torch.bmm(rows, wide[:, k]) for k in range(c)], 1)  # matmul would copy rows c times
+    wide = torch.bmm(x.reshape(n, c * h, w), cols.mT).view(n, c, h, cols.shape[1])
+    return torch.stack([torch.bmm(rows, wide[:, k]) for k in range(c)], 1)  # matmul would copy rows c times
 
 
 def hflip(x: Images, p: float = 0.5, *, generator: Generator) -> Images:
@@ -124,6 +179,7 @@ def hflip(x: Images, p: float = 0.5, *, generator: Generator) -> Images:
     return _some(lambda x: x.flip(3), x, _coin(x, generator, p))
 
 
+@_exact
 def affine(
     x: Images, degrees: float = 0, shift: float = 0, scale: Pair = (1, 1), shear: float = 0,
     padding: str = "zeros", *, generator: Generator,
@@ -137,8 +193,7 @@ def affine(
     """
     _images(x, generator)
     for name, value in (("degrees", degrees), ("shift", shift), ("shear", shear)):
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+        _at_least_0(name, value)
     low, high = _range("scale", scale, 0, math.inf, open_low=True)
     n, (h, w) = len(x), x.shape[2:]
     angle, sheared = _uniform(x, generator, -degrees, degrees, n), _uniform(x, generator, -shear, shear, n)
@@ -153,6 +208,7 @@ def affine_matrix(
 
     degrees  clockwise; shift (right, down) in pixels; shear along x in degrees; size (height, width) in pixels
     """
+    degrees, shift, scale, shear = map(raised, (degrees, shift, scale, shear))
     turn, slant = torch.deg2rad(degrees), torch.deg2rad(shear)
     cos, sin = turn.cos(), turn.sin()
     a, b, c, d = cos, -cos * slant.tan() - sin, sin, -sin * slant.tan() + cos  # forward, before the scale
@@ -167,15 +223,15 @@ def _pair(like: Tensor, first: float, second: float) -> Float[Tensor, "2"]:
     return torch.cat([like.new_full((1,), first), like.new_full((1,), second)])
 
 
+@_exact
 def warp(x: Images, matrix: Float[Tensor, "n 2 3"], padding: str = "zeros") -> Images:
     """Output pixel (u, v, 1), in [-1, 1] from border to border, reads the input at matrix @ (u, v, 1): bilinear."""
     if padding not in ("zeros", "border", "reflection"):
         raise ValueError(f"padding must be 'zeros', 'border' or 'reflection', got {padding!r}")
     if not len(x):
         return x
-    with torch.autocast(x.device.type, enabled=False):
-        grid = F.affine_grid(matrix.to(x.dtype), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
+    grid = F.affine_grid(matrix.to(x.dtype), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
 
 
 def cutout(x: Images, size: int, p: float = 1.0, fill: float = 0.0, *, generator: Generator) -> Images:
@@ -203,6 +259,7 @@ def cutout(x: Images, size: int, p: float = 1.0, fill: float = 0.0, *, generator
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@_exact(unit=True)
 def colour_jitter(
     x: Images, brightness: Range = 0.4, contrast: Range = 0.4, saturation: Range = 0.4, hue: Range = 0.1,
     p: float = 0.8, *, generator: Generator, inplace: bool = False,
@@ -226,6 +283,7 @@ def colour_jitter(
     return jitter(x, factors, order, chosen, inplace)
 
 
+@_exact(unit=True)
 def jitter(
     x: Images, factors: Float[Tensor, "n 4"], order: Int[Tensor, "n 4"], chosen: Bool[Tensor, " n"] | None = None,
     inplace: bool = False,
@@ -307,24 +365,30 @@ def _luma(x: RGB) -> Float[Tensor, "n 1 h w"]:
     return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
 
 
+@_exact(unit=True)
 def adjust_brightness(x: Images, factor: PerImage) -> Images:
     """factor · x, clamped to [0, 1]; one factor >= 0 per image."""
-    return (x * _wide(factor)).clamp_(0, 1)
+    return (x * _wide(factor.to(x.dtype))).clamp_(0, 1)
 
 
+@_exact(unit=True)
 def adjust_contrast(x: RGB, factor: PerImage) -> Images:
     """The image blended with its mean grey: 0 is flat grey, 1 the image; clamped to [0, 1]."""
+    factor = factor.to(x.dtype)
     return _blend(x, factor, torch.zeros_like(factor), 1 - factor)
 
 
+@_exact(unit=True)
 def adjust_saturation(x: RGB, factor: PerImage) -> Images:
     """The image blended with its grey version: 0 is grey, 1 the image; clamped to [0, 1]."""
+    factor = factor.to(x.dtype)
     return _blend(x, factor, 1 - factor, torch.zeros_like(factor))
 
 
+@_exact(unit=True)
 def adjust_hue(x: RGB, factor: PerImage) -> Images:
     """The hue turned by ``factor`` of the colour circle, in [-0.5, 0.5]; value and saturation (HSV) stay."""
-    return _turn(x, factor)
+    return _turn(x, factor.to(x.dtype))
 
 
 def _turn(x: RGB, factor: PerImage) -> Images:
@@ -347,6 +411,7 @@ def _turn(x: RGB, factor: PerImage) -> Images:
     return torch.addcmul(top, chroma, share.sub_(1).clamp_(0, 1), value=-1)
 
 
+@_exact
 def grayscale(x: Images, p: float = 0.2, *, generator: Generator, inplace: bool = False) -> Images:
     """Each image replaced by its grey version, in three equal channels, with probability p. RGB only.
 
@@ -356,6 +421,7 @@ def grayscale(x: Images, p: float = 0.2, *, generator: Generator, inplace: bool 
     return _some(_luma, x, _coin(x, generator, p), inplace)
 
 
+@_exact(unit=True)
 def solarise(x: Images, threshold: float = 0.5, p: float = 0.2, *, generator: Generator) -> Images:
     """Pixels at or above the threshold inverted, x → 1 - x, in each image with probability p (BYOL, appendix B)."""
     _images(x, generator)
@@ -363,6 +429,7 @@ def solarise(x: Images, threshold: float = 0.5, p: float = 0.2, *, generator: Ge
     return torch.where(_wide(chosen) & (x >= threshold), 1 - x, x)
 
 
+@_exact
 def gaussian_blur(
     x: Images, kernel: int, sigma: Pair = (0.1, 2.0), p: float = 0.5, *, generator: Generator
 ) -> Images:
@@ -377,6 +444,7 @@ def gaussian_blur(
     return blur(x, width, kernel, chosen)
 
 
+@_exact
 def blur(x: Images, sigma: PerImage, kernel: int, chosen: Bool[Tensor, " n"] | None = None) -> Images:
     """Gaussian blur with one sigma per image and reflected borders: torchvision's ``gaussian_blur`` for a batch."""
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= min(x.shape[2:]):
@@ -397,14 +465,15 @@ def blur(x: Images, sigma: PerImage, kernel: int, chosen: Bool[Tensor, " n"] | N
     return _blocks(work, x, tap)
 
 
+@_exact
 def noise(x: Images, std: float, *, generator: Generator) -> Images:
     """Gaussian noise of standard deviation std added to every pixel; not clamped."""
     _images(x, generator)
-    if std < 0:
-        raise ValueError(f"std must be at least 0, got {std}")
+    _at_least_0("std", std)
     return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype).mul_(std).add_(x)
 
 
+@_exact(unit=True)
 def colour_rotation(x: RGB, mean: float = 1.0, *, generator: Generator) -> Images:
     """Each image's colours turned about their mean by a rotation of RGB space, uniform over all rotations.
 
@@ -421,6 +490,7 @@ def colour_rotation(x: RGB, mean: float = 1.0, *, generator: Generator) -> Image
     return rotate_colours(x, turn, own + mean * (fresh - own))
 
 
+@_exact
 def rotate_colours(
     x: RGB, rotation: Float[Tensor, "n 3 3"], mean: Float[Tensor, "n 3 1"] | None = None
 ) -> Images:
@@ -428,8 +498,8 @@ def rotate_colours(
     flat = x.flatten(2)
     old = flat.mean(2, keepdim=True)
     new = old if mean is None else mean.to(x.dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        return torch.baddbmm(new - rotation @ old, rotation, flat).view_as(x)
+    rotation = rotation.to(x.dtype)
+    return torch.baddbmm(new - rotation @ old, rotation, flat).view_as(x)
 
 
 def random_rotations(n: int, *, generator: Generator) -> Float[Tensor, "n 3 3"]:
@@ -447,6 +517,7 @@ def random_rotations(n: int, *, generator: Generator) -> Float[Tensor, "n 3 3"]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@_exact(unit=True, uint8=True)
 def scene_views(
     x: Shaped[Tensor, "n 3 h w"], generator: Generator, strength: float = 1.0, views: int = 2
 ) -> Float[Tensor, "{views}*n 3 h w"]:
@@ -458,8 +529,8 @@ def scene_views(
 
     Row i + v·n is view v of image i. Not clamped.
     """
-    if strength < 0:
-        raise ValueError(f"strength must be at least 0, got {strength}")
+    _at_least_0("strength", strength)
+    _images(x, generator, rgb=True, uint8=True)
     x = _repeat(x, views)
     x = colour_rotation(x, mean=0.5, generator=generator)
     away = _uniform(x, generator, -0.05 * strength, 0.05 * strength, len(x), 2, 3)
@@ -467,6 +538,7 @@ def scene_views(
     return noise(x, 0.02 * strength, generator=generator)
 
 
+@_exact(unit=True, uint8=True)
 def simclr_views(
     x: Shaped[Tensor, "n 3 h w"], generator: Generator, size: int | None = None, strength: float = 0.5, views: int = 2,
     scale: Pair = (0.2, 1.0), blur_p: float = 0.0, jitter_p: float = 0.8, grey_p: float = 0.2,
@@ -483,7 +555,7 @@ def simclr_views(
     """
     if not 0 <= strength <= 2.5:
         raise ValueError(f"strength must be in [0, 2.5], got {strength}")
-    to_float(x[:0])  # what it refuses; the crop converts
+    _images(x, generator, rgb=True, uint8=True)
     if views < 1:
         raise ValueError(f"views must be at least 1, got {views}")
     size = x.shape[2] if size is None else size
@@ -493,7 +565,8 @@ def simclr_views(
     x = colour_jitter(x, s, s, s, s / 4, jitter_p, generator=generator, inplace=True)
     x = grayscale(x, grey_p, generator=generator, inplace=True)
     if blur_p:
-        x = gaussian_blur(x, max(3, size // 10 // 2 * 2 + 1), p=blur_p, generator=generator)
+        kernel = min(max(3, size // 10 // 2 * 2 + 1), 2 * size - 1)
+        x = gaussian_blur(x, kernel, p=blur_p, generator=generator)
     return x
 
 
@@ -509,13 +582,25 @@ def _repeat(x: Tensor, views: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _shape(x: Tensor, uint8: bool | None = None) -> None:
+    """Raise ValueError unless x is a batch of images; of floats, or of bytes where ``uint8``, unless that is None."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.shape[1:].numel():
+        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x must be a batch of images (n, channels, height, width), got {got}")
+    if uint8 is not None and not (x.is_floating_point() or uint8 and x.dtype == torch.uint8):
+        wanted = "uint8 in 0 … 255 or float in [0, 1]" if uint8 else "float in [0, 1]: convert once with to_float"
+        raise ValueError(f"x must be {wanted}, got {x.dtype}")
+
+
+def _at_least_0(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+
+
 def _images(x: Tensor, generator: Generator, rgb: bool = False, uint8: bool = False) -> None:
-    if x.ndim != 4:
-        raise ValueError(f"x must be a batch of images (n, channels, height, width), got shape {tuple(x.shape)}")
+    _shape(x, uint8)
     if rgb and x.shape[1] != 3:
         raise ValueError(f"x must have 3 channels (RGB), got {x.shape[1]}")
-    if not (x.is_floating_point() or uint8 and x.dtype == torch.uint8):
-        raise ValueError(f"x must be float in [0, 1], got {x.dtype}: convert once with to_float")
     if not isinstance(generator, Generator):
         raise ValueError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator.device.type != x.device.type:
@@ -533,8 +618,7 @@ def _range(name: str, pair, lowest: float, highest: float, open_low: bool = Fals
 def _factors(name: str, value: Range) -> Pair:
     if isinstance(value, tuple):
         return _range(name, value, 0, math.inf)
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
+    _at_least_0(name, value)
     return max(0.0, 1 - value), 1 + value
 
 

@@ -24,7 +24,7 @@ def unit_rows(x: Float[Tensor, "*rows"], dim: int = -1) -> Float[Tensor, "*rows"
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise ValueError(f"x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    x = _raise(x)
+    x = raised(x)
     if not x.numel():
         return x
     fixed = x.detach()
@@ -63,13 +63,14 @@ def float32(function):
             if value.is_floating_point() and device.type == "cpu" and not bool(torch.isfinite(value.detach()).all()):
                 raise ValueError(f"{name} must be finite, got NaN or infinity")
         with torch.autocast(device.type, enabled=False):
-            return function(*map(_raise, arguments), **{k: _raise(v) for k, v in keywords.items()})
+            return function(*map(raised, arguments), **{k: raised(v) for k, v in keywords.items()})
 
     wrapped.is_loss = True  # the tests throw bad input at every one
     return wrapped
 
 
-def _raise(value):
+def raised(value):
+    """A tensor of half precision in float32; anything else as it is."""
     return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
 
 
@@ -88,7 +89,8 @@ def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None
     if not z.dtype.is_floating_point:
         raise ValueError(f"{name} must be floating point, got {z.dtype}")
     if z.shape[0] < rows:
-        raise ValueError(f"{name} must have at least {rows} rows, got {z.shape[0]}")
+        why = f", two views of {rows // 2} images: one alone has nothing to be told from" if even and rows > 2 else ""
+        raise ValueError(f"{name} must have at least {rows} rows{why}, got {z.shape[0]}")
     if z.shape[1] == 0:
         raise ValueError(f"{name} must have at least one column, got shape {tuple(z.shape)}")
     if even and z.shape[0] % 2:
@@ -101,7 +103,22 @@ def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None
 
 
 def check_positive(**values: float) -> None:
-    """Raise ValueError unless every named number is positive and finite."""
+    """Raise ValueError unless every named number is finite and at least 1e-30, so that float32 holds its inverse."""
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive, got {value}")
+        if value < 1e-30:
+            raise ValueError(f"{name} must be at least 1e-30, since float32 divides by it, got {value}")
+
+
+def check_index(name: str, index: Tensor, count: int) -> None:
+    """Raise ValueError unless ``index`` holds integers in 0 … count - 1. On a GPU only the type is looked at."""
+    if not isinstance(index, Tensor) or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise ValueError(f"{name} must hold integers, got {getattr(index, 'dtype', type(index).__name__)}")
+    if index.device.type == "cpu" and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+        raise ValueError(f"{name} must lie in 0 … {count - 1}, got {int(index.min())} … {int(index.max())}")
+
+
+def not_negative(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """x, with 0 where rounding took a value below 0 that never is; the gradient is that of x."""
+    return x + (-x).detach().clamp_min(0)

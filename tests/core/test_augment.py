@@ -2,12 +2,14 @@
 
 import contextlib
 import inspect
+import math
 
 import jaxtyping
 import pytest
 import torch
 import torchvision.transforms.v2 as T
 import torchvision.transforms.v2.functional as TF
+from accelerator import accelerator
 from scipy import stats
 
 from labcode import augment as A
@@ -59,10 +61,160 @@ RANDOM = {
 }
 
 
-def test_every_random_function_is_in_the_table():
+def each(x, value):
+    return torch.full((len(x),), value, device=getattr(x, "device", None))
+
+
+CORE = {
+    "crop": lambda x: A.crop(x, torch.tensor([[1.0, 2, 7, 5]]).expand(len(x), 4), 9),
+    "warp": lambda x: A.warp(x, torch.tensor([[0.9, 0.1, 0.05], [-0.1, 1.1, 0.02]]).expand(len(x), 2, 3), "reflection"),
+    "jitter": lambda x: A.jitter(x, torch.stack([each(x, f) for f in (0.7, 1.3, 0.8, 0.2)], 1),
+                                 torch.stack([each(x, change) for change in (1, 3, 2, 0)], 1)),
+    "adjust_brightness": lambda x: A.adjust_brightness(x, each(x, 1.1)),
+    "adjust_contrast": lambda x: A.adjust_contrast(x, each(x, 0.6)),
+    "adjust_saturation": lambda x: A.adjust_saturation(x, each(x, 1.4)),
+    "adjust_hue": lambda x: A.adjust_hue(x, each(x, 0.15)),
+    "blur": lambda x: A.blur(x, each(x, 0.9), 5),
+    "rotate_colours": lambda x: A.rotate_colours(x, A.random_rotations(len(x), generator=gen(5))),
+}  # fmt: skip
+ALL = CORE | {name: lambda x, f=f: f(x, gen()) for name, f in RANDOM.items()}
+COLOUR = [*(n for n in CORE if n not in ("crop", "warp", "blur", "rotate_colours")),
+          "colour_jitter", "solarise", "colour_rotation", "scene_views", "simclr_views"]  # fmt: skip
+
+
+def test_every_public_function_is_in_the_tables():
     public = {n for n, f in vars(A).items() if inspect.isfunction(f) and f.__module__ == A.__name__ and n[0] != "_"}
     drawn = {n for n in public if "generator" in inspect.signature(getattr(A, n)).parameters}
     assert drawn - {"random_rotations"} == set(RANDOM)
+    assert public - drawn - {"to_float", "affine_matrix"} == set(CORE)
+
+
+# Half precision
+
+
+@pytest.mark.parametrize("side", [32, 97, 224, 256])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_float32_rounded_once(dtype, side):
+    """Positions, weights and sums are those of float32: the result is its rounding, bit by bit, at any side."""
+    x = torch.rand(2, 3, side, side, generator=gen(3)).to(dtype)
+    for name, function in ALL.items():
+        out = function(x)
+        assert out.dtype == dtype, name
+        assert torch.equal(out, function(x.float()).to(dtype)), name
+
+
+@pytest.mark.parametrize("side", [96, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_moves_pixels_where_they_belong(dtype, side):
+    """Without our own float32 path as reference: shifts by whole pixels, the whole image as a box, a mirror."""
+    x = torch.rand(2, 3, side, side, generator=gen(4)).to(dtype)
+    one = torch.finfo(dtype).eps
+    shift = A.affine_matrix(each(x, 0.0), torch.tensor([[3.0, -2.0]] * 2), each(x, 1.0), each(x, 0.0), (side, side))
+    wanted = torch.zeros_like(x)
+    wanted[:, :, :-2, 3:] = x[:, :, 2:, :-3]
+    torch.testing.assert_close(A.warp(x, shift.to(dtype) if side == 96 else shift), wanted, rtol=0, atol=40 * one)
+    torch.testing.assert_close(A.warp(x, torch.eye(2, 3).expand(2, 2, 3)), x, rtol=0, atol=one)
+    whole = torch.tensor([[0.0, 0, side, side], [0.0, side, side, -side]])
+    out = A.crop(x, whole.to(dtype), side)
+    torch.testing.assert_close(out[0], x[0], rtol=0, atol=one)
+    torch.testing.assert_close(out[1], x[1].flip(2), rtol=0, atol=one)
+
+
+def test_positions_in_half_precision_are_computed_in_float32():
+    given = (torch.tensor([30.0]), torch.tensor([[3.0, -2.0]]), torch.tensor([1.25]), torch.tensor([5.0]))
+    half = A.affine_matrix(*(g.half() for g in given), (300, 2049))  # all exact in half precision but 2049
+    assert half.dtype == torch.float32 and torch.equal(half, A.affine_matrix(*given, (300, 2049)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_autocast_and_mixed_precision_do_not_reach_the_pixels(name, x):
+    plain = ALL[name](x)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(ALL[name](x), plain)
+    double = ALL[name](x.double())
+    assert double.dtype == torch.float64
+    if name not in ("noise", "scene_views"):  # noise is drawn in the images' precision
+        torch.testing.assert_close(double.float(), plain, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_pass_through_half_precision(name):
+    x = (0.25 + 0.5 * torch.rand(3, 3, 12, 12, generator=gen(2))).half().requires_grad_()
+    ALL[name](x).float().square().sum().backward()
+    assert x.grad.dtype == torch.float16 and x.grad.isfinite().all()
+    with torch.no_grad():  # and a tensor that could have one is like any other
+        assert torch.equal(ALL[name](x), ALL[name](x.detach()))
+
+
+# Ranges and shapes
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_floats_in_0_to_255_are_refused_by_their_range(name, x):
+    with refused(r"x must be in \[0, 1\] where it is float, got 0 … 255"):
+        ALL[name](x * 255)
+    with refused("got -2"):
+        ALL[name](x - 2)
+    with refused("got nan"):
+        ALL[name](x.index_fill(0, torch.tensor([3]), math.nan))
+    ALL[name](x.clone().sub_(0.3).mul_(1.6))  # what noise and turned colours leave is taken
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_on_a_gpu_nothing_waits_and_images_out_of_range_become_nan(name, x):
+    x = x[8:12]
+    with accelerator() as waits:
+        draw = torch.Generator("gpu").manual_seed(0)
+        run = CORE.get(name) or (lambda pixels: RANDOM[name](pixels, draw))
+        good, bad = x.to("gpu"), (255 * x).to("gpu")
+        waits.clear()
+        fine, wrong = run(good), run(bad)
+        assert not waits, waits
+    assert fine.cpu().isfinite().all() and wrong.cpu().isnan().any()
+
+
+def test_to_float_takes_bytes_and_floats_in_range(x):
+    assert torch.equal(A.to_float((x * 255).byte()), (x * 255).byte().float() / 255)
+    assert A.to_float(x) is x and A.to_float(x.half()).dtype == torch.float16
+    with refused(r"x must be in \[0, 1\] where it is float, got 0 … 255"):
+        A.to_float(x * 255)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_error_for_a_single_image_names_its_own_shape(name, x):
+    for wrong in (x[7], x[7].mul(255).byte()):
+        with refused(r"got shape \(3, 12, 16\)"):
+            ALL[name](wrong)
+    with refused(r"got shape \(2, 3, 0, 4\)"):
+        ALL[name](torch.zeros(2, 3, 0, 4))
+    with refused("got list"):
+        ALL[name]([1.0])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_of_one_pixel_and_strided_images(name, x):
+    if name not in ("blur", "gaussian_blur", "crop"):  # their kernel and box want more
+        assert ALL[name](torch.full((3, 3, 1, 1), 0.5)).isfinite().all()
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ALL[name](last).contiguous(), ALL[name](x), rtol=0, atol=1e-6)
+
+
+def test_boxes_beyond_the_image_are_refused():
+    x = torch.rand(2, 3, 6, 8, generator=gen())
+    for box in ([0, 0, 7, 8], [0, -1, 3, 3], [7, 9, 2, 2], [0, 3, 6, -4], [2, 2, 0, 3], [0, 0, math.nan, 2]):
+        with refused(r"boxes must lie within the images of \(6, 8\) pixels"):
+            A.crop(x, torch.tensor([[0.0, 0, 6, 8], box]), 4)
+    with refused("boxes must be one"):
+        A.crop(x, torch.tensor([[0.0, 0, 6, 8]]), 4)
+    with refused("size must be at least 1"):
+        A.crop(x, torch.tensor([[0.0, 0, 6, 8]] * 2), 0)
+
+
+def test_simclr_views_of_one_pixel_are_not_blurred():
+    x = torch.full((2, 3, 1, 1), 0.25)
+    out = A.simclr_views(x, gen(), strength=0, grey_p=0, blur_p=1)
+    torch.testing.assert_close(out, torch.full((4, 3, 1, 1), 0.25))
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -115,13 +267,6 @@ def test_wrong_images_are_refused(name, x):
     if name in ("colour_jitter", "grayscale", "colour_rotation", "scene_views", "simclr_views"):
         with refused("3 channels"):
             RANDOM[name](x[:, :1], gen())
-
-
-def test_autocast_does_not_reach_the_pixels(x):
-    for name in ("random_resized_crop", "gaussian_blur", "affine", "colour_rotation"):
-        plain = RANDOM[name](x, gen())
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(RANDOM[name](x, gen()), plain), name
 
 
 def test_gradients_pass(x):
