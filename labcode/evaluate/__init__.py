@@ -4,6 +4,7 @@
 ``clusters`` accuracy, NMI and ARI. Nothing here is imported from SciPy or scikit-learn until a function needs it.
 """
 
+from .attentive import AttentiveProbe, attentive_probe
 from .clusters import ari, clustering_accuracy, nmi
 from .representation import (
     Probe,
@@ -18,9 +19,11 @@ from .representation import (
 )
 
 __all__ = [
+    "AttentiveProbe",
     "Probe",
     "alignment",
     "ari",
+    "attentive_probe",
     "clustering_accuracy",
     "effective_rank",
     "few_label_probe",

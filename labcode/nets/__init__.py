@@ -3,10 +3,8 @@
 from .conv import BasicBlock, ResNet18, SmallNet, estimate_statistics
 from .mlp import mlp, seeded
 from .vit import (
-    AttentiveProbe,
     Transformer,
     ViT,
-    attentive_probe,
     fill,
     gather,
     normalise_patches,
@@ -18,13 +16,11 @@ from .vit import (
 )
 
 __all__ = [
-    "AttentiveProbe",
     "BasicBlock",
     "ResNet18",
     "SmallNet",
     "Transformer",
     "ViT",
-    "attentive_probe",
     "estimate_statistics",
     "fill",
     "gather",

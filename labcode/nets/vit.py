@@ -1,4 +1,4 @@
-"""Transformers on patches: images and clips become tokens, a masked encoder sees some of them, a probe reads them.
+"""Transformers on patches: images and clips become tokens, and a masked encoder sees some of them.
 
 Everything works on grids of two or three axes: an image (n, c, h, w) with patches (p, p), a clip (n, c, t, h, w) with
 tubelets (q, p, p). Tokens are in raster order, the last axis fastest. A mask is boolean and says what a token *sees*.
@@ -280,59 +280,3 @@ class ViT(nn.Module):
     ) -> Tokens:  # fmt: skip
         """Encoded tokens (n, k, width), with the class token k + 1; ``index`` and ``mask`` say what is seen."""
         return self.trunk(self.tokens(x, index), mask)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading frozen tokens
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class AttentiveProbe(nn.Module):
-    """A classifier on frozen tokens: a learned query attends to them, a linear layer reads what it found.
-
-    AIM (El-Nouby et al., 2024), section 3.3: BatchNorm without parameters, one query, keys and values by one linear
-    layer each, a linear classifier. Unlike a mean over tokens it may choose where to look.
-    """
-
-    def __init__(self, width: int, classes: int, heads: int = 4):
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"heads must divide the width {width}, got {heads}")
-        self.norm = nn.BatchNorm1d(width, affine=False)
-        self.query = nn.Parameter(0.02 * torch.randn(heads, width // heads))
-        self.kv = nn.Linear(width, 2 * width, bias=False)
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, tokens: Tokens) -> Float[Tensor, "n classes"]:
-        k, v = self.kv(self.norm(tokens.flatten(0, 1)).view_as(tokens)).chunk(2, -1)
-        k, v = (part.unflatten(2, (len(self.query), -1)).transpose(1, 2) for part in (k, v))
-        query = self.query[None, :, None].expand(len(tokens), -1, -1, -1)
-        return self.head(F.scaled_dot_product_attention(query, k, v).transpose(1, 2).flatten(1))
-
-
-def attentive_probe(
-    train: Tokens, train_y: Int[Tensor, " n"], test: Float[Tensor, "m k d"], test_y: Int[Tensor, " m"], *,
-    classes: int | None = None, heads: int = 4, steps: int = 200, batch_size: int = 256, lr: float = 5e-3,
-    weight_decay: float = 0.05, seed: int = 0,
-) -> float:  # fmt: skip
-    """Test accuracy, in [0, 1], of an ``AttentiveProbe`` trained on frozen tokens; the last step counts.
-
-    AdamW with a cosine; batches and weights are drawn from the seed.
-    """
-    from ..data import shuffled
-    from ..train import fit
-
-    classes = 1 + int(max(train_y.max(), test_y.max())) if classes is None else classes
-    with torch.random.fork_rng([train.device] if train.is_cuda else []):
-        torch.manual_seed(seed)
-        probe = AttentiveProbe(train.shape[2], classes, heads).to(train.device)
-    train, test = train.detach().float(), test.detach().float()
-
-    def step(index: Tensor) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(probe(train[index]), train_y[index])}
-
-    batches = shuffled(len(train), min(batch_size, len(train)), seed, train.device)
-    fit(probe, step, batches, steps=steps, lr=lr, weight_decay=weight_decay, progress=False)
-    with torch.no_grad():
-        right = torch.cat([probe(part).argmax(1) for part in test.split(2048)]) == test_y
-    return right.float().mean().item()

@@ -55,10 +55,8 @@ from functools import partial
 import torch
 
 import labcode as lab
+from labcode.course.ledger import interval
 from labcode.foundations import evaluation as E
-from labcode.foundations import new_test_sets as T
-from labcode.foundations import runs as R
-from labcode.ledger import interval
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in three rows of questions. Runs: airbench leads to seed 3407, and that to calibrated chaos. Test sets: calibrated chaos leads to ImageNet's second test set, and that to CINIC-10 and to lifelong benchmarks. What one number hides: CINIC-10 leads to subgroup discrepancy; preprocessing leaks stands beside it."}, "figure": {"caption": "The chapter's papers, by the question they put. An arrow leads to a paper that takes up the question.", "name": "fig-evaluation-family"}}
 PAPERS = {
@@ -372,7 +370,7 @@ run.table("airbench")
 # the runs are the speed-run's, and the test sets are the two halves of CIFAR-10's.
 
 # %%
-lab.show(R.train_many, R.varied)
+lab.show(E.train_many, E.varied)
 
 # %%
 MANY, FEW, SET = run.pick(quick=(128, 32, 500), full=(200, 50, 5000))
@@ -383,8 +381,8 @@ SOURCES = {"everything": (1, 1, 1), "initialisation": (1, 0, 0), "order": (0, 1,
            **run.pick(quick={"augmentation": (0, 0, 1)}, full={}), "one weight": (0, 0, 0)}
 if run.scale == "quick":
     SOURCE, (train, test) = "digits in noise (scikit-learn)", run.splits
-    tests = [R.grey_digits(8000, seed, test) for seed in run.seeds]
-    tiny = [R.TinyRuns(*R.grey_digits(1000, seed, train), t, seed) for seed, (t, _) in zip(run.seeds, tests)]
+    tests = [E.grey_digits(8000, seed, test) for seed in run.seeds]
+    tiny = [E.TinyRuns(*E.grey_digits(1000, seed, train), t, seed) for seed, (t, _) in zip(run.seeds, tests)]
     truths = [label for _, label in tests]
 else:
     SOURCE, truths = run.data, [data(seed)[3].cpu() for seed in run.seeds]
@@ -423,25 +421,25 @@ def hits(source, count, epochs=LENGTHS[-1], **options):
 # *better network*: does its lead hold on images that it was not chosen on?
 
 # %%
-lab.show(R.best_of, R.gaussian_best, R.scanned)
+lab.show(E.best_of, E.gaussian_best, E.scanned)
 
 # %%
 whole = hits("everything", MANY)
-sigma = [R.over_sets(R.test_set_variance, c, SET) ** 0.5 for c in whole]
+sigma = [E.over_sets(E.test_set_variance, c, SET) ** 0.5 for c in whole]
 ks = [2**i for i in range(1, 8) if 2**i <= MANY // 2]
-lead_of = lambda q, k: R.best_of((q.double().mean(1) - q.double().mean()).tolist(), k)
-best = [[R.over_sets(lambda q, k=k: lead_of(q, k), c, SET) for k in ks] for c in whole]
-laws = {"Gaussian": [R.gaussian_best(k) for k in ks], "uniform": [3**0.5 * (k - 1) / (k + 1) for k in ks]}
+lead_of = lambda q, k: E.best_of((q.double().mean(1) - q.double().mean()).tolist(), k)
+best = [[E.over_sets(lambda q, k=k: lead_of(q, k), c, SET) for k in ks] for c in whole]
+laws = {"Gaussian": [E.gaussian_best(k) for k in ks], "uniform": [3**0.5 * (k - 1) / (k + 1) for k in ks]}
 off = {name: [statistics.fmean(abs(s * m / b - 1) for m, b in zip(law, row)) for s, row in zip(sigma, best)]
        for name, law in laws.items()}
-leads = [R.scanned(c, SET) for c in whole]
+leads = [E.scanned(c, SET) for c in whole]
 
 # %%
 print(f"{MANY} runs of mean accuracy {100 * float(whole[0].double().mean()):.1f} %;", end=" ")
 print(f"on a test set of {SET} images, in points:")
 print(f"standard deviation {100 * sigma[0]:.2f}, lead of the best run {100 * leads[0][0]:.2f}, ", end="")
 print(f"its lead on other images {100 * leads[0][1]:.2f},")
-print(f"lead of the best of 10,000 if accuracies are Gaussian {100 * sigma[0] * R.gaussian_best(10_000):.1f}")
+print(f"lead of the best of 10,000 if accuracies are Gaussian {100 * sigma[0] * E.gaussian_best(10_000):.1f}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: a cloud of runs, accuracy on one test set against accuracy on all other images; the cloud is wide along the first axis and narrow along the second, the best run on the first test set is marked and lies little above the mean on the second. Right: the lead of the best of k runs grows with k along the Gaussian curve; the uniform curve flattens below it."}, "figure": {"caption": "Left: one dot a run. The star is the best run of the test set it was chosen on. Right: the lead of the best of k runs, and what two laws of equal standard deviation predict.", "name": "fig-seeds-best"}}
 figure, (left, curve) = lab.plots.axes(2, 6.8, 2.6)
@@ -468,17 +466,17 @@ run.claim("seed-3407",
           "The best of k leads as a Gaussian law predicts: relative error at least 0.02 below that of a uniform "
           "law",
           off["Gaussian"], off["uniform"], margin=0.02, higher_is_better=False, data=SOURCE)
-spread = {n: [R.over_sets(R.test_set_variance, c, SET) ** 0.5 for c in hits("everything", MANY, n)] for n in LENGTHS}
+spread = {n: [E.over_sets(E.test_set_variance, c, SET) ** 0.5 for c in hits("everything", MANY, n)] for n in LENGTHS}
 run.claim("seed-3407", "Trained to the end, runs have less than half of the standard deviation that they have early",
           spread[LENGTHS[-1]], [s / 2 for s in spread[LENGTHS[0]]], margin=0.0, higher_is_better=False, data=SOURCE)
 
 # %%
 if run.scale == "quick":
-    bodies = [t.body(*R.grey_digits(1000, 500 + seed, train)) for t, seed in zip(tiny, run.seeds)]
+    bodies = [t.body(*E.grey_digits(1000, 500 + seed, train)) for t, seed in zip(tiny, run.seeds)]
     tuned = [t(runs=FEW, body=body)[LENGTHS[-1]] == y for t, body, y in zip(tiny, bodies, truths)]
     run.claim("seed-3407",
               "Fine-tuned from one pretrained network, runs spread less than nine tenths of those from scratch",
-              [R.over_sets(R.test_set_variance, c, SET) ** 0.5 for c in tuned], [0.9 * s for s in sigma],
+              [E.over_sets(E.test_set_variance, c, SET) ** 0.5 for c in tuned], [0.9 * s for s in sigma],
               margin=0.0, higher_is_better=False, data=SOURCE)
 
 # %%
@@ -521,31 +519,31 @@ for n in LENGTHS:
 # A calibrated ensemble cannot have runs that agree.
 
 # %%
-lab.show(R.distribution_variance, R.half_split_covariance, R.coin_variance, R.calibrated_variance)
+lab.show(E.distribution_variance, E.half_split_covariance, E.coin_variance, E.calibrated_variance)
 
 # %%
 whole = hits("everything", MANY)
 sample, g = whole[0][:, :200], torch.Generator().manual_seed(0)
-by_halves = R.half_split_covariance(sample, 4000, g)
+by_halves = E.half_split_covariance(sample, 4000, g)
 run.exact("calibrated-chaos",
           "The mean covariance of random halves is the closed form, in parts of the test-set variance",
-          abs(by_halves - R.distribution_variance(sample)) / R.test_set_variance(sample), at_most=0.05, data=SOURCE)
+          abs(by_halves - E.distribution_variance(sample)) / E.test_set_variance(sample), at_most=0.05, data=SOURCE)
 q = torch.rand(2000, generator=g, dtype=torch.float64)
 truth = torch.rand(2000, generator=g) < q
 votes = (torch.rand(400, 2000, generator=g) < q) == truth
-predicted = R.calibrated_variance(1 - float(votes.double().mean()), 2000)
+predicted = E.calibrated_variance(1 - float(votes.double().mean()), 2000)
 run.exact("calibrated-chaos",
           "Votes that are calibrated by construction have the variance error/(2n), relative error of the coins' sum",
-          abs(R.coin_variance(votes) / predicted - 1), at_most=0.05, data="random votes")
+          abs(E.coin_variance(votes) / predicted - 1), at_most=0.05, data="random votes")
 
 # %% [markdown]
 # Now on runs. Since our digits can be drawn without end, the estimate from one test set can be held against that from
 # all images.
 
 # %%
-variance = [R.over_sets(R.test_set_variance, c, SET) for c in whole]
-coins = [R.over_sets(R.coin_variance, c, SET) for c in whole]
-genuine = [R.distribution_variance(c) for c in whole]
+variance = [E.over_sets(E.test_set_variance, c, SET) for c in whole]
+coins = [E.over_sets(E.coin_variance, c, SET) for c in whole]
+genuine = [E.distribution_variance(c) for c in whole]
 for name, values in {"test set": variance, "independent coins": coins, "distribution": genuine}.items():
     shown = " ".join(f"{100 * max(0, v) ** 0.5:.2f}" for v in values)
     print(f"standard deviation, {name:18} {shown} points, one value a seed")
@@ -554,14 +552,14 @@ for name, values in {"test set": variance, "independent coins": coins, "distribu
 run.claim("calibrated-chaos", "The variance of runs on the distribution is less than half of that on a test set",
           [g / v for g, v in zip(genuine, variance)], [0.5] * len(run.seeds),
           margin=0.0, higher_is_better=False, data=SOURCE)
-apart = [R.over_sets(lambda q, t=t: abs(R.distribution_variance(q) - t), c, SET) for c, t in zip(whole, genuine)]
+apart = [E.over_sets(lambda q, t=t: abs(E.distribution_variance(q) - t), c, SET) for c, t in zip(whole, genuine)]
 run.claim("calibrated-chaos",
           "From one test set, half-splits err less about that variance than half of what the test-set variance "
           "errs",
           [1e4 * a for a in apart], [1e4 * (v - g) / 2 for v, g in zip(variance, genuine)],
           margin=0.0, higher_is_better=False, data=SOURCE)
 begun = hits("everything", MANY, LENGTHS[0])
-early = [R.distribution_variance(c) / R.over_sets(R.test_set_variance, c, SET) for c in begun]
+early = [E.distribution_variance(c) / E.over_sets(E.test_set_variance, c, SET) for c in begun]
 run.claim("calibrated-chaos", "Longer training takes the distribution's share of the variance down by at least 0.2",
           [g / v for g, v in zip(genuine, variance)], early, margin=0.2, higher_is_better=False, data=SOURCE)
 away = lambda guess, truth: [abs(math.log(a / b)) / 2 for a, b in zip(guess, truth)]  # of standard deviations
@@ -585,7 +583,7 @@ if run.scale == "quick":  # on a GPU sums in float16 are not the same twice
 
 # %%
 arms = {source: hits(source, FEW) for source in list(SOURCES)[1:]}
-widths = {name: [R.over_sets(R.test_set_variance, c, SET) ** 0.5 for c in rows] for name, rows in arms.items()}
+widths = {name: [E.over_sets(E.test_set_variance, c, SET) ** 0.5 for c in rows] for name, rows in arms.items()}
 for name, values in widths.items():
     run.claim("calibrated-chaos",
               f"With {name} alone varied, the deviation is at least two thirds of that with everything varied",
@@ -597,19 +595,19 @@ for name, values in widths.items():
 # %%
 half = [(made[LENGTHS[-1]] >= 5, y >= 5) for made, y in zip(many("everything", MANY), truths)]
 errors = [1 - float((p == y).double().mean()) for p, y in half]
-measured = [R.over_sets(R.test_set_variance, p == y, SET) for p, y in half]
+measured = [E.over_sets(E.test_set_variance, p == y, SET) for p, y in half]
 run.claim("calibrated-chaos",
           "For binary votes error/(2n) predicts the deviation better than the binomial formula, by 0.1 in its "
           "logarithm",
-          away([R.calibrated_variance(e, SET) for e in errors], measured),
+          away([E.calibrated_variance(e, SET) for e in errors], measured),
           away([e * (1 - e) / SET for e in errors], measured),
           margin=0.1, higher_is_better=False, data=SOURCE)
 
 # %%
-shares = [R.calibration(R.vote_shares(p.long(), 2), y.long()) for p, y in half]
+shares = [E.calibration(E.vote_shares(p.long(), 2), y.long()) for p, y in half]
 if run.scale == "quick":
     stated = [t.softmax(0).view(-1, 2, 5).sum(2) for t in tiny]
-    own = [R.calibration(p, y.long()) for p, (_, y) in zip(stated, half)]
+    own = [E.calibration(p, y.long()) for p, (_, y) in zip(stated, half)]
     run.claim("calibrated-chaos",
               "The share of runs that vote for a class is better calibrated, by 0.005, than what a single run "
               "states",
@@ -622,7 +620,7 @@ run.table("calibrated-chaos")
 figure, (left, diagonal) = lab.plots.axes(2, 7, 2.5, width_ratios=(1.4, 1))
 shown = {"everything": [v**0.5 for v in variance]} | widths
 lab.plots.bars(left, {n: [100 * v for v in values] for n, values in shown.items()}, "standard deviation, points")
-deep = [[100 * max(0, R.distribution_variance(c)) ** 0.5 for c in rows] for rows in (whole, *arms.values())]
+deep = [[100 * max(0, E.distribution_variance(c)) ** 0.5 for c in rows] for rows in (whole, *arms.values())]
 grey, _, green = lab.plots.GREY, *lab.plots.COLOURS[1:3]
 means = [statistics.fmean(d) for d in deep]
 left.barh(range(len(deep)), means, height=0.3, color=lab.plots.COLOURS[1], label="on the distribution")
@@ -664,7 +662,7 @@ PHOTOS = run.pick(quick="digits in noise (scikit-learn)", full=run.data)
 def field(seed):
     """All models on the seed's candidates and samples."""
     if run.scale == "quick":
-        make = partial(T.digit_field, seed, *run.splits, CANDIDATES, SAMPLES, CROWD)
+        make = partial(E.digit_field, seed, *run.splits, CANDIDATES, SAMPLES, CROWD)
     else:
         a, b, *shown = data(seed)
         shown = [part[: CANDIDATES + SAMPLES] for part in shown]
@@ -691,19 +689,19 @@ def field(seed):
 # selection, it is there for the looser set, and neither for the matched nor the stricter one.
 
 # %%
-lab.show(T.resampled, T.second_tests, T.fitted_line, T.climbed)
+lab.show(E.resampled, E.second_tests, E.fitted_line, E.climbed)
 
 # %%
 STRICT = {"old": 1.0, "matched": 1.0, "looser": 0.0, "stricter": 8.0}
-found = [T.second_tests(field(seed), SIZE, STRICT, seed) for seed in run.seeds]
+found = [E.second_tests(field(seed), SIZE, STRICT, seed) for seed in run.seeds]
 drop = {name: [float((a["old"] - a[name]).mean()) for a, _ in found] for name in list(STRICT)[1:]}
 accuracies = found[0][0]
-lines = {name: [T.fitted_line(a["old"], a[name]) for a, _ in found] for name in drop}
+lines = {name: [E.fitted_line(a["old"], a[name]) for a, _ in found] for name in drop}
 for name in drop:
     falls = 100 * (accuracies["old"] - accuracies[name])
     low, high = falls.min(), falls.max()
     print(f"{name:9} accuracy falls by {falls.mean():+5.1f} points, by {low:+5.1f} to {high:+5.1f};", end=" ")
-    scaled = T.fitted_line(*(T.probit(accuracies[which], SIZE) for which in ("old", name)))
+    scaled = E.fitted_line(*(E.probit(accuracies[which], SIZE) for which in ("old", name)))
     print(f"slope {lines[name][0][0]:.2f}, of probits {scaled[0]:.2f}, R² {lines[name][0][2]:.3f} and {scaled[2]:.3f}")
 falls = 100 * (accuracies["old"] - accuracies["looser"])
 thirds = [part.mean() for part in falls[accuracies["old"].argsort()].chunk(3)]
@@ -713,7 +711,7 @@ print("looser, mean fall of the weakest, the middle and the best third of models
 figure, axis = lab.plots.axes(1, 4.8, 3.2)
 for colour, name in zip(lab.plots.COLOURS, ("looser", "stricter")):
     x, y = 100 * accuracies["old"], 100 * accuracies[name]
-    slope, shift, _ = T.fitted_line(x, y)
+    slope, shift, _ = E.fitted_line(x, y)
     axis.plot(x, y, "o", color=colour, alpha=0.6, markersize=3.5, label=name)
     axis.plot([x.min(), x.max()], [slope * v + shift for v in (x.min(), x.max())], color=colour)
 axis.axline((50, 50), slope=1, color=lab.plots.GREY, linestyle="--", linewidth=1)
@@ -738,7 +736,7 @@ run.claim("imagenet-generalize",
           "Over all models, a point more on the old test set is at least 1.02 points more on the looser one",
           [s for s, *_ in lines["looser"]], [1.0] * len(run.seeds), margin=0.02, data=PHOTOS)
 better = [a["old"] > a["old"].median() for a, _ in found]
-steep = {name: [T.fitted_line(a["old"][b], a[name][b])[0] for (a, _), b in zip(found, better)] for name in drop}
+steep = {name: [E.fitted_line(a["old"][b], a[name][b])[0] for (a, _), b in zip(found, better)] for name in drop}
 run.claim("imagenet-generalize",
           "Among the better half of the models, a point more on the old is at least 1.02 points more on the looser "
           "one",
@@ -753,8 +751,8 @@ run.claim("imagenet-generalize",
 QUERIES, overfitted, harder = 20 if run.dry else 400, [], []
 for (_, chosen), seed in zip(found, run.seeds):
     y, votes = field(seed).labels, torch.nn.functional.one_hot(field(seed).said, 10).float()
-    weights = T.climbed(votes[:, chosen["old"]], y[chosen["old"]], QUERIES, 1.0, torch.Generator().manual_seed(seed))
-    score = {name: float((T.voted(weights, votes[:, i]) == y[i]).double().mean()) for name, i in chosen.items()}
+    weights = E.climbed(votes[:, chosen["old"]], y[chosen["old"]], QUERIES, 1.0, torch.Generator().manual_seed(seed))
+    score = {name: float((E.voted(weights, votes[:, i]) == y[i]).double().mean()) for name, i in chosen.items()}
     overfitted.append(score["old"] - score["matched"])
     harder.append(score["matched"] - score["looser"])
     print(f"vote after {QUERIES} queries:", ", ".join(f"{name} {100 * value:.1f} %" for name, value in score.items()))
@@ -812,7 +810,7 @@ def sources(seed, part):
 # %%
 
 
-models = lambda seed: T.learners(seed, *run.pick(quick=(), full=(2000, run.precision)))
+models = lambda seed: E.learners(seed, *run.pick(quick=(), full=(2000, run.precision)))
 
 # %%
 trains, tests = ([sources(seed, part) for seed in run.seeds] for part in ("train", TESTED))
@@ -954,7 +952,7 @@ run.table("cinic-10")
 # turns.
 
 # %%
-lab.show(T.mistakes, T.thresholds, T.reordered, T.search)
+lab.show(E.mistakes, E.thresholds, E.reordered, E.search)
 
 # %%
 parts = []
@@ -962,17 +960,17 @@ for seed in run.seeds:
     right = field(seed).right
     lots = torch.randperm(len(right), generator=torch.Generator().manual_seed(seed))
     new, known = right[lots[: len(lots) // 3]], right[lots[len(lots) // 3 :]]
-    order, history = T.sorted_samples(known)
+    order, history = E.sorted_samples(known)
     parts.append((known, new, order))
     print(f"{len(known)} known models, {len(new)} new ones, {SAMPLES} samples; wrong entries by sum", end=" ")
     print("and after every turn:", *history)
 
 # %%
 known, new, order = parts[0]
-k, slow = T.thresholds(new[:, order]), []
+k, slow = E.thresholds(new[:, order]), []
 for row in new[:, order].int().tolist():
     slow.append(min(sum(1 - r for r in row[:j]) + sum(row[j:]) for j in range(0, SAMPLES + 1)))
-least = (T.outcomes(k, order) != new).sum(1).tolist()
+least = (E.outcomes(k, order) != new).sum(1).tolist()
 run.exact("lifelong-benchmarks-ss", "Two running sums find thresholds with as few mistakes as trying them all",
           max(abs(a - b) for a, b in zip(least, slow)), at_most=0.0, data=PHOTOS)
 
@@ -986,7 +984,7 @@ run.exact("lifelong-benchmarks-ss", "Two running sums find thresholds with as fe
 BUDGETS = [m for m in (8, 16, 32, 64, 128, 256) if m < SAMPLES]
 M = 64 if 64 in BUDGETS else BUDGETS[-1]
 
-table = {m: [T.rivals(*p, m, seed) for p, seed in zip(parts, run.seeds)] for m in BUDGETS}
+table = {m: [E.rivals(*p, m, seed) for p, seed in zip(parts, run.seeds)] for m in BUDGETS}
 at = lambda which, name, m=M: [row[which][name] for row in table[m]]
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Left: mistakes a sample against the number of samples run, for four methods; sort and search falls below the others as samples are added. Right: error of the accuracy; the share of spaced samples lies lowest, sort and search highest at large budgets."}, "figure": {"caption": "What m outcomes of a new model say: about each sample, left, and about its accuracy, right. Means over new models and seeds.", "name": "fig-lifelong-budget"}}
@@ -1025,7 +1023,7 @@ run.claim("lifelong-benchmarks-ss",
 # worst, and a threshold says who else gets it right.
 
 # %%
-added = [T.inserted(known, SAMPLES // 2, 8) for known, *_ in parts]
+added = [E.inserted(known, SAMPLES // 2, 8) for known, *_ in parts]
 run.claim("lifelong-benchmarks-ss",
           "Run by eight models, a new sample's outcome on all models is predicted with at least 0.01 "
           "fewer mistakes than by their majority", [a for a, _ in added], [b for _, b in added], margin=0.01,
@@ -1674,7 +1672,7 @@ print("images needed:", math.ceil(p_right * (1 - p_right) / (math.pi * 0.02**2))
 
 # %%
 # NBVAL_CHECK_OUTPUT
-images_needed = 2 * R.calibrated_variance(0.06, 1) / (0.002 / 2) ** 2
+images_needed = 2 * E.calibrated_variance(0.06, 1) / (0.002 / 2) ** 2
 print(f"{images_needed:.0f} images for one run of each; with 10,000 images", math.ceil(images_needed / 10_000), "runs")
 
 # %% [markdown]
@@ -1747,7 +1745,7 @@ assert abs(float(distribution_variance(right))) < 7e-4, "runs that differ by coi
 # %%
 # NBVAL_CHECK_OUTPUT
 tossed = torch.rand(20, 30, generator=torch.Generator().manual_seed(0)) < 0.7
-print("as the package has it:", abs(float(distribution_variance(tossed)) - R.distribution_variance(tossed)) < 1e-6)
+print("as the package has it:", abs(float(distribution_variance(tossed)) - E.distribution_variance(tossed)) < 1e-6)
 
 # %% [markdown]
 # ````{solution-end}
@@ -1811,8 +1809,8 @@ assert threshold(long) == 1_234_567, "many samples: the time-out of a cell ends 
 # %%
 # NBVAL_CHECK_OUTPUT
 made = torch.rand(40, 25, generator=torch.Generator().manual_seed(0)) < torch.linspace(0.9, 0.1, 25)
-least = T.mistakes(made).amin(1).tolist()
-mine = [int(T.mistakes(y[None])[0, threshold(y)]) for y in made]
+least = E.mistakes(made).amin(1).tolist()
+mine = [int(E.mistakes(y[None])[0, threshold(y)]) for y in made]
 print("as few mistakes as the package:", mine == least)
 
 # %% [markdown]

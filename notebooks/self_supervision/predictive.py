@@ -51,10 +51,9 @@ import torch.nn.functional as F
 
 import labcode as lab
 from labcode import nets
+from labcode.course.stage import Stage
 from labcode.self_supervision import predictive as P
-from labcode.self_supervision import video as V
 from labcode.self_supervision.redundancy import FlatNet, spearman
-from labcode.stage import Stage
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. On the left the masked autoencoder and the next-token prediction of language. Arrows lead from the masked autoencoder to CA-MAE, to self-distilled further pre-training, to TokenUnify and to V-JEPA; from next-token prediction to AIM and from AIM to TokenUnify. In the lower half SimCLR and MoCo lead to the study of several clips as positives, which leads to scene and motion and to label-free tracking; online clustering leads to clustering along tracks."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer.", "name": "fig-predictive-family"}}
 PAPERS = {
@@ -182,7 +181,7 @@ def probed(tokens, seed):
     made = [torch.cat([tokens(part) for part in images.split(1000)]) for images in (x, x_test)]
     if run.scale == "full":
         options = dict(steps=4000, batch_size=512, lr=2e-3, seed=seed)
-        return nets.attentive_probe(made[0], y, made[1], y_test, **options)
+        return lab.evaluate.attentive_probe(made[0], y, made[1], y_test, **options)
     flat = [z.flatten(1) for z in made]
     return lab.evaluate.linear_probe(flat[0], y, flat[1], y_test, l2=(0.03,)).accuracy
 
@@ -652,7 +651,7 @@ crowd = dict(size=32, frames=8, objects=4, walls="bounce", bar=7, spin=0.15, dri
 
 # %% mystnb={"image": {"alt": "Three rows of eight frames. In the first a camera moves over a grainy grey ground of bricks, grass or gravel. In the second a digit wanders over a plain ground while all colours change. In the third four digits cross each other and vanish behind an upright bar."}, "figure": {"caption": "Three kinds of films: a camera that pans over a ground; a wanderer under changing light; objects that hide each other.", "name": "fig-predictive-films"}}
 eight = [lab.data.Motion(**(kind | dict(frames=8))) for kind in (lit, crowd)]
-shown = [V.panned_textures(1, 4, fit_split, **(pan | dict(frames=8)))]
+shown = [P.panned_textures(1, 4, fit_split, **(pan | dict(frames=8)))]
 shown += [lab.data.moving_scenes(1, 4, fit_split, motion) for motion in eight]
 shown = [F.interpolate(v.frames[0].expand(-1, 3, -1, -1).float(), 32) for v in shown]
 _ = lab.plots.images(torch.cat(shown).byte(), rows=3)
@@ -663,10 +662,10 @@ _ = lab.plots.images(torch.cat(shown).byte(), rows=3)
 
 
 # %%
-clip_net = lambda seed: seeded(seed, V.ClipNet, *run.pick(quick=(24, 128), full=(96, 512)))
+clip_net = lambda seed: seeded(seed, P.ClipNet, *run.pick(quick=(24, 128), full=(96, 512)))
 
 
-QUIET = lambda x, generator: V.recoloured(x, generator, turn=False)
+QUIET = lambda x, generator: P.recoloured(x, generator, turn=False)
 
 
 # %% [markdown]
@@ -684,12 +683,12 @@ QUIET = lambda x, generator: V.recoloured(x, generator, turn=False)
 # are a few *large* blocks that span all frames, since a hole that opens for one frame can be filled from the frame before.
 
 # %%
-lab.show(V.jepa_loss, V.VJEPA.forward, V.multiblock)
+lab.show(P.jepa_loss, P.VJEPA.forward, P.multiblock)
 
 # %% mystnb={"image": {"alt": "Two rows of six small grids. In each grid bright cells are visible; in the upper row they surround large dark blocks, in the lower row they are scattered."}, "figure": {"caption": "Visible cells (bright) of six clips, the same in all frames, on a grid of 8×8: outside two blocks of 40 % above, random tubes with as many visible cells below. Scattered dark cells outside the blocks were dropped to give every clip as many tokens.", "name": "fig-vjepa-masks"}}
-masked = lambda n, g: V.multiblock(n, (1, 8, 8), 2, 0.4, generator=g)[0]
+masked = lambda n, g: P.multiblock(n, (1, 8, 8), 2, 0.4, generator=g)[0]
 seen = masked(6, torch.Generator().manual_seed(3))
-tubes = V.random_tubes(6, (1, 8, 8), seen.shape[1], generator=torch.Generator().manual_seed(3))[0]
+tubes = P.random_tubes(6, (1, 8, 8), seen.shape[1], generator=torch.Generator().manual_seed(3))[0]
 grids = torch.zeros(12, 64).scatter(1, torch.cat([seen, tubes]), 0.8).view(12, 1, 8, 8)
 _ = lab.plots.images(grids, rows=2, width=6)
 
@@ -701,9 +700,9 @@ _ = lab.plots.images(grids, rows=2, width=6)
 # %%
 hidden_by = {"blocks": [masked(64, torch.Generator().manual_seed(s)) for s in run.seeds]}
 hidden_by["tubes"] = [
-    V.random_tubes(64, (1, 8, 8), v.shape[1], generator=torch.Generator().manual_seed(s))[0]
+    P.random_tubes(64, (1, 8, 8), v.shape[1], generator=torch.Generator().manual_seed(s))[0]
     for s, v in zip(run.seeds, hidden_by["blocks"])]
-far = {kind: [V.hidden_distance(v, 8) for v in seen] for kind, seen in hidden_by.items()}
+far = {kind: [P.hidden_distance(v, 8) for v in seen] for kind, seen in hidden_by.items()}
 
 # %%
 run.claim("v-jepa",
@@ -717,11 +716,11 @@ run.claim("v-jepa",
 # of grass and the grain cannot. A network that must paint them all has to look at what nobody can know.
 
 # %%
-films, new_films = (V.panned_textures(n, i, s, **pan).to(run.device)
+films, new_films = (P.panned_textures(n, i, s, **pan).to(run.device)
                     for i, (n, s) in enumerate(zip(sizes, run.splits)))
 answers = {"texture": (films.labels, new_films.labels),
            "direction": tuple(v.factors["direction"][:, 0] for v in (films, new_films))}
-MASKS = run.pick(quick=((1, 0.5),), full=(V.SHORT, V.LONG))  # one block on a grid of 3×3 cells
+MASKS = run.pick(quick=((1, 0.5),), full=(P.SHORT, P.LONG))  # one block on a grid of 3×3 cells
 JEPA = run.pick(quick=dict(steps=400, batch_size=64, lr=3e-3),
                 full=dict(steps=20_000, batch_size=128, lr=6e-4))
 
@@ -730,13 +729,13 @@ JEPA = run.pick(quick=dict(steps=400, batch_size=64, lr=3e-3),
 CLIP = run.pick(quick=dict(patch=(4, 4, 4), width=48, depth=2),
                 full=dict(patch=(2, 4, 4), width=192, depth=8))
 extent = films.frames.shape[1:2] + films.frames.shape[3:]  # in time, height and width
-clip_vit = lambda seed: seeded(seed, V.ClipViT, extent, channels=1, **CLIP)
+clip_vit = lambda seed: seeded(seed, P.ClipViT, extent, channels=1, **CLIP)
 
 
 # %%
 # NBVAL_CHECK_OUTPUT
 grid = clip_vit(0).grid
-visible, hidden = V.multiblock(64, grid, *MASKS[0], generator=torch.Generator().manual_seed(0))
+visible, hidden = P.multiblock(64, grid, *MASKS[0], generator=torch.Generator().manual_seed(0))
 cells = grid[1] * grid[2]
 in_time = (hidden[:, :, None] % cells == visible[:, None] % cells).any()
 print("a hidden cell is visible in another frame:", bool(in_time))
@@ -749,8 +748,8 @@ print("a hidden cell is visible in another frame:", bool(in_time))
 # %%
 HEAD = run.pick(quick=dict(momentum=0.97, depth=1), full=dict(width=96, depth=6))
 pretrained = lambda predict, seed: stage.pretrain(
-    f"v-jepa {predict}", lambda e: V.VJEPA(e, JEPA["steps"], masks=MASKS, predict=predict, **HEAD), seed,
-    images=films.frames, views=lambda x, generator: V.to_float(x), encoder=clip_vit(seed),
+    f"v-jepa {predict}", lambda e: P.VJEPA(e, JEPA["steps"], masks=MASKS, predict=predict, **HEAD), seed,
+    images=films.frames, views=lambda x, generator: P.to_float(x), encoder=clip_vit(seed),
     optimizer="adamw", weight_decay=0.04, **JEPA)
 jepa = {target: [pretrained(target, s) for s in run.seeds] for target in ("features", "pixels")}
 
@@ -759,7 +758,7 @@ jepa = {target: [pretrained(target, s) for s in run.seeds] for target in ("featu
 @torch.no_grad()
 def few_labels(encode, kind):
     """Test accuracy of a linear probe on vectors with few labels, the mean over eight draws."""
-    z, z_new = (torch.cat([encode(V.to_float(x)) for x in v.frames.split(500)])
+    z, z_new = (torch.cat([encode(P.to_float(x)) for x in v.frames.split(500)])
                 for v in (films, new_films))
     (y, y_new), labels = answers[kind], 100 if run.dry else run.pick(quick=100, full=500)
     return lab.evaluate.few_label_probe(z, y, z_new, y_new, labels, draws=8)
@@ -807,7 +806,7 @@ run.claim("v-jepa",
 # collapsing? `trace` holds the standard deviation of the normalised targets over a batch: 0 is one constant for all.
 
 # %%
-clips = V.to_float(new_films.frames[:500])
+clips = P.to_float(new_films.frames[:500])
 told = [m.told(clips, run.generator(s)) for m, s in zip(jepa["features"], run.seeds)]
 own, other = zip(*told)
 run.claim("v-jepa",
@@ -856,7 +855,7 @@ for kind in answers:
 # augmentations of one clip.
 
 # %%
-lab.show(V.rho_clips, V.rho_nt_xent, V.rho_moco, V.rho_byol, V.rho_swav)
+lab.show(P.rho_clips, P.rho_nt_xent, P.rho_moco, P.rho_byol, P.rho_swav)
 
 # %% [markdown]
 # In these films the light turns all colours and the digit wanders, so that nothing but its identity lasts. The
@@ -866,7 +865,7 @@ lab.show(V.rho_clips, V.rho_nt_xent, V.rho_moco, V.rho_byol, V.rho_swav)
 LIT = lab.data.Motion(**lit)
 
 
-path = lambda n, seed: V.wander(n, LIT.frames, 1, LIT.size, generator=torch.Generator().manual_seed(seed))
+path = lambda n, seed: P.wander(n, LIT.frames, 1, LIT.size, generator=torch.Generator().manual_seed(seed))
 wandering = lambda n, split, seed: lab.data.moving_scenes(
     n, seed, split, LIT, path=path(n, seed)).to(run.device)
 
@@ -874,7 +873,7 @@ wandering = lambda n, split, seed: lab.data.moving_scenes(
 lasting = wandering(sizes[0] // 2, fit_split, 11)
 new_lasting = wandering(sizes[1], test_split, 12)
 centre = lambda v: torch.full((len(v),), LIT.frames // 2 - 2, device=run.device)
-old_clips, new_clips = (V.cut(v.frames, centre(v), 4) for v in (lasting, new_lasting))
+old_clips, new_clips = (P.cut(v.frames, centre(v), 4) for v in (lasting, new_lasting))
 
 # %%
 CLIPS, RHO_STEPS = run.pick(quick=(64, 200), full=(512, 5000))
@@ -883,8 +882,8 @@ CLIPS, RHO_STEPS = run.pick(quick=(64, 200), full=(512, 5000))
 def persist(framework, rho, seed, span=None, view=QUIET, name="quiet"):
     """The framework trained with ρ clips a video, CLIPS clips a step whatever ρ is."""
     momentum = run.pick(quick=0.9, full=0.994)
-    method = lambda e: V.Rho(e, framework, rho, momentum=momentum, steps=RHO_STEPS)
-    views = lambda x, generator: view(V.rho_clips(x, rho, 4, span, generator=generator), generator)
+    method = lambda e: P.Rho(e, framework, rho, momentum=momentum, steps=RHO_STEPS)
+    views = lambda x, generator: view(P.rho_clips(x, rho, 4, span, generator=generator), generator)
     return stage.pretrain(f"{framework} rho {rho} span {span} {name}", method, seed, views=views,
                           images=lasting.frames, encoder=clip_net(seed), steps=RHO_STEPS,
                           batch_size=CLIPS // max(2, rho), lr=3e-3, optimizer="adamw",
@@ -951,7 +950,7 @@ gained["MoCo, two clips, kNN"] = difference(study["moco", 2], floor["random enco
 # :label: ex-predictive-colours
 # ````
 # A small research question. In the section on several moments, the augmentation left colours alone. Give both arms the random
-# hues of `V.recoloured(…, turn=True)` and compare one and two clips again. What does time still add?
+# hues of `P.recoloured(…, turn=True)` and compare one and two clips again. What does time still add?
 # ````{exercise-end}
 # ````
 
@@ -964,7 +963,7 @@ gained["MoCo, two clips, kNN"] = difference(study["moco", 2], floor["random enco
 
 # %%
 for rho in (1, 2):
-    loud = known(persist("simclr", rho, run.seeds[0], view=V.recoloured, name="loud"))
+    loud = known(persist("simclr", rho, run.seeds[0], view=P.recoloured, name="loud"))
     print(f"ρ = {rho}: quiet {study['simclr', rho][0]:.2f}, loud {loud:.2f}")
 
 # %% [markdown]
@@ -984,15 +983,15 @@ for rho in (1, 2):
 # Only what moves can tell $n$ from $k$.
 
 # %%
-lab.show(V.dsm_loss, V.spatial_disturbance, V.temporal_disturbance)
+lab.show(P.dsm_loss, P.spatial_disturbance, P.temporal_disturbance)
 
 # %% mystnb={"image": {"alt": "Three rows of four frames: a clip of a digit moving over a texture; the same clip with the picture bent by bumps that stay in place; the same frames in another order."}, "figure": {"caption": "A clip; its scene broken; its motion broken.", "name": "fig-dsm-clips"}}
 HALL = lab.data.Motion(texture=0.4, free=True, **run.pick(
     quick=dict(size=12, frames=4),
     full=dict(size=32, extent=14.0, frames=8, classes=tuple(range(10)))))
-clip = V.to_float(lab.data.moving_scenes(1, 2, fit_split, HALL).frames)
-bent = V.spatial_disturbance(clip, generator=torch.Generator().manual_seed(1))
-broken = V.temporal_disturbance(clip, generator=torch.Generator().manual_seed(0))
+clip = P.to_float(lab.data.moving_scenes(1, 2, fit_split, HALL).frames)
+bent = P.spatial_disturbance(clip, generator=torch.Generator().manual_seed(1))
+broken = P.temporal_disturbance(clip, generator=torch.Generator().manual_seed(0))
 _ = lab.plots.images(torch.cat([clip, bent, broken], 1)[0], rows=3, width=4)
 
 # %% [markdown]
@@ -1001,7 +1000,7 @@ _ = lab.plots.images(torch.cat([clip, bent, broken], 1)[0], rows=3, width=4)
 # independent.
 
 # %%
-scenes = lambda n, seed, split, share: V.tied_scenes(n, seed, split, HALL, share).to(run.device)
+scenes = lambda n, seed, split, share: P.tied_scenes(n, seed, split, HALL, share).to(run.device)
 tied = scenes(sizes[0], 21, fit_split, 0.9)
 fair, new_fair = scenes(sizes[0] // 2, 22, fit_split, 0.0), scenes(sizes[1], 23, test_split, 0.0)
 DSM = run.pick(quick=dict(steps=200, batch_size=48), full=dict(steps=5000, batch_size=256))
@@ -1010,7 +1009,7 @@ parts = {"MoCo": (False, False), "MoCo + broken scene": (True, False), "DSM": (T
 
 twice = lambda x, generator: QUIET(torch.cat([x, x]), generator)
 decoupled = lambda name, seed: stage.pretrain(
-    f"dsm {name}", lambda e: V.DSM(e, *parts[name]), seed, images=tied.frames, views=twice,
+    f"dsm {name}", lambda e: P.DSM(e, *parts[name]), seed, images=tied.frames, views=twice,
     encoder=clip_net(seed), lr=3e-3, optimizer="adamw", weight_decay=1e-4, **DSM).encoder
 
 
@@ -1077,14 +1076,14 @@ gained["DSM, probe of motion"] = difference(motion["DSM"], motion["random encode
 # the majority vote is our reading.
 
 # %%
-lab.show(V.track_vote, V.ODC.remember, V.ODC._dissolve)
+lab.show(P.track_vote, P.ODC.remember, P.ODC._dissolve)
 
 # %%
 turning = lab.data.Motion(size=16, frames=8, objects=3, walls="bounce", spin=0.2,
                           speed=(0.5, 1.5), classes=tuple(range(10)))
 counts = (60, 30) if run.dry else run.pick(quick=(150, 300), full=(3000, 1000))
 (patches, y_patch, track), (new_patches, y_new, _) = (
-    (part.to(run.device) for part in V.tracked_patches(n, seed, split, turning))
+    (part.to(run.device) for part in P.tracked_patches(n, seed, split, turning))
     for n, seed, split in zip(counts, (31, 32), run.splits))
 track = track.cpu()
 
@@ -1099,7 +1098,7 @@ _ = lab.plots.images(torch.cat([patches[track == i] for i in (0, 1, 5, 9)]), row
 
 # %%
 g = torch.Generator().manual_seed(0)
-errors = V.mistracked(track[:, None], 0.15, generator=g).flatten()
+errors = P.mistracked(track[:, None], 0.15, generator=g).flatten()
 some, every = (track % 6 == 0).nonzero()[:, 0], slice(None)
 alone, shuffled = torch.arange(len(track)), track[torch.randperm(len(track), generator=g)]
 lists = {"ODC": (every, alone), "random groups": (every, shuffled),
@@ -1114,7 +1113,7 @@ def clustered(name, seed):
     which, tracks = lists[name]
     names = tracks.unique(return_inverse=True)[1]
     kinds, learnt = 50 if run.dry else run.pick(quick=100, full=500), "drawn" not in name
-    method = lambda e: V.ODC(e, names, kinds, learnt=learnt).to(run.device).start(patches[which], seed)
+    method = lambda e: P.ODC(e, names, kinds, learnt=learnt).to(run.device).start(patches[which], seed)
     views = lambda x, generator: QUIET(x[:, None], generator)[:, 0]
     return stage.pretrain(f"odc {name}", method, seed, images=patches[which], views=views,
                           encoder=small(seed), steps=run.pick(quick=240, full=5000), batch_size=128,
@@ -1186,7 +1185,7 @@ gained["ODCT, kNN"] = difference(shape["ODCT, all, pure"], shape["random encoder
 # two frames can share.
 
 # %%
-lab.show(V.match, V.indirect_contrast, V.round_trip, V.cross_contrast, V.ambiguity_contrast)
+lab.show(P.match, P.indirect_contrast, P.round_trip, P.cross_contrast, P.ambiguity_contrast)
 
 # %% [markdown]
 # Boxes are given; what is learnt is who is who. Objects change their heading, cross, pass behind a bar, and the first two of
@@ -1199,7 +1198,7 @@ CROWD = lab.data.Motion(**(crowd | run.pick(
 step, side, counts = run.pick(quick=(6.0, 8, (200, 100)), full=(8.0, 12, (2000, 500)))
 counts = (64, 16) if run.dry else counts
 (objects, found, _), (new_objects, new_found, new_boxes) = (
-    V.shown_objects(n, seed, split, CROWD, step, side)
+    P.shown_objects(n, seed, split, CROWD, step, side)
     for n, seed, split in zip(counts, (41, 42), run.splits))
 print(f"{100 * (1 - new_found.float().mean()):.0f} % of the detections are hidden")
 
@@ -1215,11 +1214,11 @@ flat_net = lambda seed: torch.manual_seed(seed) and FlatNet(3 * side**2, 128).to
 
 # %%
 tracker = lambda name, seed: stage.pretrain(
-    f"ucsl {name}", lambda e: V.UCSL(e, TERMS[name], TRACK["steps"]), seed, images=objects.to(run.device),
-    views=V.three_frames, encoder=flat_net(seed), lr=2e-3, optimizer="adamw", weight_decay=1e-4, **TRACK)
+    f"ucsl {name}", lambda e: P.UCSL(e, TERMS[name], TRACK["steps"]), seed, images=objects.to(run.device),
+    views=P.three_frames, encoder=flat_net(seed), lr=2e-3, optimizer="adamw", weight_decay=1e-4, **TRACK)
 
 
-untaught = lambda seed: V.UCSL(flat_net(seed), ("direct",), 1).to(run.device)
+untaught = lambda seed: P.UCSL(flat_net(seed), ("direct",), 1).to(run.device)
 trackers = {"random encoder": [untaught(s) for s in run.seeds]}
 trackers |= {name: [tracker(name, s) for s in run.seeds] for name in TERMS}
 
@@ -1227,10 +1226,10 @@ trackers |= {name: [tracker(name, s) for s in run.seeds] for name in TERMS}
 # %%
 every = new_objects.flatten(0, 1).to(run.device).float() / 255
 embedded = lambda model: model.eval().embed(every).detach().unflatten(0, new_objects.shape[:2])
-scores = {"boxes alone (IoU)": [V.tracking_score(new_found, boxes=new_boxes)] * len(run.seeds)}
-raw = V.tracking_score(new_found, new_objects.flatten(3) / 255 - 0.5)
+scores = {"boxes alone (IoU)": [P.tracking_score(new_found, boxes=new_boxes)] * len(run.seeds)}
+raw = P.tracking_score(new_found, new_objects.flatten(3) / 255 - 0.5)
 scores["raw pixels"] = [raw] * len(run.seeds)
-scores |= {name: [V.tracking_score(new_found, embedded(m)) for m in ms]
+scores |= {name: [P.tracking_score(new_found, embedded(m)) for m in ms]
            for name, ms in trackers.items()}
 f1, _, after_gap = ({name: [row[i] for row in rows] for name, rows in scores.items()}
                     for i in range(3))

@@ -121,7 +121,7 @@ def test_calibration():
     """What the default leaves to learn, on validation videos: raw pixels know little of appearance and two thirds of
     motion, a random encoder is not far from them, and a small net trained with labels knows both."""
     from labcode.evaluate import knn, linear_probe
-    from labcode.self_supervision.video import ClipNet
+    from labcode.self_supervision.predictive import ClipNet
 
     train, test = moving_scenes(2000, 1, "fit"), moving_scenes(1000, 1, "validation")
     x, new = (v.frames.float() / 255 for v in (train, test))

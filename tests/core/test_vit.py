@@ -183,34 +183,3 @@ def test_vit_takes_clips_and_a_class_token():
     assert torch.allclose(net.tokens(clip)[:, 1:], net.embed(nets.patchify(clip, net.patch)) + net.position, atol=1e-6)
     assert torch.equal(net.tokens(clip)[1, 0], net.cls)
     assert not [n for n, _ in net.trunk.named_parameters() if "bias" in n and "norm" not in n]
-
-
-def test_probe_is_torchs_cross_attention_with_one_query():
-    probe = double(nets.AttentiveProbe(12, 5, heads=3))
-    theirs = nn.MultiheadAttention(12, 3, bias=False, batch_first=True).double()
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([torch.eye(12).double(), probe.kv.weight]))
-        theirs.out_proj.weight.copy_(torch.eye(12))
-    x, query = draw(4, 7, 12).double(), probe.query.view(1, 1, 12).expand(4, 1, 12)
-    found, _ = theirs(query, *(2 * (x / math.sqrt(1 + 1e-5),)))
-    assert torch.allclose(probe(x), probe.head(found[:, 0]), atol=1e-10)
-
-
-def test_probe_finds_what_a_mean_over_tokens_dilutes():
-    """The class lies in one token of twelve, marked by a flag; the probe learns to look at it. The seed decides all."""
-    g = torch.Generator().manual_seed(0)
-    tokens, y = 2 * torch.randn(1200, 12, 16, generator=g), torch.randint(4, (1200,), generator=g)
-    at = torch.randint(12, (1200,), generator=g)
-    tokens[torch.arange(1200), at, y] += 6
-    tokens[torch.arange(1200), at, 15] += 12
-    args = (tokens[:1000], y[:1000], tokens[1000:], y[1000:])
-    before = torch.get_rng_state()
-    found = nets.attentive_probe(*args, steps=100)
-    assert torch.equal(torch.get_rng_state(), before), "the probe leaves the global generator alone"
-    assert found == nets.attentive_probe(*args, steps=100)
-    mean = [t.mean(1) if t.ndim == 3 else t for t in args]
-    from labcode.evaluate import linear_probe
-
-    assert found > linear_probe(*mean).accuracy + 0.1
-    shuffled = args[1][torch.randperm(1000, generator=g)]
-    assert nets.attentive_probe(args[0], shuffled, *args[2:], steps=100) < 0.4

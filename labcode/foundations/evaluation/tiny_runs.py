@@ -1,24 +1,21 @@
-"""What differs between runs: hundreds of tiny networks trained at once, and estimators that take their spread apart.
+"""Hundreds of tiny networks trained at once, to see what differs between runs.
 
-Picard, "Torch.manual_seed(3407) is all you need" (2021), scans seeds and looks at the extremes. Jordan, "Calibrated
-Chaos" (2023), asks how much of the spread is the test set's: the half-split estimator, independent coins, calibration.
 All runs of ``train_many`` are one stack of weights under ``torch.func.vmap``; a run's result does not depend on the
 others in its stack.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..data.batches import mixed_seed
-from ..data.synthetic import Difficulty, scenes
-from ..train import allowed
+from ...data.batches import mixed_seed
+from ...data.synthetic import Difficulty, scenes
+from ...train import allowed
 
 Weights = dict[str, Tensor]  # a network's parameters by name, each with the runs as its first axis
 DIGITS = Difficulty(shift=0.08, rotation=0.35, scale=0.2)  # of the grey digits below
@@ -213,146 +210,3 @@ def varied(sources: tuple[bool, bool, bool], runs: int, seed: int) -> list[list[
     """Seeds of the three sources of ``train_many``, (start, order, choice): one a run where a source varies, else one
     for all runs."""
     return [[mixed_seed(seed, i, k if varies else runs) for k in range(runs)] for i, varies in enumerate(sources)]
-
-
-def _matrix(correct: Tensor) -> Float[Tensor, "r n"]:
-    if correct.ndim != 2 or len(correct) < 2 or correct.shape[1] < 2:
-        raise ValueError(f"correct must be (runs, images), at least two of each, got {tuple(correct.shape)}")
-    return correct.double()
-
-
-def test_set_variance(correct: Bool[Tensor, "r n"]) -> float:
-    """Variance over runs of the accuracy on this test set, without bias.
-
-    Raises ValueError, as its siblings do, for fewer than two runs or two images.
-    """
-    return float(_matrix(correct).mean(1).var())
-
-
-test_set_variance.__test__ = False  # pytest: an estimator, no test
-
-
-def coin_variance(correct: Bool[Tensor, "r n"]) -> float:
-    """What that variance is if images are independent coins: Σ pᵢ (1 - pᵢ) / n² (Calibrated Chaos, hypothesis 1).
-
-    pᵢ is the share of runs that are right on image i; pᵢ (1 - pᵢ) is estimated without bias.
-    """
-    c = _matrix(correct)
-    return float(c.var(0).sum()) / c.shape[1] ** 2
-
-
-def distribution_variance(correct: Bool[Tensor, "r n"]) -> float:
-    """Variance over runs of the accuracy on the distribution that the test set was drawn from, without bias.
-
-    Cut the test set into two halves; what a run is better by on *both* is no luck with images. So the covariance, over
-    runs, of the two halves' accuracies is an unbiased estimate (Calibrated Chaos, section 3.2). Here it is averaged
-    over all halvings at once: the mean of all covariances between two images,
-
-        n / (n - 1) · (Var(accuracy) - Σ Var(image i) / n²).
-
-    May be negative where there is little to estimate.
-    """
-    n = correct.shape[1]
-    return n / (n - 1) * (test_set_variance(correct) - coin_variance(correct))
-
-
-def half_split_covariance(correct: Bool[Tensor, "r n"], splits: int, generator: Generator) -> float:
-    """The same by random halvings, as the paper does it: the mean covariance of the two halves' accuracies.
-
-    splits  number of halvings, >= 1; with an odd number of images one is left out each time
-    """
-    if splits < 1:
-        raise ValueError(f"splits must be at least 1, got {splits}")
-    c, total = _matrix(correct), 0.0
-    half = c.shape[1] // 2
-    for _ in range(splits):
-        order = torch.randperm(c.shape[1], generator=generator)
-        a, b = c[:, order[:half]].mean(1), c[:, order[half : 2 * half]].mean(1)
-        total += float(((a - a.mean()) * (b - b.mean())).sum()) / (len(c) - 1)
-    return total / splits
-
-
-def calibrated_variance(error: float, n: int) -> float:
-    """The test-set variance of a calibrated ensemble of binary classifiers: error / (2n) (Calibrated Chaos, theorem 2).
-
-    If a share q of the runs votes for a class and the class is right with probability q, an image's mean error is
-    2q(1 - q), and its variance over runs q(1 - q): half of it.
-    """
-    if not 0 <= error <= 1 or n < 1:
-        raise ValueError(f"error must be in [0, 1] and n at least 1, got {error} and {n}")
-    return error / (2 * n)
-
-
-def vote_shares(predicted: Int[Tensor, "r n"], classes: int) -> Float[Tensor, "n classes"]:
-    """The share of runs that give each image each class."""
-    return F.one_hot(predicted, classes).double().mean(0)
-
-
-def calibration(
-    shares: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = 10
-) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, " b"], float]:
-    """Whether a class with a share q of the votes is right with probability q, over all images and classes.
-
-    shares  of the votes, or probabilities, in [0, 1]
-
-    Returns, for every bin of q that is not empty, the mean share, how often the class was right and the weight of the
-    bin; and the expected error: the weighted mean of their absolute difference. A share counts as much as it is large:
-    hundreds of classes that nobody votes for say nothing.
-    """
-    if shares.shape[0] != len(labels):
-        raise ValueError(f"shares must be one row an image, {len(labels)}, got {shares.shape[0]}")
-    q = shares.double().flatten()
-    right = F.one_hot(labels, shares.shape[1]).double().flatten()
-    place = (q * bins).long().clamp(max=bins - 1)
-    sums = torch.zeros(3, bins, dtype=torch.float64, device=q.device)
-    for row, values in enumerate((q * q, q * right, q)):
-        sums[row].index_add_(0, place, values)
-    confidence, accuracy, weight = sums[:, sums[2] > 0]
-    confidence, accuracy, weight = confidence / weight, accuracy / weight, weight / weight.sum()
-    return confidence, accuracy, weight, float((weight * (confidence - accuracy).abs()).sum())
-
-
-def over_sets(estimate: Callable[[Tensor], float], correct: Bool[Tensor, "r n"], size: int) -> float:
-    """An estimate's mean over disjoint test sets of so many images; a last, smaller one is left out."""
-    if not 1 < size <= correct.shape[1]:
-        raise ValueError(f"size must be in 2 … {correct.shape[1]}, got {size}")
-    parts = [part for part in correct.split(size, 1) if part.shape[1] == size]
-    return sum(map(estimate, parts)) / len(parts)
-
-
-def scanned(correct: Bool[Tensor, "r n"], size: int) -> tuple[float, float]:
-    """The best run's lead over the mean of all runs: on the test set that it was chosen on, and on all other images.
-
-    Means over disjoint test sets of ``size`` images, of which there must be two at least.
-    """
-    if 2 * size > correct.shape[1]:
-        raise ValueError(f"size must be at most half of the {correct.shape[1]} images, got {size}")
-    c, leads = correct.double(), []
-    for part in c.split(size, 1):
-        here = part.mean(1)
-        there = (c.sum(1) - part.sum(1)) / (c.shape[1] - part.shape[1])
-        best = here.argmax()
-        leads.append((float(here[best] - here.mean()), float(there[best] - there.mean())))
-    return tuple(sum(column) / len(leads) for column in zip(*leads, strict=True))
-
-
-def best_of(values: Sequence[float], k: int) -> float:
-    """The mean of the best of k runs over all ways to draw k of these without replacement.
-
-    The i-th smallest of N is the best of k with probability C(i-1, k-1) / C(N, k).
-
-    Raises ValueError unless 1 <= k <= N.
-    """
-    n = len(values)
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be in 1 … {n}, got {k}")
-    return sum(math.comb(i, k - 1) * v for i, v in enumerate(sorted(values))) / math.comb(n, k)
-
-
-def gaussian_best(k: int) -> float:
-    """The expected largest of k standard normal numbers: ∫ x k φ(x) Φ(x)^(k-1) dx; 0 for k = 1, about 3.85 for 10⁴."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    x = torch.linspace(-9, 9, 20001, dtype=torch.float64)
-    density = torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-    return float(torch.trapezoid(x * k * density * torch.special.ndtr(x) ** (k - 1), x))

@@ -1,0 +1,91 @@
+"""MacroStd: how unequal a classifier's accuracies are within a class, over subgroups by background colour.
+
+"Better May Not Be Fairer: A Study on Subgroup Discrepancy in Image Classification". Its augmentation, FlowAug, is in
+``flowaug.py``.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ...data.batches import mixed_seed
+from ...data.synthetic import Scenes, scenes
+
+Labels = Int[Tensor, " n"]
+
+
+def subgroup_accuracy(
+    correct: Bool[Tensor, " n"], labels: Labels, groups: Labels, classes: int, subgroups: int
+) -> tuple[Float[Tensor, "c g"], Float[Tensor, "c g"]]:
+    """Accuracy of every class in every subgroup, 0 where there is no image, and the number of images."""
+    cell = labels * subgroups + groups
+    counts = torch.bincount(cell, minlength=classes * subgroups).double()
+    hits = torch.bincount(cell, correct.double(), minlength=classes * subgroups)
+    shape = (classes, subgroups)
+    return (hits / counts.clamp(min=1)).view(shape), counts.view(shape)
+
+
+def macro_std(accuracy: Float[Tensor, "c g"], counts: Float[Tensor, "c g"]) -> float:
+    """MacroStd: the standard deviation of a class's subgroup accuracies, weighted by images; the mean over classes.
+
+        σ_c² = Σ_g w_cg (a_cg - ā_c)²,   ā_c = Σ_g w_cg a_cg,   w_cg = n_cg / Σ_g n_cg,   MacroStd = (1/C) Σ_c σ_c
+
+    0 for equal accuracies, at most 0.5. A subgroup without images has no weight. Few images in a subgroup make its
+    accuracy uneven by chance: compare with ``chance_macro_std``.
+
+    Raises ValueError for a class without images.
+    """
+    total = counts.sum(1, keepdim=True)
+    if not (total > 0).all():
+        raise ValueError(f"every class needs images, got none for {torch.nonzero(total[:, 0] <= 0)[:, 0].tolist()}")
+    weight = counts / total
+    mean = (weight * accuracy).sum(1, keepdim=True)
+    return float((weight * (accuracy - mean).square()).sum(1).sqrt().mean())
+
+
+def chance_macro_std(
+    correct: Bool[Tensor, " n"], labels: Labels, groups: Labels, classes: int, subgroups: int, seed: int = 0,
+    draws: int = 20,
+) -> float:  # fmt: skip
+    """MacroStd when subgroups are dealt anew at random within each class: what unevenness by chance alone gives."""
+    g, found = Generator().manual_seed(seed), []
+    correct, labels, groups = correct.cpu(), labels.cpu(), groups.cpu()
+    grouped = labels.argsort(stable=True)
+    for _ in range(draws):
+        mixed = torch.randperm(len(labels), generator=g)
+        dealt = torch.empty_like(groups)
+        dealt[mixed[labels[mixed].argsort(stable=True)]] = groups[grouped]
+        found.append(macro_std(*subgroup_accuracy(correct, labels, dealt, classes, subgroups)))
+    return sum(found) / draws
+
+
+PALETTE = ((0.15, 0.15, 0.15), (0.75, 0.25, 0.2), (0.25, 0.7, 0.25), (0.2, 0.3, 0.8), (0.85, 0.85, 0.85))
+
+
+def coloured_scenes(n: int, seed: int, split: str, rho: float) -> Scenes:
+    """Scenes whose background colour goes with the class: class c has colour c mod 5 of ``PALETTE`` with probability
+    rho, else any of the five. The factor "group" is the colour; every channel varies by ±0.05 about it.
+
+    Raises ValueError for rho outside [0, 1].
+    """
+    if not 0 <= rho <= 1:
+        raise ValueError(f"rho must be in [0, 1], got {rho}")
+    g = Generator().manual_seed(mixed_seed(seed, 9, round(1000 * rho)))
+    labels = torch.randint(10, (n,), generator=g)
+    other = torch.randint(len(PALETTE), (n,), generator=g)
+    group = torch.where(torch.rand(n, generator=g) < rho, labels % len(PALETTE), other)
+    colour = torch.tensor(PALETTE)[group] + 0.1 * (torch.rand(n, 3, generator=g) - 0.5)
+    made = scenes(n, mixed_seed(seed, 10, round(1000 * rho)), split, label=labels, background=colour)
+    made.factors["group"] = group
+    return made
+
+
+def border_colours(images: Float[Tensor, "n 3 h w"], width: int = 2) -> Labels:
+    """Subgroups of photographs without annotation: which colour of ``PALETTE`` is nearest to the mean of the border.
+
+    Stands for the paper's human annotation of background colours. images in [0, 1]
+    """
+    inner = torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device)
+    inner[width:-width, width:-width] = True
+    mean = images[:, :, ~inner].mean(2)
+    return torch.cdist(mean, torch.tensor(PALETTE, device=images.device)).argmin(1)

@@ -1,0 +1,64 @@
+"""Many models on candidates and samples: their number, their sizes, annotators who can read."""
+
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator
+
+from labcode.foundations import evaluation as E
+
+
+def g(seed=0):
+    return Generator().manual_seed(seed)
+
+
+def test_classifiers_are_many_fitted_alike_each_time_and_better_with_more_images():
+    x, y = E.grey_digits(300, 0, "fit", 0.1)
+    test, labels = E.grey_digits(200, 0, "validation", 0.1)
+    models = E.classifiers(x, y, (60, 300))
+    right = (E.predicted(models, test) == labels).double().mean(1)
+    assert len(models) == 42
+    assert torch.equal(E.predicted(models, test), E.predicted(E.classifiers(x, y, (60, 300)), test))
+    accuracy = dict(zip(models, right.tolist(), strict=True))
+    few, more = ([a for name, a in accuracy.items() if name.endswith(f", {size} images")] for size in (60, 300))
+    assert len(few) == len(more) == 21 and np.mean(more) > np.mean(few) + 0.05 and min(more) > 0.15
+
+
+def test_the_quick_field_has_its_sizes_and_annotators_who_can_read():
+    field = E.digit_field(0, "fit", "validation", candidates=120, samples=30, annotators=3)
+    assert field.said.shape == (84, 120) and field.right.shape == (84, 30) and field.labels.shape == (120,)
+    assert float(field.frequency.mean()) > 0.7
+
+
+def test_speed_runs_repeat_what_is_not_varied_and_stand_in_a_field():
+    x, y = E.photo_patches(54, 1, "fit", 8)
+    test, labels = E.photo_patches(36, 1, "validation", 8)
+    train = E.SpeedRun(E.Recipe(widths=(8, 12), epochs=2, batch=18, translate=1), x, y, test, labels, 9)
+    fixed = E.repeated(train, (False,) * 3, 2, 0)
+    assert fixed.shape == (2, 36) and torch.equal(fixed[0], fixed[1])
+    accuracy = train(5).tta
+    assert float((train.predicted == labels).float().mean()) == pytest.approx(accuracy)
+    for sources in ((True, False, False), (False, True, True)):
+        made = E.repeated(train, sources, 3, 0)
+        assert not torch.equal(made[0], made[1]) and torch.equal(made, E.repeated(train, sources, 3, 0))
+    before, weights = {}, train.net.blocks[0].conv1.weight
+    real = train.train
+    for nudge in (None, 3):
+        train.train = lambda *a, nudge=nudge: before.update({nudge: weights.detach().clone()}) or real(*a)
+        train(5, start=6, nudge=nudge)
+    changed = (before[3] - before[None]).nonzero().tolist()
+    assert [place[0] for place in changed] == [3] and float((before[3] - before[None]).sum()) == pytest.approx(0.1)
+
+
+BAD = [
+    (lambda: E.classifiers(torch.zeros(5, 2), torch.zeros(5), (9,)), "sizes must be at most the number of images, 5"),
+]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("call,message", BAD, ids=range(len(BAD)))
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(ValueError) as raised:
+        call()
+    assert message in str(raised.value)

@@ -1,0 +1,71 @@
+"""Clips: cut, coloured anew; and a training step of every video method, which waits for nothing."""
+
+
+import pytest
+import torch
+from accelerator import accelerator
+
+from labcode import nets
+from labcode.data import Motion, moving_scenes
+from labcode.self_supervision import predictive as P
+
+
+def g(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_cut_takes_each_video_from_its_own_start():
+    frames = torch.arange(3 * 7).view(3, 7, 1, 1, 1)
+    out = P.cut(frames, torch.tensor([0, 2, 4, 1, 1, 1]), 3)
+    assert out[:, :, 0, 0, 0].tolist() == [[0, 1, 2], [9, 10, 11], [18, 19, 20], [1, 2, 3], [8, 9, 10], [15, 16, 17]]
+    with pytest.raises(ValueError, match="length"):
+        P.cut(frames, torch.zeros(3, dtype=torch.long), 8)
+    with pytest.raises(ValueError, match="start"):
+        P.cut(frames, torch.zeros(4, dtype=torch.long), 2)
+
+
+def test_recoloured_is_one_draw_a_clip():
+    still = torch.rand(6, 1, 3, 12, 12, generator=g()).expand(-1, 4, -1, -1, -1)
+    out = P.recoloured(still, g(1))
+    assert (out[:, 0] - out[:, 3]).abs().mean() < 0.05  # the noise alone differs
+    assert (out[0] - out[1]).abs().mean() > 0.1
+    assert torch.equal(P.recoloured(still, g(1)), out)
+
+
+def clips(n=6, frames=4, size=12, seed=0):
+    return moving_scenes(n, seed, motion=Motion(frames=frames, size=size)).frames.float() / 255
+
+
+def vit(frames=4, size=12):
+    torch.manual_seed(0)
+    return P.ClipViT((frames, size, size), (2, 4, 4), width=24, depth=1, heads=4)
+
+
+def films():
+    """A method of each kind, and views and indices for its step."""
+    x, few = clips(6), torch.arange(6)
+    net, three = lambda: P.ClipNet(8, 16), torch.rand(6, 3, 4, 3, 8, 8, generator=g())  # noqa: E731
+    for predict in ("features", "pixels"):
+        yield predict, lambda p=predict: P.VJEPA(vit(), 5, masks=((1, 0.5), 4), predict=p, width=16, depth=1), x, few
+    for framework in ("simclr", "moco", "byol", "swav"):
+        yield framework, lambda f=framework: P.Rho(net(), f, 2, dim=8), torch.cat([x, x.flip(1)]), few
+    yield "dsm", lambda: P.DSM(net(), dim=8), torch.cat([x, x]), few
+    terms = ("direct", "indirect", "cross", "ambiguity")
+    yield "ucsl", lambda: P.UCSL(nets.SmallNet(16, 16), terms, 5, dim=8, late=0.0), three, few
+    yield "ucsl, labels", lambda: P.UCSL(nets.SmallNet(16, 16), ("supervised",), 5, dim=8), three, few
+
+
+@pytest.mark.parametrize("make, views, index", [pytest.param(*given, id=name) for name, *given in films()])
+def test_a_step_waits_for_nothing(make, views, index):
+    """And on the device it comes to what it comes to on the host."""
+    found = []
+    with accelerator() as waits:
+        for device in ("cpu", "gpu"):
+            torch.manual_seed(0)
+            model, x, i = make().to(device).train(), views.to(device), index.to(device)
+            waits.clear()
+            losses = [model(x, i) for _ in range(2)]
+            sum(losses).backward()
+            assert not waits, waits
+            found.append(torch.stack(losses).detach().cpu())
+    torch.testing.assert_close(*found)

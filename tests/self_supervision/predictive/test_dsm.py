@@ -1,0 +1,74 @@
+"""Scene against motion: the loss against its loop, what each disturbance breaks and keeps."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from labcode.data import Motion, moving_scenes
+from labcode.self_supervision import contrastive
+from labcode.self_supervision import predictive as P
+
+
+def rows(n, d=6, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def g(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def cosine(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
+
+
+def clips(n=6, frames=4, size=12, seed=0):
+    return moving_scenes(n, seed, motion=Motion(frames=frames, size=size)).frames.float() / 255
+
+
+def test_dsm_loss_is_the_loop():
+    q, k, own, queue = rows(4).requires_grad_(), rows(4, seed=1).requires_grad_(), rows(4, seed=2), rows(3, seed=3)
+    own.requires_grad_()
+    for with_own in (True, False):
+        wanted = 0.0
+        for i in range(4):
+            negatives = [queue[j] for j in range(3)] + ([own[i].detach()] if with_own else [])
+            scores = [math.exp(cosine(q[i].detach(), z) / 0.2) for z in (k[i].detach(), *negatives)]
+            wanted -= math.log(scores[0] / sum(scores)) / 4
+        loss = P.dsm_loss(q, k, queue, own if with_own else None, 0.2)
+        assert float(loss.detach()) == pytest.approx(wanted, rel=1e-9)
+    assert torch.allclose(P.dsm_loss(q, k, queue, tau=0.2), contrastive.moco_loss(q, k, queue, 0.2))
+    P.dsm_loss(q, k, queue, own).backward()
+    assert k.grad is None and q.grad.abs().sum() > 0 and own.grad.abs().sum() > 0
+    assert torch.autograd.gradcheck(lambda a, b: P.dsm_loss(a, k, queue, b, 0.5), (q, own))
+
+
+def test_the_scene_is_broken_alike_in_all_frames_and_motion_elsewhere():
+    x = clips(5)
+    out = P.spatial_disturbance(x, 0.2, generator=g())
+    assert (out - x).abs().mean() > 0.005
+    assert torch.allclose(P.spatial_disturbance(x, 0.0, generator=g()), x, atol=1e-5)
+    still = x[:, :1].expand(-1, 4, -1, -1, -1)
+    warped = P.spatial_disturbance(still, 0.2, generator=g())
+    assert torch.equal(warped[:, 0], warped[:, 3])
+    broken = P.temporal_disturbance(x, generator=g())
+    for a, b in zip(x, broken, strict=True):  # the same frames in another order
+        order = [int((a - f).abs().flatten(1).sum(1).argmin()) for f in b]
+        assert sorted(order) == [0, 1, 2, 3] and all(torch.equal(a[o], f) for o, f in zip(order, b, strict=True))
+    assert torch.equal(P.temporal_disturbance(still, generator=g()), still)
+    with pytest.raises(ValueError, match="frames"):
+        P.temporal_disturbance(x[:, :1], generator=g())
+
+
+@pytest.mark.parametrize("disturb, negative", [(False, False), (True, False), (False, True), (True, True)])
+def test_dsm_module(disturb, negative):
+    torch.manual_seed(0)
+    model = P.DSM(P.ClipNet(8, 16), disturb, negative, dim=8, queue=16, momentum=0.5).train()
+    x = clips(6)
+    before = model.queue.clone()
+    model(torch.cat([x, x]), torch.arange(6)).backward()
+    assert torch.allclose(model.queue[6:], before[:10])
+    assert all(p.grad is None for p in model.slow.parameters())
+    assert all(p.grad is not None for p in model.encoder.parameters())
