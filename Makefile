@@ -17,7 +17,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint notebooks assignments serve lab repository colab-test full bench pdf picture clean
+.PHONY: help env book test lint chapter notebooks assignments serve lab repository colab-test full bench pdf picture clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -45,8 +45,11 @@ book: $(READY)  ## build the book and print its address
 lint: $(READY)  ## check the code's style
 	@$(PY) -m ruff check .
 
-test: $(READY)  ## lint, every notebook executed again and compared, all tests
-	@$(PY) tests/run_all.py
+test: $(READY)  ## lint, every notebook executed again and compared, all tests (ONLY=self_supervision/redundancy)
+	@$(PY) tests/run_all.py $(ONLY)
+
+chapter: $(READY)  ## write the skeleton of a chapter of the plan (NAME=clustering/deep_clustering)
+	@$(PY) book/new_chapter.py $(NAME)
 
 notebooks: $(READY)  ## execute changed chapters in place, five seeds, and write their results (ALL=1: every chapter)
 	@$(PY) book/make_notebooks.py $(if $(ALL),--all) $(ONLY)

@@ -19,9 +19,10 @@ class Card:
     reported: str  # the paper's claim, with its figures
     differs: str  # what is different here
     name: str = ""  # what it is called for short
-    code: tuple[str, ...] = ()  # public symbols of the chapter's module
+    code: tuple[str, ...] = ()  # public symbols of the chapter's package
     needs: tuple[str, ...] = ()  # keys of the papers that a reader should know first
     exercises: tuple[str, ...] = ()  # labels of the chapter's exercises about it
+    shows: tuple[tuple[str, str], ...] = ()  # what the paper shows, item by item: (what, the answer)
     part: str = ""
     chapter: str = ""
 
@@ -84,7 +85,7 @@ def _read(file: Path) -> tuple[Card, ...]:
     import yaml
 
     names = {f.name for f in fields(Card)} - {"part", "chapter"}
-    optional = {"name", "needs", "exercises"}
+    optional = {"name", "needs", "exercises", "shows"}
     part, chapter = file.parts[-3:-1] if file.name == "papers.yml" else (file.parent.name, file.stem)
     cards = []
     for entry in yaml.safe_load(file.read_text(encoding="utf-8")) or []:
@@ -93,5 +94,13 @@ def _read(file: Path) -> tuple[Card, ...]:
         if unknown := sorted(entry.keys() - names):
             raise ValueError(f"{file.name}: card {entry['key']!r} has unknown fields {', '.join(unknown)}")
         lists = {name: tuple(entry.get(name, ())) for name in ("code", "needs", "exercises")}
+        lists["shows"] = tuple(_item(entry["key"], item) for item in entry.get("shows", ()))
         cards.append(Card(**entry | lists, part=part, chapter=chapter))
     return tuple(cards)
+
+
+def _item(key: str, item: dict) -> tuple[str, str]:
+    if not isinstance(item, dict) or len(item) != 1:
+        raise ValueError(f"card {key!r}: an item of shows is one pair, what: answer, got {item!r}")
+    (what, answer), = item.items()
+    return str(what), str(answer)

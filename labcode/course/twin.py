@@ -2,12 +2,12 @@
 
 import re
 
-_SETUP_CELL = r'(?ms)^# %% tags=\[[^\]]*"setup"[^\]]*\].*?(?=^# %%|\Z)'
+SETUP_CELL = r'(?ms)^# %% tags=\[[^\]]*"setup"[^\]]*\].*?(?=^# %%|\Z)'
 
 
 def without_setup(text: str) -> str:
     """The twin without the cell tagged ``setup``, which installs labcode and measures nothing."""
-    return re.sub(_SETUP_CELL, "", text)
+    return re.sub(SETUP_CELL, "", text)
 
 
 def cells(text: str) -> list[tuple[str, int, str]]:
