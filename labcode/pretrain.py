@@ -6,6 +6,10 @@ Images are found in all subfolders. Where every image lies in a subfolder, the s
 take no part in the training, and the encoder is judged by them at the end. A run that was killed goes on where it
 stopped when the same command is given again.
 
+    torchrun --nproc_per_node 2 -m labcode.pretrain --images photos
+
+Several processes share every batch, each on a device of its own, and the first one speaks and writes.
+
 In a program: ``read_folder``, ``pretrain``, ``encode``, ``save`` and ``load`` do the same, one step each.
 """
 
@@ -15,21 +19,20 @@ import os
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from . import augment, nets
 from .data import shuffled
+from .data.files import writable, write_aside
+from .data.folder import Folder, read_folder
 from .train import fit
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 NETS = {"resnet18": nets.ResNet18, "small": nets.SmallNet}
-FEWEST = 16  # images
 
 
 def methods() -> dict[str, Callable[[nn.Module], nn.Module]]:
@@ -46,71 +49,6 @@ def methods() -> dict[str, Callable[[nn.Module], nn.Module]]:
     }
 
 
-@dataclass(frozen=True)
-class Folder:
-    """What was read from a folder."""
-
-    images: UInt8[Tensor, "n 3 s s"]
-    files: tuple[Path, ...]
-    labels: Int[Tensor, " n"] | None  # by the first subfolder's name; None where some images lie outside of one
-    classes: tuple[str, ...]
-    skipped: tuple[Path, ...]  # files with an image's ending that could not be read
-
-
-def read_folder(
-    folder: str | Path, size: int = 32, skip_unreadable: bool = False, progress: bool | None = None
-) -> Folder:
-    """All images under a folder, as one uint8 tensor (n, 3, size, size) in memory.
-
-    An image's shorter side is resized to ``size`` (bicubic, antialiased) and its centre cut out. Grey images get three
-    equal channels, transparent ones a black ground, and a photograph is turned as its camera held it.
-
-    skip_unreadable  leave out what cannot be read instead of raising
-
-    Raises FileNotFoundError for a folder that is not there, ValueError for a folder without images, for fewer than
-    16 of them, for one that cannot be read (naming it), and for a size below 8.
-    """
-    from PIL import Image, ImageOps
-    from tqdm import tqdm
-
-    root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"images: there is no folder {root}")
-    if size < 8:
-        raise ValueError(f"size must be at least 8 pixels, got {size}")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-    if not files:
-        raise ValueError(f"images: {root} holds no file that ends in {', '.join(ENDINGS)}, nor do its subfolders")
-    show = sys.stderr.isatty() if progress is None else progress
-    read, kept, skipped = [], [], []
-    for file in tqdm(files, desc="reading", unit="image", disable=not show, delay=1, leave=False):
-        try:
-            with Image.open(file) as picture:
-                if picture.mode[0] in "IF":  # 16 or 32 bits a pixel, which a conversion would clip without a word
-                    raise ValueError(f"mode {picture.mode}, more than 8 bits a channel: convert it first")
-                picture = ImageOps.exif_transpose(picture)
-                if "A" in picture.getbands() or "transparency" in picture.info:
-                    seen = picture.convert("RGBA")
-                    picture = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
-                picture = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-                pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            if not skip_unreadable:
-                raise ValueError(
-                    f"images: {file} cannot be read ({error}): remove it, or pass --skip-unreadable to go on without"
-                ) from error
-            skipped.append(file)
-            continue
-        read.append(pixels.view(size, size, 3).permute(2, 0, 1))
-        kept.append(file)
-    if len(read) < FEWEST:
-        raise ValueError(f"images: at least {FEWEST} are needed, {root} holds {len(read)} that can be read")
-    inner = [file.relative_to(root).parts for file in kept]
-    classes = sorted({parts[0] for parts in inner}) if all(len(parts) > 1 for parts in inner) else []
-    labels = torch.tensor([classes.index(parts[0]) for parts in inner]) if len(classes) > 1 else None
-    return Folder(torch.stack(read), tuple(kept), labels, tuple(classes) if labels is not None else (), tuple(skipped))
-
-
 def pretrain(
     images: UInt8[Tensor, "n 3 s s"], method: str = "simclr", net: str = "resnet18", steps: int = 5000,
     batch_size: int = 256, lr: float = 1e-3, seed: int = 0, checkpoint: str | Path | None = None,
@@ -121,13 +59,15 @@ def pretrain(
     method      one of ``methods()``
     net         "resnet18" (CIFAR stem, 512 features) or "small" (for 8 to 32 pixels on a CPU, 256 features)
     steps       updates, >= 1; AdamW, a tenth of them warm-up, then half a cosine
-    batch_size  images a step, each seen in two of SimCLR's views; at most the number of images is taken
+    batch_size  images a step, each seen in two of SimCLR's views; at most the number of images is taken. Several
+                processes share them evenly
     seed        0 … 2⁶³ − 1
     checkpoint  file to go on from after an interruption, see ``labcode.train.fit``; one of other images, or of another
                 method, network, batch or seed, is refused
-    device      the GPU if there is one; bfloat16 is used there
+    device      the GPU if there is one, and of several processes each takes its own; bfloat16 is used there
 
-    Raises ValueError for an unknown method or net, for a checkpoint of another run and whatever else ``fit`` refuses;
+    Raises ValueError for an unknown method or net, for fewer than four images, for a checkpoint of another run and
+    whatever else ``fit`` refuses; OSError for a checkpoint that could not be written;
     on a GPU whose memory is too small, MemoryError that says what to change.
     """
     known = methods()
@@ -141,8 +81,11 @@ def pretrain(
         raise ValueError(f"batch_size must be at least 4, got {batch_size}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be in 0 … 2⁶³ − 1, got {seed}")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    size, batch_size = images.shape[2], min(batch_size, len(images))
+    if len(images) < 4:
+        raise ValueError(f"images must be at least 4, got {len(images)}")
+    device = torch.device(device) if device else own_device()
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    size, batch_size = images.shape[2], min(batch_size, len(images) - len(images) % ranks)
     look = dict(strength=0.5, blur_p=0.0) if size <= 64 else dict(strength=1.0, blur_p=0.5)
     facts = dict(method=method, net=net, batch_size=batch_size, seed=seed, size=size, views=look)
     if checkpoint:
@@ -150,13 +93,15 @@ def pretrain(
     images = images.to(device)
     torch.manual_seed(seed)
     make = partial(nets.SmallNet, size=size) if net == "small" else NETS[net]
-    model = known[method](make()).to(device, memory_format=torch.channels_last)
+    # a CPU's channels-last convolutions are not to be trusted where channels are few
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = known[method](make()).to(device, memory_format=layout)
     generator = torch.Generator(device).manual_seed(seed)
 
     def step(index: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             views = augment.simclr_views(images[index], generator, **look)
-        return {"loss": model(views.contiguous(memory_format=torch.channels_last), index)}
+        return {"loss": model(views.contiguous(memory_format=layout), index)}
 
     try:
         fit(_Bound(model, facts, checkpoint), step, shuffled(len(images), batch_size, seed, device), steps=steps, lr=lr,
@@ -168,6 +113,20 @@ def pretrain(
             f"(--batch {batch_size // 2}), smaller images (--size {size // 2}) or --net small"
         ) from error
     return model.encoder.eval()
+
+
+def own_device() -> torch.device:
+    """The GPU of this process among those that were started together, or the CPU where there is no GPU.
+
+    Raises ValueError for more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    mine, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if mine >= there:
+        raise ValueError(f"process {mine} finds no GPU of its own: start at most {there} on this machine")
+    torch.cuda.set_device(mine)
+    return torch.device("cuda", mine)
 
 
 class _Bound(nn.Module):
@@ -197,10 +156,41 @@ def _fingerprint(images: UInt8[Tensor, "n 3 s s"]) -> str:
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, images: UInt8[Tensor, "n 3 s s"], chunk: int = 1024) -> Float[Tensor, "n d"]:
-    """The encoder's features of images, without augmentation, on the encoder's device."""
-    device = next(encoder.parameters()).device
-    return torch.cat([encoder(part.to(device).float() / 255).float() for part in images.split(chunk)])
+def encode(encoder: nn.Module, images: Tensor, chunk: int = 1024) -> Float[Tensor, "n d"]:
+    """The encoder's features of images, without augmentation, in float32 on the encoder's device.
+
+    images  (n, 3, h, w), uint8 or floats in [0, 1]
+    chunk   images at a time, >= 1; features do not depend on it
+
+    The encoder works in evaluation mode and is left as it was, its running statistics too. Raises ValueError for images
+    of another shape, type or range (also where some are no numbers) and for a chunk below 1.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be (n, 3, height, width), got {tuple(images.shape)}")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    whole = images.dtype == torch.uint8
+    if not whole:
+        if not images.is_floating_point():
+            raise ValueError(f"images must be uint8 or floats in [0, 1], got {images.dtype}")
+        low, high = images.aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"images must be uint8 or floats in [0, 1], got floats from {float(low):.4g} to {float(high):.4g}: "
+                "scale them, or undo their normalisation"
+            )
+    if not len(images):
+        return encode(encoder, images.new_zeros(1, *images.shape[1:]))[:0]
+    held = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        parts = (part.to(held.device) for part in images.split(chunk))
+        scaled = ((part.float() / 255 if whole else part).to(held.dtype) for part in parts)
+        return torch.cat([encoder(part).float() for part in scaled])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:
@@ -218,35 +208,9 @@ def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:
         raise ValueError(f"encoder must be one of {', '.join(NETS)}, got {type(encoder).__name__}")
     if name == "small" and "size" not in facts:
         raise ValueError("size must be among the facts of a SmallNet: its layers depend on it")
-    file = writable(file, "file")
     weights = {k: v.contiguous().cpu() for k, v in encoder.state_dict().items()}
-    aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:  # not safetensors' own way to write, whose files only their owner may read
-        aside.write_bytes(packed(weights, metadata={"labcode": json.dumps({"net": name} | facts)}))
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def writable(file: str | Path, name: str) -> Path:
-    """The path of a file that can be written, or written anew: its folder is made, and tried.
-
-    name  of the argument that the path came from, for the error: ValueError where no file can be
-    """
-    path = Path(file)
-    if path.is_dir() or str(file).endswith(("/", os.sep)):
-        raise ValueError(f"{name} must be a file, got a folder, {str(file)!r}: add a file's name to it")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{name} must be a file, got {str(file)!r}, which is something else, such as a device")
-    probe = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        told = f"got {str(file)!r}, where that fails ({error.strerror})"
-        raise ValueError(f"{name} must be a file in a folder that can be made and written, {told}") from error
-    return path
+    # not safetensors' own way to write, whose files only their owner may read
+    write_aside(writable(file, "file"), packed(weights, metadata={"labcode": json.dumps({"net": name} | facts)}))
 
 
 def load(file: str | Path) -> tuple[nn.Module, dict]:
@@ -311,33 +275,55 @@ def main(arguments: list[str] | None = None) -> int:
     given = options.parse_args(arguments)
     if not 0 <= given.seed < 2**63:
         options.error(f"--seed must be in 0 … 2⁶³ − 1, got {given.seed}")
+    first = os.environ.get("RANK", "0") == "0"
+    say = partial(print, flush=True) if first else lambda *_: None
     net = given.net or ("resnet18" if torch.cuda.is_available() else "small")
     try:
-        out = writable(given.out, "--out")
-        folder = read_folder(given.images, given.size, given.skip_unreadable)
+        own_device()
+    except ValueError as error:
+        options.exit(2, f"{options.prog}: {error}\n")
+    try:
+        out = writable(given.out, "--out") if first else Path(given.out)
+        folder = read_folder(given.images, given.size, given.skip_unreadable, progress=None if first else False)
         about = f", {len(folder.classes)} classes by subfolder" if folder.classes else ""
-        left = f"; {len(folder.skipped)} could not be read and are left out" if folder.skipped else ""
-        print(f"{len(folder.images)} images of {given.size}×{given.size} pixels{about}{left}", flush=True)
+        left = f"; left out: {folder.report()}" if folder.report() else ""
+        say(f"{len(folder.images)} images of {given.size}×{given.size} pixels{about}{left}")
         facts = dict(method=given.method, size=given.size, seed=given.seed, images=len(folder.images))
         run = [net, *facts.values(), _fingerprint(folder.images)]  # of these very images
         checkpoint = out.with_name(f"{out.name}.{'-'.join(map(str, run))}.checkpoint")
-        where = "a GPU" if torch.cuda.is_available() else "the CPU"
-        print(f"{given.method}, {net}, {given.steps} steps on {where}", flush=True)
-        if checkpoint.exists():
-            print(f"going on from {checkpoint}", flush=True)
+        if first:
+            writable(checkpoint, "--out, whose checkpoint has a longer name,")
+        say(f"{given.method}, {net}, {given.steps} steps on {_where()}")
+        if first and checkpoint.exists():
+            say(f"going on from {checkpoint}")
         encoder = pretrain(folder.images, given.method, net, given.steps, given.batch, given.lr, given.seed, checkpoint,
                            compile=given.compile)  # fmt: skip
-        save(encoder, out, steps=given.steps, **facts)
-        checkpoint.unlink(missing_ok=True)
-    except (FileNotFoundError, ValueError, FloatingPointError, MemoryError, OSError) as error:
-        options.exit(2, f"{options.prog}: {error}\n")
+        if first:
+            save(encoder, out, steps=given.steps, **facts)
+            checkpoint.unlink(missing_ok=True)
+    except (ValueError, FloatingPointError, MemoryError, OSError) as error:
+        told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        # each process has a memory of its own; whatever else is wrong is so for all, and the first one says it
+        options.exit(2, f"{options.prog}: {told}\n" if first or isinstance(error, MemoryError) else None)
     except KeyboardInterrupt:
-        options.exit(130, f"\n{options.prog}: stopped; the same command goes on from the last checkpoint\n")
-    print(f"wrote {out}")
+        told = f"\n{options.prog}: stopped; the same command goes on from the last checkpoint\n"
+        options.exit(130, told if first else None)
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    if not first:
+        return 0
+    say(f"wrote {out}")
     found = judge(encoder, folder)
     for name, value in (found or {}).items():
-        print(f"{name:24} {value:.3f}")
+        say(f"{name:24} {value:.3f}")
     return 0
+
+
+def _where() -> str:
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    kind = "GPU" if torch.cuda.is_available() else "CPU"
+    return f"{ranks} processes, a {kind} each" if ranks > 1 else "a GPU" if kind == "GPU" else "the CPU"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import parallel
 from .data.batches import mixed_seed
+from .data.files import write_aside
 
 
 @dataclass
@@ -90,7 +92,8 @@ def fit(
     batch, only the random numbers differ, and a warning says so. With the same number all ends with the same bits.
 
     Raises ValueError for arguments out of range, for a checkpoint of another run and for a batch that the processes
-    cannot share evenly, FloatingPointError for a loss that is not finite, naming the step and its learning rate.
+    cannot share evenly, FloatingPointError for a loss that is not finite, naming the step and its learning rate,
+    OSError for a checkpoint that could not be written (the one before stays).
     """
     with warnings.catch_warnings():  # of its progress bar, which wants widgets in a notebook; ours does not
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -152,9 +155,7 @@ def fit(
                 draws=draws,
             )
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-            torch.save(state, aside)
-            os.replace(aside, file)
+            write_aside(file, partial(torch.save, state))
 
     if compile:
         step = torch.compile(step)
@@ -203,7 +204,8 @@ def fit(
 
 
 def allowed(steps: int) -> int:
-    """So many steps of a training, fewer in a dry run: see ``labcode.run``."""
+    """So many steps of a training: four times as many at long scale, fewer in a dry run; see ``labcode.run``."""
+    steps *= int(os.environ.get("LABCODE_STRETCH", 1))
     return min(steps, int(os.environ.get("LABCODE_MAX_STEPS", steps)))
 
 

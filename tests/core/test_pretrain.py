@@ -1,9 +1,12 @@
 """From a folder of images to an encoder: what is read, what is refused, and that the file gives the same features."""
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,9 @@ import torch
 from PIL import Image
 
 from labcode import nets, pretrain
+from labcode.data import files
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -27,54 +33,6 @@ def photos(tmp_path_factory):
         picture.save(folder / f"{i:03}.{('png', 'jpg', 'JPEG')[i % 3]}")
     (root / "notes.txt").write_text("no image")
     return root
-
-
-def test_images_are_cut_square_and_folders_are_classes(photos):
-    found = pretrain.read_folder(photos, size=16)
-    assert found.images.shape == (200, 3, 16, 16) and found.images.dtype == torch.uint8
-    assert len(found.classes) == 10 and not found.skipped
-    inside = [f.relative_to(photos).parts[0] for f in found.files]
-    assert [found.classes[y] for y in found.labels] == inside
-
-
-def test_pixels_are_those_of_the_file(tmp_path):
-    """A wide picture: the middle third is kept, resized; grey, alpha and the camera's turn are undone."""
-    stripe = np.zeros((12, 36, 3), np.uint8)
-    stripe[:, 12:24] = 200
-    for i in range(17):
-        Image.fromarray(stripe).save(tmp_path / f"{i:02}.png")
-    Image.fromarray(stripe[:, :, 0]).convert("LA").save(tmp_path / "90.png")
-    tall, exif = Image.fromarray(np.rot90(stripe).copy()), Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by a quarter
-    tall.save(tmp_path / "91.png", exif=exif)
-    found = pretrain.read_folder(tmp_path, size=12)
-    assert (found.images[0] == 200).all() and found.labels is None and found.classes == ()
-    assert torch.equal(found.images[-2], found.images[0]) and torch.equal(found.images[-1], found.images[0])
-
-
-def test_what_a_folder_must_hold(tmp_path, photos):
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        pretrain.read_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds no file that ends in"):
-        pretrain.read_folder(tmp_path)
-    with pytest.raises(ValueError, match="size must be at least 8 pixels, got 4"):
-        pretrain.read_folder(photos, size=4)
-    for i in range(3):
-        Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
-    with pytest.raises(ValueError, match="at least 16 are needed, .* holds 3"):
-        pretrain.read_folder(tmp_path)
-
-
-def test_an_unreadable_image_is_named_or_left_out(tmp_path):
-    for i in range(20):
-        Image.effect_noise((30, 30), 50).convert("RGB").save(tmp_path / f"{i}.jpg")
-    whole = (tmp_path / "7.jpg").read_bytes()
-    (tmp_path / "7.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "8.jpg").write_text("no image at all")
-    with pytest.raises(ValueError, match="7.jpg cannot be read"):
-        pretrain.read_folder(tmp_path)
-    found = pretrain.read_folder(tmp_path, skip_unreadable=True)
-    assert len(found.images) == 18 and [f.name for f in found.skipped] == ["7.jpg", "8.jpg"]
 
 
 @pytest.mark.parametrize("method", sorted(pretrain.methods()))
@@ -157,23 +115,36 @@ def test_a_checkpoint_without_these_facts_and_a_batch_beyond_the_images(photos, 
         pretrain.pretrain(images, batch_size=32, **given)
 
 
-def command(*arguments, cwd):
-    line = [sys.executable, "-m", "labcode.pretrain", *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """``python -m labcode.pretrain`` in this process: its status, and what it wrote to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            status = pretrain.main([str(a) for a in arguments])
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
-def test_the_command_writes_an_encoder_and_judges_it(photos, tmp_path):
+def test_the_command_writes_an_encoder_and_judges_it(photos, tmp_path, command):
+    (photos / ".DS_Store").touch()
     settings = ["--method", "simclr", "--size", 16, "--steps", 30, "--batch", 64, "--net", "small"]
-    done = command("--images", photos, *settings, "--out", tmp_path / "out" / "e.safetensors", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "200 images of 16×16 pixels, 10 classes by subfolder" in done.stdout
-    values = {line.rsplit(maxsplit=1)[0].strip(): float(line.split()[-1]) for line in done.stdout.splitlines()[-5:]}
+    status, said, errors = command("--images", photos, *settings, "--out", tmp_path / "out" / "e.safetensors")
+    assert status == 0, errors
+    assert "200 images of 16×16 pixels, 10 classes by subfolder; left out: 1 hidden, 1 of another kind (1 .txt)" in said
+    values = {line.rsplit(maxsplit=1)[0].strip(): float(line.split()[-1]) for line in said.splitlines()[-5:]}
     assert values["trained, linear probe"] > values["chance"] + 0.3
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["e.safetensors"]  # and no checkpoint
 
 
 def test_the_command_tells_what_is_wrong_in_a_line(tmp_path):
-    done = command("--images", tmp_path, cwd=tmp_path)
+    line = [sys.executable, "-m", "labcode.pretrain", "--images", tmp_path]
+    found = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=tmp_path, env=found, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "holds no file that ends in" in done.stderr
 
 
@@ -191,16 +162,6 @@ def test_estimated_statistics_are_those_of_the_batches():
     assert not net.training and net.norm1.momentum == momentum
 
 
-def test_what_a_conversion_would_damage_is_refused_or_laid_on_black(tmp_path):
-    for i in range(17):
-        Image.new("RGBA", (9, 9), (255, 255, 255, 0 if i == 3 else 255)).save(tmp_path / f"{i:02}.png")
-    found = pretrain.read_folder(tmp_path, size=8)
-    assert (found.images[3] == 0).all() and (found.images[4] == 255).all()
-    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match="deep.png .*more than 8 bits a channel"):
-        pretrain.read_folder(tmp_path, size=8)
-
-
 def test_encoders_that_cannot_be_loaded_are_not_saved_and_odd_files_are_told(tmp_path):
     with pytest.raises(ValueError, match="size must be among the facts"):
         pretrain.save(nets.SmallNet(), tmp_path / "e")
@@ -214,17 +175,17 @@ def test_encoders_that_cannot_be_loaded_are_not_saved_and_odd_files_are_told(tmp
 SHORT = ["--size", 8, "--steps", 2, "--batch", 16, "--net", "small"]
 
 
-def test_the_command_refuses_another_batch_size(photos, tmp_path):
+def test_the_command_refuses_another_batch_size(photos, tmp_path, command):
     """A run that was killed leaves its checkpoint; here one is made as the command names it."""
     found = pretrain.read_folder(photos, size=8)
     name = f"e.small-simclr-8-0-200-{zlib.crc32(found.images.numpy().tobytes()):08x}.checkpoint"
     options = dict(steps=2, batch_size=32, checkpoint=tmp_path / name, device="cpu", progress=False)
     pretrain.pretrain(found.images, "simclr", "small", **options)
-    done = command("--images", photos, *SHORT, "--out", "e", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "is of another run: batch_size 32 there, 16 here" in done.stderr and not (tmp_path / "e").exists()
-    done = command("--images", photos, *SHORT, "--batch", 32, "--out", "e", cwd=tmp_path)
-    assert done.returncode == 0 and "going on from" in done.stdout and (tmp_path / "e").exists()
+    status, _, errors = command("--images", photos, *SHORT, "--out", "e")
+    assert status == 2 and errors.count("\n") == 1, errors
+    assert "is of another run: batch_size 32 there, 16 here" in errors and not (tmp_path / "e").exists()
+    status, said, _ = command("--images", photos, *SHORT, "--batch", 32, "--out", "e")
+    assert status == 0 and "going on from" in said and (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize("out,told", [
@@ -233,6 +194,9 @@ def test_the_command_refuses_another_batch_size(photos, tmp_path):
     ("/dev/null", "--out must be a file, got '/dev/null', which is something else"),
     ("/proc/x/e.safetensors", "--out must be a file in a folder that can be made and written, got '/proc/x/e.safet"),
     ("file/e.safetensors", "--out must be a file in a folder that can be made and written, got 'file/e.safetensors'"),
+    ("n" * 256, "(File name too long)"),
+    ("n" * 216, "--out, whose checkpoint has a longer name, must be a file in a folder that can be made and written"),
+    ("é" * 108, "--out, whose checkpoint has a longer name, must be a file in a folder that can be made and written"),
 ])  # fmt: skip
 def test_a_place_where_no_file_can_be_is_refused_before_the_training(photos, tmp_path, monkeypatch, capsys, out, told):
     (tmp_path / "folder").mkdir()
@@ -246,18 +210,88 @@ def test_a_place_where_no_file_can_be_is_refused_before_the_training(photos, tmp
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_what_could_not_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_line_and_leaves_nothing(photos, tmp_path, command):
+    """A limit on the size of files stands for the disk."""
+    (tmp_path / "out").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        status, _, errors = command("--images", photos, *SHORT, "--out", "out/e")
+        with pytest.raises(OSError, match="File too large: '.*e'"):
+            pretrain.save(nets.SmallNet(size=8), "out/e", size=8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2 and errors.count("\n") == 1 and errors.endswith(".checkpoint: File too large\n"), errors
+    assert not list((tmp_path / "out").iterdir())
+    status, _, errors = command("--images", photos, *SHORT, "--out", "out/e")
+    assert status == 0 and [p.name for p in (tmp_path / "out").iterdir()] == ["e"], errors
+
+
+def test_what_could_not_be_written_leaves_the_file_before(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="file must be a file, got a folder"):
         pretrain.save(nets.SmallNet(size=8), tmp_path / "folder", size=8)
+    (tmp_path / "e").write_text("before")
 
     def no_room(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pretrain.os, "replace", no_room)
+    monkeypatch.setattr(files.os, "replace", no_room)
     with pytest.raises(OSError, match="No space left"):
-        pretrain.save(nets.SmallNet(size=8), tmp_path / "e", size=8)
-    assert [p.name for p in tmp_path.rglob("*")] == ["folder"]
+        files.write_aside(tmp_path / "e", b"after")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["e", "folder"] and (tmp_path / "e").read_text() == "before"
+
+
+@pytest.mark.parametrize("writer", [b"new", "new", lambda file: file.write(b"new")])
+def test_a_file_is_written_whole_under_the_longest_name(tmp_path, writer):
+    path = tmp_path / ("n" * 255)
+    for _ in range(2):
+        assert files.writable(path, "out") == path
+        files.write_aside(path, writer)
+        assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match="File name too long: '.*nn'") as told:
+        files.write_aside(tmp_path / ("n" * 256), writer)
+    assert told.value.errno == errno.ENAMETOOLONG
+
+
+def test_the_systems_reason_is_told_whatever_the_writer_makes_of_it(tmp_path):
+    """As torch.save does, which ends in a RuntimeError about its archive."""
+
+    def archive(file):
+        class Full:
+            def write(self, data):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        file.file = Full()
+        try:
+            file.write(b"x")
+        except OSError as error:
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0") from error
+
+    with pytest.raises(OSError, match="No space left on device: '.*e'"):
+        files.write_aside(tmp_path / "e", archive)
+
+    def wrong(file):
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        files.write_aside(tmp_path / "e", wrong)
+    with pytest.raises(OSError, match="No such file"):
+        files.write_aside(tmp_path / "no" / "e", b"")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_another_program_takes_meanwhile_stays(tmp_path, monkeypatch):
+    path, fstat = tmp_path / "e", os.fstat
+
+    def meanwhile(number):
+        (tmp_path / "other").write_text("theirs")
+        os.replace(tmp_path / "other", path)
+        return fstat(number)
+
+    monkeypatch.setattr(files.os, "fstat", meanwhile)
+    files._try_name(path)
+    assert path.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("umask,mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -278,3 +312,137 @@ def test_a_seed_out_of_range_is_named(photos, tmp_path, capsys, seed):
     with pytest.raises(SystemExit) as stopped:
         pretrain.main(["--images", str(photos), "--seed", str(seed), "--out", str(tmp_path / "e")])
     assert stopped.value.code == 2 and f"--seed must be in 0 … 2⁶³ − 1, got {seed}" in capsys.readouterr().err
+
+
+# Features
+
+
+@pytest.mark.parametrize("net", ["small", "resnet18"])
+def test_features_are_of_the_image_alone_whatever_its_type_and_the_encoders_mode(net):
+    torch.manual_seed(0)
+    encoder = nets.SmallNet(size=8) if net == "small" else nets.ResNet18(width=16)
+    x = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    encoder(torch.rand(64, 3, 8, 8))  # statistics that are not those of the start
+    next(encoder.children()).eval()  # some of it is frozen
+    modes = [module.training for module in encoder.modules()]
+    state = {k: v.clone() for k, v in encoder.state_dict().items()}
+    wanted = torch.cat([encoder.eval()(one[None].float() / 255) for one in x]).detach()
+    for module, mode in zip(encoder.modules(), modes, strict=True):
+        module.training = mode
+    for images in (x, x.float() / 255, x.double() / 255):
+        for chunk in (1, 7, 1024):
+            found = pretrain.encode(encoder, images, chunk)
+            assert torch.allclose(found, wanted, atol=1e-5) and found.dtype == torch.float32
+    assert torch.allclose(pretrain.encode(encoder, x.half() / 255), wanted, atol=1e-2)
+    assert torch.allclose(pretrain.encode(encoder.double(), x), wanted, atol=1e-5)
+    encoder.float()
+    assert [module.training for module in encoder.modules()] == modes
+    assert all(torch.allclose(v, state[k]) for k, v in encoder.state_dict().items())
+    assert pretrain.encode(encoder, x[:0]).shape == (0, encoder.features)
+    assert pretrain.encode(torch.nn.Flatten(), x).shape == (20, 192)  # no parameter, no device of its own
+
+
+def test_an_encoder_that_fails_is_left_as_it_was():
+    encoder = nets.SmallNet(size=8).train()
+    with pytest.raises(RuntimeError):
+        pretrain.encode(encoder, torch.zeros(4, 3, 12, 12))
+    assert encoder.training and encoder.norm1.training
+
+
+@pytest.mark.parametrize("images,told", [
+    (torch.rand(4, 3, 8, 8) * 255, "got floats from .* to 2.*: scale them"),
+    (torch.rand(4, 3, 8, 8) - 0.5, "got floats from -0.* to 0.*: scale them"),
+    (torch.full((4, 3, 8, 8), 1.5), "got floats from 1.5 to 1.5"),
+    (torch.full((4, 3, 8, 8), torch.nan), "got floats from nan to nan"),
+    (torch.full((4, 3, 8, 8), torch.inf), "got floats from inf to inf"),
+    (torch.zeros(4, 3, 8, 8, dtype=torch.int64), "got torch.int64"),
+    (torch.zeros(4, 3, 8, 8, dtype=torch.bool), "got torch.bool"),
+    (torch.zeros(3, 32, 32, dtype=torch.uint8), r"got \(3, 32, 32\)"),
+    (torch.zeros(4, 8, 8, 3, dtype=torch.uint8), r"got \(4, 8, 8, 3\)"),
+    (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), r"got \(4, 1, 8, 8\)"),
+])  # fmt: skip
+def test_images_that_would_be_misread_are_refused(images, told):
+    with pytest.raises(ValueError, match=f"images must be .*{told}"):
+        pretrain.encode(nets.SmallNet(size=8), images)
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        pretrain.encode(nets.SmallNet(size=8), torch.zeros(4, 3, 8, 8), chunk=0)
+
+
+# Few, equal and one-sided images
+
+
+@pytest.mark.parametrize("method", sorted(pretrain.methods()))
+def test_the_fewest_and_equal_images_train(method):
+    for images in (torch.full((16, 3, 8, 8), 100, dtype=torch.uint8), torch.zeros(5, 3, 8, 8, dtype=torch.uint8)):
+        encoder = pretrain.pretrain(images, method, "small", steps=2, device="cpu", progress=False)
+        assert pretrain.encode(encoder, images).isfinite().all()
+    with pytest.raises(ValueError, match="images must be at least 4, got 3"):
+        pretrain.pretrain(images[:3], method, "small", steps=1)
+
+
+def test_one_class_and_a_class_an_image_are_trained_and_not_judged(tmp_path, command):
+    for i in range(16):
+        for root in ("one/class", f"many/{i:02}"):
+            (tmp_path / root).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (9 * i, 0, 0)).save(tmp_path / root / f"{i}.png")
+    for root, told in (("one", "16 images of 8×8 pixels\n"), ("many", "16 images of 8×8 pixels, 16 classes")):
+        status, said, errors = command("--images", root, *SHORT, "--out", "e")
+        assert status == 0 and told in said, errors
+        assert said.splitlines()[-1] == "wrote e"
+
+
+# Several processes
+
+
+def test_two_processes_speak_and_write_once(tmp_path):
+    for i in range(18):
+        Image.new("RGB", (9, 9), (9 * i, 200 - 9 * i, 0)).save(tmp_path / f"{i}.png")
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "labcode.pretrain"]
+    given = ["--images", tmp_path, *SHORT, "--batch", 500, "--out", tmp_path / "out" / "e"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *map(str, start + given)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = "18 images of 8×8 pixels; left out: 1 empty"  # where the first process will write
+    assert done.stdout.splitlines() == [told, "simclr, small, 2 steps on 2 processes, a CPU each",
+                                        f"wrote {tmp_path}/out/e"]  # fmt: skip
+    assert "Error" not in done.stderr and "was not destroyed" not in done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["e"]
+    pretrain.load(tmp_path / "out" / "e")
+
+
+def test_of_several_processes_the_first_says_what_is_wrong(tmp_path, command, monkeypatch):
+    for rank, said in ("0", 1), ("1", 0):
+        monkeypatch.setenv("RANK", rank)
+        status, _, errors = command("--images", tmp_path / "none")
+        assert status == 2 and errors.count("there is no folder") == said == errors.count("\n")
+
+
+@pytest.mark.parametrize("rank,gpus,wanted", [(0, 2, "cuda:0"), (1, 2, "cuda:1"), (2, 2, None), (1, 0, "cpu")])
+def test_each_process_takes_its_own_device(monkeypatch, rank, gpus, wanted):
+    taken = []
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    if wanted is None:
+        with pytest.raises(ValueError, match="process 2 finds no GPU of its own: start at most 2"):
+            pretrain.own_device()
+    else:
+        assert str(pretrain.own_device()) == wanted and taken == [rank] * (gpus > 0)
+
+
+# Elsewhere
+
+
+def test_the_encoder_goes_to_other_programs(tmp_path):
+    """A file of ``save`` is read by safetensors alone, and the encoder is traced by ``torch.export``, in any batch."""
+    from safetensors.torch import load_file
+
+    encoder, x = nets.ResNet18(width=16).eval(), torch.rand(3, 3, 16, 16)
+    exported = torch.export.export(encoder, (x,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+    more = torch.rand(5, 3, 16, 16)
+    assert torch.allclose(exported(more), encoder(more), atol=1e-5)
+    pretrain.save(encoder, tmp_path / "e")
+    weights = load_file(tmp_path / "e")
+    assert all(torch.equal(v, weights[k]) for k, v in encoder.state_dict().items())
