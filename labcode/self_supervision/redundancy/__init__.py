@@ -8,7 +8,7 @@ i + n of a module's ``views`` show the same image.
 
 # Barlow Twins
 from .barlow_twins import barlow_twins, cross_correlation
-from .cross_norm import cross_norm2, standardise
+from .cross_norm import cross_norm2, off_diagonal2, standardise
 
 # Mixed Barlow Twins: Guarding Barlow Twins Against Overfitting with Mixed Samples
 from .mixed_barlow_twins import FlatNet, MixedBarlow, mixed_barlow

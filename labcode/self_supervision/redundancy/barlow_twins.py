@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...loss import float32
-from .cross_norm import Rows, Scalar, check_views, cross_norm2, standardise
+from .cross_norm import Rows, Scalar, check_views, off_diagonal2, standardise
 
 Square = Float[Tensor, "d d"]
 
@@ -30,7 +30,7 @@ def barlow_twins(
     z1, z2  projections (n, d) of the two views, n >= 2, not normalised
     lam     λ >= 0; the paper's 0.0051 belongs to d = 8192. The sum has d² terms: take about 1/d when d changes
     on      weight of the diagonal; 1 in the paper, 0 leaves the off-diagonal term alone
-    gram    see ``cross_norm2``: C itself is never made where the n×n matrices are cheaper
+    gram    see ``off_diagonal2``: C itself is never made where n×n matrices are cheaper
     within  a control, not the paper's: redundancy is measured within each view, Σᵢ≠ⱼ of both autocorrelations halved
 
     Raises ValueError for unlike views, n < 2, and negative weights.
@@ -44,7 +44,7 @@ def barlow_twins(
     loss = on * (1 - diagonal).square().sum()
     if lam and within:
         for z in (a, b):
-            loss = loss + lam / 2 * (cross_norm2(z, z, gram) / len(z) ** 2 - z.square().mean(0).square().sum())
+            loss = loss + lam / 2 * off_diagonal2(z, z, gram) / len(z) ** 2
     elif lam:
-        loss = loss + lam * (cross_norm2(a, b, gram) / len(a) ** 2 - diagonal.square().sum())
+        loss = loss + lam * off_diagonal2(a, b, gram) / len(a) ** 2
     return loss

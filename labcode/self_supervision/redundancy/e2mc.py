@@ -1,11 +1,13 @@
 """E2MC (Chakraborty et al., 2024): finish a training with the entropy of every single feature."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ...loss import check_matrix, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from .cross_norm import Rows, Scalar, check_views
 from .vicreg import covariance_penalty
 
@@ -50,14 +52,20 @@ def e2mc(z1: Rows, z2: Rows, entropy: float = 10.0, cov: float = 1.0) -> Scalar:
 
 @float32
 def uniformity_loss(z: Rows, t: float = 2.0) -> Scalar:
-    """log mean exp(-t ‖zᵢ - zⱼ‖²) over pairs on the unit sphere (Wang and Isola, 2020): the rival add-on."""
+    """log mean exp(-t ‖zᵢ - zⱼ‖²) over pairs on the unit sphere (Wang and Isola, 2020): the rival add-on.
+
+    In the logarithm, so any t > 0. Raises ValueError for n < 2 and t out of range.
+    """
     check_matrix("z", z, rows=2)
-    return F.pdist(F.normalize(z, dim=1)).square().mul(-t).exp().mean().log()
+    check_positive(t=t)
+    squared = F.pdist(unit_rows(z)).square()
+    return squared.mul(-t).logsumexp(0) - math.log(len(squared))
 
 
 def distance_to_uniform(u: Rows) -> float:
     """Mean over columns of the Kolmogorov-Smirnov distance to the uniform distribution on [0, 1]."""
-    n = len(u)
+    check_matrix("u", u)
+    u, n = u.double(), len(u)
     grid = torch.arange(n + 1, device=u.device, dtype=u.dtype)[:, None] / n
     ordered = u.sort(0).values
     return torch.maximum(grid[1:] - ordered, ordered - grid[:-1]).amax(0).mean().item()

@@ -3,11 +3,10 @@
 import copy
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix
+from ...loss import check_matrix, unit_rows
 from ...nets import mlp
 from ...parallel import gather
 from .cross_norm import Rows, Scalar
@@ -22,7 +21,10 @@ def newton_schulz(s: Square, steps: int = 9) -> tuple[Square, Square]:
     Coupled iteration: A₀ = S/‖S‖, B₀ = I; A ← A(3I - BA)/2, B ← (3I - BA)B/2. Returns A √‖S‖ → S^½ and B/√‖S‖ → S^-½.
     Small eigenvalues converge last: one of 1e-6 ‖S‖ needs about 20 steps.
     """
-    norm = s.norm().clamp_min(1e-12)
+    largest = s.abs().amax()
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))  # so that no square leaves the range
+    norm = (s / largest).norm() * largest
+    norm = torch.where(norm > 0, norm, torch.ones_like(norm))
     eye = torch.eye(len(s), device=s.device, dtype=s.dtype)
     a, b = s / norm, eye
     for _ in range(steps):
@@ -58,10 +60,14 @@ def closed_form_predictor(z: Rows, target: Rows, kind: str, alpha: float = 0.0) 
     """
     check_matrix("z", z, rows=2)
     check_matrix("target", target, rows=2, like=z)
-    z, target = F.normalize(z.float(), dim=1), F.normalize(target.float(), dim=1)
+    if z.device.type == "cpu" and not bool(torch.isfinite(z).all() & torch.isfinite(target).all()):
+        raise ValueError("z and target must be finite, got NaN or infinity")
+    if not alpha >= 0:
+        raise ValueError(f"alpha must be at least 0, got {alpha}")
+    z, target = unit_rows(z.float()), unit_rows(target.float())
     with torch.autocast(z.device.type, enabled=False):
         s = z.T @ z
-        norm = s.norm()
+        norm = s.norm().clamp_min(torch.finfo(s.dtype).tiny)  # rows of zeros alone
         s = s / norm
         if kind == "ne":
             t = z.T @ target / norm
@@ -142,4 +148,4 @@ class LinearBYOL(Projected):
                 self.trace.append(self.predictor.detach().clone())
             self.seen += 1
         predicted = z @ self.predictor.to(z.dtype)
-        return 2 - 2 * F.cosine_similarity(predicted.float(), wanted.float(), dim=1).mean()
+        return 2 - 2 * (unit_rows(predicted.float()) * unit_rows(wanted.float())).sum(1).mean()

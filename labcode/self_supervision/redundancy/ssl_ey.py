@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...loss import float32
-from .cross_norm import Rows, Scalar, check_views
+from ...loss import check_matrix, float32, raised
+from .cross_norm import Rows, Scalar, centred, check_views, cross_norm2
 
 Other = Float[Tensor, "m d"]
 Square = Float[Tensor, "d d"]
@@ -28,48 +28,79 @@ def ssl_ey(z1: Rows, z2: Rows, other: tuple[Other, Other] | None = None) -> Scal
            SSL-EY, biased upwards by one batch's noise
     """
     check_views(z1, z2)
-    cross, within = _cross_within(z1, z2)
+    both = torch.cat([centred(z1), centred(z2)]) / (len(z1) - 1) ** 0.5  # V is its second moment, tr C twice a·b
+    cross = 2 * (both[: len(z1)] * both[len(z1) :]).sum()
     if other is None:
-        return -2 * cross + within.square().sum()
+        return -2 * cross + cross_norm2(both, both)  # tr V² = ‖bothᵀ both‖²
     check_views(*other)
-    return -2 * cross + (within * _cross_within(*other)[1]).sum()
-
-
-def _cross_within(z1: Rows, z2: Rows) -> tuple[Scalar, Square]:
-    a, b = z1 - z1.mean(0), z2 - z2.mean(0)
-    return 2 * (a * b).sum() / (len(a) - 1), (a.T @ a + b.T @ b) / (len(a) - 1)
+    if z1.device.type == "cpu" and not all(bool(torch.isfinite(z).all()) for z in other):
+        raise ValueError("other must be finite, got NaN or infinity")
+    if other[0].shape[1] != z1.shape[1]:
+        raise ValueError(f"other must be as wide as z1, {z1.shape[1]}, got shape {tuple(other[0].shape)}")
+    second = torch.cat([centred(z) for z in map(raised, other)]) / (len(other[0]) - 1) ** 0.5
+    if both.shape[1] > len(both):
+        return -2 * cross + (both @ second.T).square().sum()
+    return -2 * cross + ((both.T @ both) * (second.T @ second)).sum()
 
 
 def ey_halves(z1: Rows, z2: Rows) -> Scalar:
     """The unbiased ``ssl_ey`` of one batch: each half is the other's independent batch, and the two are averaged."""
     n = len(z1) // 2
+    if n < 2:
+        raise ValueError(f"z1 must have at least 4 rows, a half needs two to have a covariance, got {len(z1)}")
     first, second = (z1[:n], z2[:n]), (z1[n:], z2[n:])
     return (ssl_ey(*first, other=second) + ssl_ey(*second, other=first)) / 2
 
 
 @float32
 def whitened_correlation(z1: Rows, z2: Rows, ridge: float = 1e-3) -> Scalar:
-    """Minus the sum of the batch's canonical correlations: deep CCA's objective, whitened with batch covariances."""
-    check_views(z1, z2)
-    return -_correlations(z1, z2, ridge).sum()
+    """Minus the sum of the batch's canonical correlations: deep CCA's objective, whitened with batch covariances.
 
+    ridge  added to the covariances, >= 0 and never less than 1e-6 of their mean variance (1e-14 in float64): without
+           it the covariance of fewer rows than columns has no inverse
 
-def _correlations(x1: Rows, x2: Rows, ridge: float = 0.0) -> Float[Tensor, " d"]:
-    a, b = x1 - x1.mean(0), x2 - x2.mean(0)
-    eye = ridge * torch.eye(a.shape[1], device=a.device, dtype=a.dtype)
-    left, right = (torch.linalg.cholesky(x.T @ x / (len(x) - 1) + eye) for x in (a, b))
-    half = torch.linalg.solve_triangular(left, a.T @ b / (len(a) - 1), upper=False)
-    return torch.linalg.svdvals(torch.linalg.solve_triangular(right, half.T, upper=False))
-
-
-def canonical_correlations(x1: Rows, x2: Rows) -> Float[Tensor, " d"]:
-    """All canonical correlations of two sets of variables, in float64, largest first: the exact answer, n > 2d.
-
-    Raises ValueError for fewer rows than columns, where the covariances have no inverse.
+    Raises ValueError for unlike views, n < 2 and a negative ridge.
     """
-    if len(x1) <= x1.shape[1]:
-        raise ValueError(f"x1 must have more rows than columns, got shape {tuple(x1.shape)}")
-    return _correlations(x1.double(), x2.double())
+    check_views(z1, z2)
+    if not 0 <= ridge < float("inf"):
+        raise ValueError(f"ridge must be at least 0, got {ridge}")
+    n, d = z1.shape
+    inverse = []
+    for z in (z1, z2):
+        x = centred(z)
+        size = x.detach().square().mean().mul(n / (n - 1)).sqrt()  # the mean feature has variance 1, at any scale
+        size = torch.where(size > 0, size, torch.ones_like(size))
+        x = x / size
+        floor = (ridge / size**2).clamp_min(1e-6 if x.dtype == torch.float32 else 1e-14)
+        root = torch.linalg.cholesky(x.T @ x / (n - 1) + floor * torch.eye(d, device=x.device, dtype=x.dtype))
+        inverse.append(torch.linalg.solve_triangular(root, x.T, upper=False))  # whitened, (d, n)
+    return -torch.linalg.svdvals(inverse[0] @ inverse[1].T / (n - 1)).sum()
+
+
+@torch.no_grad()
+def canonical_correlations(x1: Rows, x2: Rows) -> Float[Tensor, " d"]:
+    """All canonical correlations of two sets of d variables, in float64, largest first: the exact answer, n > d.
+
+    Cosines between the spaces that the variables span (Björck and Golub); the scale of a variable does not matter, and
+    where variables depend on one another the missing correlations are 0.
+
+    Raises ValueError for fewer rows than columns, where the correlations say nothing, for unlike numbers of rows, and
+    for values that are not finite.
+    """
+    bases = []
+    for name, x in (("x1", x1), ("x2", x2)):
+        check_matrix(name, x, rows=2)
+        if len(x) <= x.shape[1]:
+            raise ValueError(f"{name} must have more rows than columns, got shape {tuple(x.shape)}")
+        if len(x) != len(x1):
+            raise ValueError(f"{name} must have as many rows as x1, {len(x1)}, got {len(x)}")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+        x = centred(x.double())
+        size = x.abs().amax(0)
+        u, s, _ = torch.linalg.svd(x / torch.where(size > 0, size, torch.ones_like(size)), full_matrices=False)
+        bases.append(u * (s > 1e-10 * s[0]))
+    return torch.linalg.svdvals(bases[0].T @ bases[1]).clamp_max(1)
 
 
 def planted_views(n: int, p: int, rho: tuple[float, ...], seed: int = 0) -> tuple[Rows, Rows]:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 
 from ...loss import check_matrix, float32
-from .cross_norm import Rows, Scalar, check_views, cross_norm2
+from .cross_norm import Rows, Scalar, centred, check_views, off_diagonal2
 
 
 @float32
@@ -20,11 +20,10 @@ def vicreg(
     """
     check_views(z1, z2)
     loss, (n, d) = sim * F.mse_loss(z1, z2), z1.shape
-    for z in (z1, z2):
-        centred = z - z.mean(0)
-        variance = centred.square().sum(0) / (n - 1)
-        loss = loss + std / 2 * F.relu(1 - (variance + 1e-4).sqrt()).mean()
-        loss = loss + cov / d * (cross_norm2(centred, centred, gram) / (n - 1) ** 2 - variance.square().sum())
+    for z in (centred(z1), centred(z2)):
+        z = z / (n - 1) ** 0.5
+        loss = loss + std / 2 * F.relu(1 - (z.square().sum(0) + 1e-4).sqrt()).mean()
+        loss = loss + cov / d * off_diagonal2(z, z, gram)
     return loss
 
 
@@ -33,5 +32,5 @@ def covariance_penalty(z: Rows, gram: bool | None = None) -> Scalar:
     """Σᵢ≠ⱼ Cov(z)²ᵢⱼ / d over a batch of n >= 2 rows."""
     check_matrix("z", z, rows=2)
     n, d = z.shape
-    centred = z - z.mean(0)
-    return (cross_norm2(centred, centred, gram) / (n - 1) ** 2 - z.var(0).square().sum()) / d
+    z = centred(z) / (n - 1) ** 0.5
+    return off_diagonal2(z, z, gram) / d
