@@ -2,12 +2,13 @@
 
 Directives: ``course-parts`` (cards of every chapter), ``course-map PART`` (a family as a picture), ``course-verdicts
 PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (every method between floor and ceiling),
-``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (every claim),
-``course-failures`` (the clearest contradictions), ``course-leaderboard`` (methods at full size), ``course-machines``,
+``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (verdicts, part by part),
+``course-failures`` (the clearest failures), ``course-leaderboard`` (methods at full size), ``course-machines``,
 ``course-speed`` (``make bench``'s figures), ``course-tasks`` (what is graded), ``course-prerequisites`` (what builds on
 what), ``course-api`` (the package's reference). On a chapter's page each paper's section has a strip with the ways to
 its card, code, exercises and result. Role: ``{course}`papers``` and other counts.
-Pages ``code/…`` show the package's source, one anchor a symbol.
+Made at the end: ``book/evidence/PART`` (every claim), ``book/reference/PART`` (the chapters' symbols), and ``code/…``,
+the package's source, one anchor a symbol.
 """
 
 from __future__ import annotations
@@ -19,19 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from course_data import PAGES, Course, load
-from course_html import (
-    Link,
-    evidence_html,
-    failures_html,
-    machines_html,
-    map_html,
-    parts_html,
-    results_html,
-    sample_html,
-    verdicts_html,
-)
+from course_evidence import evidence_html, evidence_pages, failures_html, machines_html
+from course_html import Link
 from course_papers import papers_html, prerequisites_html, section_html
-from course_source import api_html, code_link, source_files, source_html, source_page
+from course_parts import map_html, parts_html, results_html, sample_html, verdicts_html
+from course_source import api_html, api_pages, code_link, source_files, source_html, source_page
 from course_speed import leaderboard_html, speed_html, training_html
 from course_tasks import tasks_html
 from docutils import nodes
@@ -97,14 +90,20 @@ def tidy(app, doctree: nodes.document) -> None:
             block.children = [nodes.Text(kept)]
 
 
+def written(app) -> Course:
+    """The course; what stands outside the table of contents is no page."""
+    course = load(Path(app.srcdir))
+    for page in (*course.parts, *course.chapters()):
+        page.written = page.page in app.env.found_docs
+    return course
+
+
 def fill(app, doctree: nodes.document, here: str) -> None:
     blocks = list(doctree.findall(course_block))
     if not blocks and not here.startswith(PAGES + "/"):
         return
-    course, link = load(Path(app.srcdir)), linker(app, here)
+    course, link = written(app), linker(app, here)
     strips(course, doctree, here, link)
-    for chapter in course.chapters():  # a notebook outside the table of contents is no page
-        chapter.written = chapter.page in app.env.found_docs
     make = {
         "parts": lambda _: parts_html(course, link),
         "sample": lambda _: sample_html(course, link),
@@ -116,7 +115,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "evidence": lambda _: evidence_html(course, link),
         "machines": lambda _: machines_html(course, link),
         "speed": lambda what: training_html(course) if what == "training" else speed_html(course),
-        "api": lambda _: api_html(course.root, link),
+        "api": lambda _: api_html(course, link),
         "tasks": lambda _: tasks_html(course, link),
         "leaderboard": lambda _: leaderboard_html(course, link),
         "prerequisites": lambda _: prerequisites_html(course, link),
@@ -196,19 +195,18 @@ def without_thebe(app, page: str, template: str, context: dict, doctree) -> None
     context["script_files"] = [s for s in context.get("script_files", []) if not thebe(s)]
 
 
-def source_pages(app) -> Iterator[tuple[str, dict, str]]:
+def generated(app) -> Iterator[tuple[str, dict, str]]:
+    """Pages that are made, not written: evidence and reference part by part, and the package's source."""
     root = Path(app.srcdir)
+    course = written(app)
+    for name, title, html in (*evidence_pages(course), *api_pages(course)):
+        body = f"<h1>{escape(title)}</h1>{html(linker(app, name))}"
+        yield name, {"title": title, "body": body, "sourcename": "", "page_source_suffix": ""}, "page.html"
     for path in source_files(root):
-        name = path.relative_to(root).as_posix()
-        yield (
-            source_page(path, root),
-            {
-                "title": name,
-                "body": f"<h1>{escape(name)}</h1>{source_html(path)}",
-                "sourcename": "",
-                "page_source_suffix": "",
-            },
-            "page.html",
+        title = path.relative_to(root).as_posix()
+        body = f"<h1>{escape(title)}</h1>{source_html(path)}"
+        yield source_page(path, root), {"title": title, "body": body, "sourcename": "", "page_source_suffix": ""}, (
+            "page.html"
         )
 
 
@@ -230,7 +228,7 @@ def setup(app) -> dict[str, Any]:
     app.connect("doctree-resolved", fill)
     app.connect("env-get-outdated", outdated)
     app.connect("env-merge-info", merge)
-    app.connect("html-collect-pages", source_pages)
+    app.connect("html-collect-pages", generated)
     app.connect("html-page-context", hanging)
     app.connect("html-page-context", without_thebe, priority=900)
     app.add_css_file("course.css")

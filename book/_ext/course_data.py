@@ -1,21 +1,23 @@
 """What the course knows about itself: the plan, the paper cards and the ledger, read from the files that hold them.
 
-Sources: ``book/plan.yml`` (the plan), ``labcode/<part>/<chapter>.yml`` (paper cards), ``book/results/`` (the ledger).
-Each of them may be missing or empty.
+Sources: ``book/plan.yml`` (the plan), ``labcode/<part>/<chapter>/papers.yml`` (paper cards), ``book/results/`` (the
+ledger). Each of them may be missing or empty. What was read is kept until its file changes: a build asks often.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-VERDICTS = ("supported", "contradicted", "inconclusive")
-SCALES = ("quick", "full")
+from labcode.course.ledger import VERDICTS
+
+SCALES = ("quick", "long", "full")  # the longest speaks first
 PAGES = "notebooks"
 
 
@@ -62,6 +64,14 @@ class Chapter:
             if paper in (None, c.get("paper"))
         ]
 
+    def settled(self, paper: str | None = None) -> list[dict]:
+        """Each statement once, as the longest scale that measured it has it."""
+        found: dict[tuple, dict] = {}
+        for s in SCALES:
+            for claim in self.claims(s, paper):
+                found[claim.get("paper"), claim.get("statement")] = claim
+        return list(found.values())
+
 
 @dataclass
 class Part:
@@ -69,6 +79,11 @@ class Part:
     title: str
     line: str
     chapters: list[Chapter] = field(default_factory=list)
+    written: bool = False
+
+    @property
+    def page(self) -> str:
+        return f"book/parts/{self.slug}"
 
 
 @dataclass
@@ -118,19 +133,37 @@ class Course:
         return found | {v: sum(c.get("verdict") == v for c in claims) for v in VERDICTS}
 
 
-def _read(path: Path, load: Callable[[str], Any]) -> Any:
-    return load(path.read_text(encoding="utf-8")) if path.exists() else None
+def stamp(path: Path) -> int:
+    """When a file was last written, 0 where there is none: what was read from it is good until this changes."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+@cache
+def _parsed(path: Path, written: int) -> Any:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return json.loads(text)
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the loader in C takes a tenth of the time
+
+
+def _read(path: Path) -> Any:
+    return _parsed(path, stamp(path)) if path.exists() else None
+
+
+def card_file(root: Path, chapter: str) -> Path:
+    return root / "labcode" / chapter / "papers.yml"
 
 
 def load(root: Path) -> Course:
     """Plan, cards and ledger under the project's root; whatever is missing is simply not there."""
-    plan = _read(root / "book" / "plan.yml", yaml.safe_load) or {}
+    plan = _read(root / "book" / "plan.yml") or {}
     parts = []
     for p in plan.get("parts") or []:
         part = Part(p["slug"], p["title"], p.get("line", ""))
+        part.written = (root / f"{part.page}.md").exists()
         for c in p.get("chapters") or []:
             chapter = Chapter(part.slug, c["slug"], c["title"], c.get("line", ""), c.get("papers", 0))
-            cards = _read(root / "labcode" / f"{chapter.name}.yml", yaml.safe_load) or []
+            cards = _read(card_file(root, chapter.name)) or []
             cards = cards.get("papers", []) if isinstance(cards, dict) else cards
             chapter.papers = [
                 Paper(
@@ -146,11 +179,11 @@ def load(root: Path) -> Course:
                 for x in cards
             ]
             for scale in SCALES:
-                found = _read(root / "book" / "results" / scale / f"{chapter.name}.json", json.loads)
+                found = _read(root / "book" / "results" / scale / f"{chapter.name}.json")
                 if found:
                     chapter.results[scale] = found
-            module = root / "labcode" / f"{chapter.name}.py"
-            chapter.module = module if module.exists() else None
+            modules = (root / "labcode" / chapter.name / "__init__.py", root / "labcode" / f"{chapter.name}.py")
+            chapter.module = next((m for m in modules if m.exists()), None)
             chapter.written = (root / f"{chapter.page}.ipynb").exists()
             part.chapters.append(chapter)
         parts.append(part)

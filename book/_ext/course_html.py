@@ -1,17 +1,16 @@
-"""The blocks of HTML that the book's pages are made of, each a function of the course."""
+"""The pieces of HTML that the book's generated blocks are made of: numbers, verdicts, tables, intervals."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from html import escape
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from course_data import SCALES, VERDICTS, Chapter, Course
+from course_data import VERDICTS, Chapter
 
-SIGNS = {"supported": "✓", "contradicted": "✗", "inconclusive": "~"}
+SIGNS = {"supported": "✓", "smaller": "<", "reversed": "✗", "contradicted": "✗", "inconclusive": "~", "untaught": "○"}
 EVIDENCE = "book/evidence"
 Link = Callable[..., str]
 BLOCKS = re.compile(
@@ -67,7 +66,7 @@ def duration(seconds: float | None) -> str:
 
 
 def badge(verdict: str, text: str | None = None) -> str:
-    v = verdict if verdict in VERDICTS else "none"
+    v = verdict if verdict in SIGNS else "none"
     sign = f'<span aria-hidden="true">{SIGNS[v]}</span> ' if v in SIGNS else ""
     return f'<span class="verdict verdict-{v}">{sign}{escape(verdict if text is None else text)}</span>'
 
@@ -78,8 +77,33 @@ def tally(claims: list[dict]) -> str:
     return " ".join(badge(v, f"{n} {v}") for v, n in counted if n)
 
 
+def signs(claims: list[dict]) -> str:
+    """Verdict counts, short: a sign and a number for the eye, the word for who hears the page."""
+    counted = [(v, sum(c.get("verdict") == v for c in claims)) for v in VERDICTS]
+    return " ".join(
+        f'<span class="verdict verdict-{v}" title="{n} {v}"><span aria-hidden="true">{SIGNS[v]}&#8239;{n}</span>'
+        f'<span class="sr-only">{n} {v}</span></span>'
+        for v, n in counted
+        if n
+    )
+
+
 def anchor(chapter: Chapter, scale: str, i: int) -> str:
     return f"claim-{scale}-{chapter.part}-{chapter.slug}-{i + 1}".replace("_", "-")
+
+
+def evidence(chapter: Chapter, scale: str, i: int, link: Link) -> str:
+    """The address of a claim's row on its part's page of evidence."""
+    return link(f"{EVIDENCE}/{chapter.part}", anchor(chapter, scale, i))
+
+
+def titled(chapter: Chapter, link: Link) -> str:
+    """A chapter's title, linked once it is written."""
+    return f'<a href="{link(chapter.page)}">{escape(chapter.title)}</a>' if chapter.written else escape(chapter.title)
+
+
+def count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 Row = tuple[str, list[str]]  # attributes of the row, its cells; the first cell names the row
@@ -167,374 +191,3 @@ def difference(claim: dict) -> str:
     margin = claim.get("margin")
     wanted = f"at least {margin:+g} wanted" if margin else "more than 0 wanted"
     return f'{text}<br><span class="quiet">{wanted}</span>'.replace("-", "−")
-
-
-def parts_html(course: Course, link: Link) -> str:
-    if not course.parts:
-        return '<p class="quiet">The plan is empty.</p>'
-    out = []
-    for part in course.parts:
-        written = sum(c.written for c in part.chapters)
-        total = sum(c.planned for c in part.chapters)
-        state = f"{written} of {len(part.chapters)} chapters" if written else f"{len(part.chapters)} chapters planned"
-        cards = []
-        for c in part.chapters:
-            papers = f"{c.planned} paper{'s' * (c.planned != 1)}"
-            if c.written and len(c.papers) < c.planned:
-                papers = f"{len(c.papers)} of {papers}"
-            if c.written:
-                seconds = c.results.get("quick", {}).get("seconds")
-                n = seeds({}, c.results.get("quick")) or 1
-                time = f" · about {duration(seconds / n)} to run" if seconds else ""
-                verdicts = tally(c.claims("quick") or c.claims()) or '<span class="quiet">not measured yet</span>'
-                cards.append(
-                    f'<li class="chapter is-written"><a href="{link(c.page)}"><span class="chapter-title">'
-                    f'{escape(c.title)}</span></a><p>{escape(c.line)}</p><p class="chapter-foot"><span class="quiet">'
-                    f"{papers}{time}</span> {verdicts}</p></li>"
-                )
-            else:
-                cards.append(
-                    f'<li class="chapter is-planned"><span class="chapter-title">{escape(c.title)}</span>'
-                    f' <span class="quiet">· {papers}<span class="sr-only">, not written yet</span></span>'
-                    "</li>"
-                )
-        cards = "".join(cards)
-        out.append(
-            f'<section class="part{" has-chapters" if written else ""}" aria-labelledby="part-{part.slug}">'
-            f'<div class="part-head"><h3 id="part-{part.slug}">{escape(part.title)}</h3>'
-            f'<span class="quiet">{state} · {total} papers</span></div>'
-            f'<p class="part-line">{escape(part.line)}</p><ul class="chapters">{cards}</ul></section>'
-        )
-    return apart(f'<div class="course-parts">{"".join(out)}</div>')
-
-
-def sample_html(course: Course, link: Link) -> str:
-    """One claim of each verdict: of those that the plan names, else the first that was measured."""
-    found = [(c, s, i, claim) for c, s, i, claim in course.claims("quick") if c.written and not is_exact(claim)]
-    found.sort(key=lambda x: x[3].get("statement") not in course.samples)
-    out = []
-    for verdict in VERDICTS:  # one of each kind, so that the sample is no selection of successes
-        for c, s, i, claim in found:
-            if claim.get("verdict") == verdict and mean(claim, "ours") is not None:
-                n = seeds(claim, c.results[s])
-                paper = next((p.title for p in c.papers if p.key == claim.get("paper")), claim.get("paper", ""))
-                out.append(
-                    f'<figure class="sample">{badge(verdict)}<blockquote><p>{escape(claim.get("statement", ""))}</p>'
-                    f'</blockquote><p class="sample-figures"><b>{number(mean(claim, "ours"))}</b> against '
-                    f"<b>{number(mean(claim, 'baseline'))}</b> {strip(claim)}</p><figcaption>"
-                    f'<a href="{link(c.page, claim.get("paper"))}">{escape(paper)}</a> · {n} seed{"s" * (n != 1)} · '
-                    f'<a href="{link(EVIDENCE, anchor(c, s, i))}">evidence</a></figcaption></figure>'
-                )
-                break
-    if not out:
-        return '<p class="quiet">Nothing has been measured yet: run <code>make notebooks</code>.</p>'
-    return apart(f'<div class="samples">{"".join(out)}</div>')
-
-
-def map_html(course: Course, part_slug: str, link: Link) -> str:
-    part = next((p for p in course.parts if p.slug == part_slug), None)
-    plan = course.maps.get(part_slug) or {}
-    if part is None or not plan.get("nodes"):
-        return '<p class="quiet">This part has no map yet.</p>'
-    chapters = {c.slug: c for c in part.chapters}
-    width, w, h, gap = 440, 206, 76, 44
-    place = {
-        slug: (8 + (width - 16 - w) * n["at"][1], 8 + (h + gap) * n["at"][0])
-        for slug, n in plan["nodes"].items()
-        if slug in chapters
-    }
-    height = max(y for _, y in place.values()) + h + 8
-    lines, boxes = [], []
-    for a, b in plan.get("edges", []):
-        (xa, ya), (xb, yb) = place[a], place[b]
-        x1, x2, y1, y2 = xa + w / 2, xb + w / 2, ya + h, yb - 3
-        lines.append(
-            f'<path class="edge" d="M{x1:g} {y1:g} C{x1:g} {y1 + gap * 0.6:g} {x2:g} {y2 - gap * 0.6:g} '
-            f'{x2:g} {y2:g}" marker-end="url(#arrow-{part_slug})"/>'
-        )
-    for slug, (x, y) in place.items():
-        c = chapters[slug]
-        text = (
-            f'<rect x="{x:g}" y="{y:g}" width="{w}" height="{h}" rx="10"/>'
-            f'<text class="node-title" x="{x + w / 2:g}" y="{y + 24:g}">'
-            f"{escape(plan['nodes'][slug].get('short', c.title))}</text>"
-            f'<text class="node-asks" x="{x + w / 2:g}" y="{y + 45:g}">{escape(plan["nodes"][slug]["asks"])}</text>'
-            f'<text class="node-state" x="{x + w / 2:g}" y="{y + 65:g}">'
-            f"{c.planned} papers{'' if c.written else ', not written yet'}</text>"
-        )
-        boxes.append(
-            f'<a href="{link(c.page)}" class="node is-written">{text}</a>'
-            if c.written
-            else f'<g class="node is-planned">{text}</g>'
-        )
-    order = "".join(
-        "<li>"
-        + (
-            f'<a href="{link(c.page)}">{escape(c.title)}</a>'
-            if c.written
-            else f'{escape(c.title)} <span class="quiet">(not written yet)</span>'
-        )
-        + f": {escape(c.line)}</li>"
-        for c in (chapters[s] for s in plan.get("reading", chapters) if s in chapters)
-    )
-    said = "; ".join(f"{chapters[a].title} leads to {chapters[b].title}" for a, b in plan.get("edges", []))
-    return apart(
-        f'<figure class="course-map"><svg viewBox="0 0 {width} {height:g}" role="group" '
-        f'aria-labelledby="map-{part_slug}-t map-{part_slug}-d"><title id="map-{part_slug}-t">The chapters of '
-        f'{escape(part.title)} and how they follow from each other</title><desc id="map-{part_slug}-d">{escape(said)}.'
-        f'</desc><defs><marker id="arrow-{part_slug}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-        f'markerHeight="7" orient="auto"><path class="arrow" d="M0 0 8 4 0 8z"/></marker></defs>'
-        f"{''.join(lines)}{''.join(boxes)}</svg><figcaption>Each chapter asks the question that the one before "
-        f"leaves open. Solid boxes can be read now.</figcaption></figure>"
-        f'<p>An order to read them in:</p><ol class="reading-order">{order}</ol>'
-    )
-
-
-def verdicts_html(course: Course, part_slug: str, link: Link) -> str:
-    """One line a paper, chapter by chapter in reading order: its claims at quick scale as signs, each a link."""
-    part = next((p for p in course.parts if p.slug == part_slug), None)
-    chapters = {c.slug: c for c in part.chapters} if part else {}
-    reading = (course.maps.get(part_slug) or {}).get("reading", chapters)
-    rows: list[Row] = []
-    for c in (chapters[s] for s in reading if s in chapters):
-        if c.papers:
-            chapter = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
-            rows.append((' class="chapter-row"', [f"<strong>{chapter}</strong>", ""]))
-        for p in c.papers:
-            numbered = [(i, x) for d, s, i, x in course.claims("quick") if d is c and x.get("paper") == p.key]
-            signs = " ".join(
-                f'<a class="plain" href="{link(EVIDENCE, anchor(c, "quick", i))}" title="{escape(x["statement"])}" '
-                f'aria-label="{x["verdict"]}: {escape(x["statement"])}">{badge(x["verdict"], "")}</a>'
-                for i, x in numbered
-            )
-            title = f'<a href="{link(c.page, p.key)}">{escape(p.title)}</a>' if c.written else escape(p.title)
-            rows.append(("", [title, signs or '<span class="quiet">not measured</span>']))
-    if not rows:
-        return '<p class="quiet">No paper of this part has been worked through yet.</p>'
-    caption = "One sign a claim: ✓ supported, ✗ contradicted, ~ inconclusive. Each leads to its numbers."
-    return table(["Paper", "Claims"], rows, cls="verdicts", label="Verdicts by paper", caption=caption)
-
-
-def results_html(course: Course, part_slug: str, link: Link) -> str:
-    """The chapters' summaries one under the other, in reading order: each method between its floor and its ceiling."""
-    part = next((p for p in course.parts if p.slug == part_slug), None)
-    chapters = {c.slug: c for c in part.chapters} if part else {}
-    rows: list[Row] = []
-    for c in (chapters[s] for s in (course.maps.get(part_slug) or {}).get("reading", chapters) if s in chapters):
-        found = c.results.get("quick", {}).get("summary")
-        if not found:
-            continue
-        mean_of = {name: fmean(v) for name, v in found["rows"].items()}
-        low, high = (mean_of.get(found.get(end)) for end in ("floor", "ceiling"))
-        title = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
-        rows.append((' class="chapter-row"', [f"<strong>{title}</strong>", f"<em>{escape(found['measure'])}</em>", ""]))
-        for name in sorted(mean_of, key=mean_of.get):
-            each = found["rows"][name]
-            spread = f" ± {number(stdev(each))}" if len(each) > 1 else ""
-            way = (mean_of[name] - low) / (high - low) if None not in (low, high) and high != low else None
-            end = {found.get("floor"): "0", found.get("ceiling"): "1"}.get(name)
-            rows.append(("", [escape(name), number(mean_of[name]) + spread, _way(way, end)]))
-    if not rows:
-        return '<p class="quiet">No chapter of this part has a summary yet.</p>'
-    caption = (
-        "Means over the seeds. Share of the way: 0 is the same network untrained, 1 the same network taught with all "
-        "labels. Data, networks and lengths of training are those of the chapter, so compare within a chapter."
-    )
-    head = ["Method", "Measured", "Share of the way"]
-    return table(head, rows, cls="results", label="Methods by chapter", caption=caption)
-
-
-def _way(way: float | None, end: str | None) -> str:
-    """A share as a number and a small bar; below 0 there is no bar."""
-    if way is None:
-        return "–"
-    width = 90 * min(1.0, max(0.0, way))
-    bar = (
-        f'<svg class="way" viewBox="0 0 92 10" width="92" height="10" aria-hidden="true" focusable="false">'
-        f'<rect class="way-all" x="1" y="1" width="90" height="8"/><rect class="way-done" x="1" y="1" '
-        f'width="{width:.1f}" height="8"/></svg>'
-    )
-    return f"{bar} {end or f'{way:.2f}'.replace('-', '−')}"
-
-
-def _chapter_order(course: Course, chapter: Chapter) -> tuple[int, int]:
-    """Parts as in the plan, chapters in the order to read them in."""
-    for i, part in enumerate(course.parts):
-        if part.slug == chapter.part:
-            reading = (course.maps.get(part.slug) or {}).get("reading", [c.slug for c in part.chapters])
-            return i, reading.index(chapter.slug) if chapter.slug in reading else len(reading)
-    return len(course.parts), 0
-
-
-def evidence_html(course: Course, link: Link) -> str:
-    rows: dict[str, list[Row]] = {s: [] for s in SCALES}
-    place = {(c.name, p.key): i for c in course.chapters() for i, p in enumerate(c.papers)}
-    last: dict[str, Chapter] = {}
-
-    def told(found: tuple[Chapter, str, int, dict]) -> tuple:
-        """As the chapters' sections tell it; the numbers of the anchors stay those of the file."""
-        c, s, i, claim = found
-        return _chapter_order(course, c), s, place.get((c.name, claim.get("paper")), 99), i
-
-    for c, s, i, claim in sorted(course.claims(), key=told):
-        result, key = c.results[s], claim.get("paper", "")
-        if last.get(s) is not c:
-            last[s] = c
-            name = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
-            rows[s].append((' class="chapter-row"', [f"<strong>{name}</strong>", *[""] * 5]))
-        paper = next((p.title for p in c.papers if p.key == key), key)
-        title = f'<a href="{link(c.page, key)}">{escape(paper)}</a>' if c.written else escape(paper)
-
-        def arm(name: str, claim: dict = claim) -> str:
-            found = values(claim, name)
-            each = ", ".join(number(v) for v in found)
-            return f'<span title="by seed: {each}">{number(mean(claim, name))}</span>' if found else "–"
-
-        versions = claim.get("versions") or result.get("versions") or {}
-        origin = [
-            ("data", claim.get("data")),
-            ("device", claim.get("device")),
-            ("torch", versions.get("torch")),
-            ("labcode", versions.get("labcode")),
-            ("commit", str(claim.get("commit") or "")[:10]),
-            ("date", str(claim.get("date") or "")[:10]),
-            ("time", duration(claim.get("seconds")) if claim.get("seconds") else None),
-            ("ours", ", ".join(map(number, values(claim, "ours")))),
-            ("baseline", ", ".join(map(number, values(claim, "baseline")))),
-        ]
-        facts = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in origin if v)
-        n = seeds(claim, result)
-        rows[s].append(
-            (
-                f' id="{anchor(c, s, i)}"',
-                [
-                    f'{escape(claim.get("statement", ""))}<span class="idea">{title}</span>'
-                    f"<details><summary>where it comes from</summary><dl>{facts}</dl></details>",
-                    arm("ours"),
-                    arm("baseline"),
-                    f"{difference(claim)}{strip(claim)}",
-                    str(n or "–"),
-                    badge(claim.get("verdict", "–")),
-                ],
-            )
-        )
-    if not any(rows.values()):
-        return '<p class="quiet">The ledger is empty: nothing has been measured yet.</p>'
-    heads = {"quick": "Quick scale", "full": "Full scale"}
-    summary = [
-        (
-            "",
-            [
-                heads[s],
-                *(str(sum(x.get("verdict") == v for _, _, _, x in course.claims(s))) for v in VERDICTS),
-                str(sum(1 for _ in course.claims(s))),
-            ],
-        )
-        for s in SCALES
-        if rows[s]
-    ]
-    out = [
-        table(
-            ["Scale", *(badge(v) for v in VERDICTS), "Claims"],
-            summary,
-            cls="summary",
-            label="Verdicts by scale",
-            caption="Verdicts by scale",
-        )
-    ]
-    for s in SCALES:
-        if rows[s]:
-            out.append(
-                f'<h2 id="evidence-{s}">{heads[s]}</h2>'
-                + table(
-                    ["Claim", "Ours", "Baseline", "Difference", "Seeds", "Verdict"],
-                    rows[s],
-                    cls="evidence",
-                    label=f"Claims at {s} scale",
-                    caption=f"{sum(1 for _ in course.claims(s))} claims, means over the seeds",
-                )
-            )
-        else:
-            out.append(
-                f'<h2 id="evidence-{s}">{heads[s]}</h2><p class="quiet">Nothing has been measured at '
-                f"this scale yet.</p>"
-            )
-    return apart("".join(out))
-
-
-def failures_html(course: Course, link: Link, count: int = 8) -> str:
-    """The contradicted claims that fell furthest short: the most telling paper by paper, in standard errors."""
-    found = {}
-    for c, s, i, x in course.claims("quick"):
-        interval, margin = x.get("interval"), x.get("margin")
-        if x.get("verdict") != "contradicted" or is_exact(x) or not interval or interval[0] == interval[1]:
-            continue
-        if interval[1] >= min(0.0, margin):  # a gain smaller than wanted is no contradiction to tell of
-            continue
-        middle, half = fmean(interval), (interval[1] - interval[0]) / 2
-        short, key = (margin - middle) / half, x.get("paper")
-        if short > found.get(key, (0.0,))[0]:
-            found[key] = (short, c, s, i, x)
-    rows: list[Row] = []
-    for _, c, s, i, x in sorted(found.values(), key=lambda row: -row[0])[:count]:
-        paper = next((p.title for p in c.papers if p.key == x["paper"]), x["paper"])
-        title = f'<a href="{link(c.page, x["paper"])}">{escape(paper)}</a>' if c.written else escape(paper)
-        said = f'<a href="{link(EVIDENCE, anchor(c, s, i))}">{escape(x["statement"])}</a>'
-        arms = f"{number(mean(x, 'ours'))} against {number(mean(x, 'baseline'))}"
-        rows.append(("", [f'{said}<span class="idea">{title}</span>', arms, f"{difference(x)}{strip(x)}"]))
-    if not rows:
-        return '<p class="quiet">No claim has been contradicted yet.</p>'
-    head, caption = ["Claim", "Ours against baseline", "Difference"], "At most one a paper, the clearest first"
-    return table(head, rows, cls="failures", label="Contradicted claims", caption=caption)
-
-
-def machines_html(course: Course, link: Link) -> str:
-    rows: list[Row] = []
-    setups: dict[tuple[str, str], set[str]] = {}
-    for c in course.chapters():
-        for s in SCALES:
-            result = c.results.get(s)
-            if not result:
-                continue
-            claims = result.get("claims", [])
-            n = seeds({}, result) or 1
-            seconds = result.get("seconds")
-            devices = sorted({str(x.get("device") or "?") for x in claims}) or ["–"]
-            title = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
-            each = duration(seconds / n) if isinstance(seconds, (int, float)) else "–"
-            rows.append(("", [title, s, str(n), duration(seconds), each, escape("; ".join(devices))]))
-            for x in claims:
-                key = (str(x.get("device") or "?"), json.dumps(x.get("versions") or {}, sort_keys=True))
-                setups.setdefault(key, set()).add(f"{c.title} ({s})")
-    if not rows:
-        return '<p class="quiet">The ledger is empty: no run has been recorded yet.</p>'
-    out = [
-        table(
-            ["Chapter", "Scale", "Seeds", "Whole run", "One seed", "Device"],
-            rows,
-            cls="machines",
-            label="Run times by chapter",
-            caption="Time of the run that wrote the results: processor time on a CPU (one thread), wall clock on a GPU",
-        )
-    ]
-    used = [
-        (
-            "",
-            [
-                escape(d),
-                escape(", ".join(f"{k} {v}" for k, v in json.loads(versions).items())) or "–",
-                escape(", ".join(sorted(which))),
-            ],
-        )
-        for (d, versions), which in sorted(setups.items())
-    ]
-    out.append(
-        table(
-            ["Device", "Versions", "Used for"],
-            used,
-            cls="setups",
-            label="Devices and versions",
-            caption="Devices and versions",
-        )
-    )
-    return "".join(out)

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable
 from html import escape
 
-from course_data import VERDICTS, Chapter, Course, Paper
-from course_html import EVIDENCE, Link, Row, anchor, apart, table, tally
+from course_data import SCALES, VERDICTS, Chapter, Course, Paper
+from course_html import SIGNS, Link, Row, apart, count, evidence, signs, table, tally, titled
 
 from labcode.course.cards import search_link
 
@@ -15,45 +15,36 @@ INDEX = "book/papers"
 Code = Callable[[Chapter, str], str | None]
 
 
-def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str | None]) -> str:
+def papers_html(course: Course, link: Link, code: Code) -> str:
+    """A line a paper, part by part: what else is known of it is folded into the line."""
     rows: list[Row] = []
     kinds, parts = set(), {}
     for part in course.parts:
-        for c in part.chapters:
-            for p in c.papers:
-                claims = c.claims(paper=p.key)
-                shown = c.claims("quick", p.key) or claims
-                verdicts = [v for v in VERDICTS if any(x.get("verdict") == v for x in claims)]
-                kinds.add(p.kind)
-                parts[part.slug] = part.title
-                first = next(((s, i) for d, s, i, x in course.claims() if d is c and x.get("paper") == p.key), None)
-                title = f'<a href="{link(c.page, p.key)}">{escape(p.title)}</a>' if c.written else escape(p.title)
-                symbols = ", ".join(
-                    f'<a href="{href}"><code>{escape(s)}</code></a>'
-                    if (href := code(c, s))
-                    else f"<code>{escape(s)}</code>"
-                    for s in p.code
+        papers = [(c, p) for c in part.chapters for p in c.papers]
+        if papers:
+            parts[part.slug] = part.title
+            head = f'{escape(part.title)} <span class="quiet">{count(len(papers), "paper")}</span>'
+            rows.append((f' class="part-row" id="papers-{part.slug}"', [head, "", "", ""]))
+        for c, p in papers:
+            kinds.add(p.kind)
+            claims = c.settled(p.key)
+            verdicts = [v for v in VERDICTS if any(x.get("verdict") == v for x in claims)]
+            rows.append(
+                (
+                    f' id="paper-{p.key}" data-part="{part.slug}" data-kind="{escape(p.kind)}" '
+                    f'data-verdicts="{" ".join(verdicts) or "none"}"',
+                    [
+                        _named(c, p, link, code),
+                        titled(c, link),
+                        escape(p.kind) or "–",
+                        _result(course, c, p.key, link, signs(claims)) or '<span class="quiet">not measured</span>',
+                    ],
                 )
-                chapter = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
-                result = tally(shown) or '<span class="quiet">not measured</span>'
-                if first:
-                    result = f'<a class="plain" href="{link(EVIDENCE, anchor(c, *first))}">{result}</a>'
-                words = escape(" ".join((p.key, p.title, p.idea, c.title, *p.code)).lower(), quote=True)
-                rows.append(
-                    (
-                        f' id="paper-{p.key}" data-part="{part.slug}" data-kind="{escape(p.kind)}" '
-                        f'data-verdicts="{" ".join(verdicts) or "none"}" data-words="{words}"',
-                        [
-                            f'{title}<span class="idea">{escape(p.idea)}</span>',
-                            f'{chapter}<br><span class="quiet">{escape(p.kind)}</span>',
-                            symbols or "–",
-                            result,
-                        ],
-                    )
-                )
+            )
     total = sum(c.planned for c in course.chapters())
     if not rows:
         return f'<p class="quiet">None of the {total} planned papers has a card yet.</p>'
+    worked = len(rows) - len(parts)
 
     def select(name: str, label: str, options: list[tuple[str, str]]) -> str:
         listed = "".join(f'<option value="{escape(v)}">{escape(t)}</option>' for v, t in options)
@@ -69,21 +60,40 @@ def papers_html(course: Course, link: Link, code: Callable[[Chapter, str], str |
         + '<button type="reset">Clear</button></form>'
     )
     return apart(
-        f'<div class="paper-index">{form}<p class="paper-count" role="status">{len(rows)} papers</p>'
+        f'<div class="paper-index">{form}<p class="paper-count" role="status">{count(worked, "paper")}</p>'
         + table(
-            ["Paper", "Chapter, kind", "Code", "Result"],
+            ["Paper", "Chapter", "Kind", "Result"],
             rows,
             cls="papers",
             label="Papers of the course",
-            caption=f"{len(rows)} of the {total} planned papers have been worked through.",
+            caption=f"{worked} of the {total} planned papers have been worked through. Open a line for idea and code. "
+            f"Results count claims: {', '.join(f'{SIGNS[v]} {v}' for v in VERDICTS)}.",
         )
         + "</div>"
     )
 
 
-def _first(course: Course, chapter: Chapter, key: str) -> tuple[str, int] | None:
-    """Scale and number of a paper's first claim in the ledger."""
-    return next(((s, i) for c, s, i, x in course.claims() if c is chapter and x.get("paper") == key), None)
+def _named(chapter: Chapter, paper: Paper, link: Link, code: Code) -> str:
+    """A paper's short name and title, and what is folded behind them."""
+    short = "" if paper.title.startswith(paper.name) else f'<span class="short">{escape(paper.name)}</span> '
+    title = f'<span class="title">{escape(paper.title)}</span>'
+    if chapter.written:
+        title = f'<a class="title" href="{link(chapter.page, paper.key)}">{escape(paper.title)}</a>'
+    symbols = _symbols(chapter, paper, code)
+    more = f'<p class="idea">{escape(paper.idea)}</p>' + (f"<p>Code: {symbols}</p>" if symbols else "")
+    return (
+        f'{short}{title}<details><summary><span class="sr-only">More about {escape(paper.name)}</span></summary>'
+        f"{more}</details>"
+    )
+
+
+def _result(course: Course, chapter: Chapter, key: str, link: Link, text: str) -> str:
+    """What a paper's claims came to, as a link to its first row of evidence; nothing if nothing was measured."""
+    for scale in SCALES:
+        for i, claim in enumerate(chapter.claims(scale)):
+            if claim.get("paper") == key:
+                return f'<a class="plain" href="{evidence(chapter, scale, i, link)}">{text}</a>'
+    return ""
 
 
 def _symbols(chapter: Chapter, paper: Paper, code: Code) -> str:
@@ -91,17 +101,13 @@ def _symbols(chapter: Chapter, paper: Paper, code: Code) -> str:
     return ", ".join(f'<a href="{href}">{text}</a>' if href else text for href, text in named)
 
 
-
 def section_html(course: Course, chapter: Chapter, paper: Paper, link: Link, code: Code, titles: dict[str, str]) -> str:
     """What stands under the heading of a paper's section: its title, and the ways to result, code, exercises and card.
 
     titles  of the page's exercises by label
     """
-    claims = chapter.claims("quick", paper.key) or chapter.claims(paper=paper.key)
-    found = _first(course, chapter, paper.key)
-    result = tally(claims) or '<span class="quiet">not measured yet</span>'
-    if found:
-        result = f'<a class="plain" href="{link(EVIDENCE, anchor(chapter, *found))}">{result}</a>'
+    told = _result(course, chapter, paper.key, link, tally(chapter.settled(paper.key)))
+    result = told or '<span class="quiet">not measured yet</span>'
     needs = [(key, course.paper(key)) for key in paper.needs]
     before = [f'<a href="{link(w[0].page, key)}">{escape(w[1].name)}</a>' for key, w in needs if w]
     own = [f'<a href="#{label}">{escape(titles[label])}</a>' for label in paper.exercises if label in titles]
@@ -179,7 +185,7 @@ def prerequisites_html(course: Course, link: Link) -> str:
         )  # fmt: skip
         alone = [p for p in c.papers if not p.needs]
         free = ", ".join(f'<a href="{link(c.page, p.key)}">{escape(p.name)}</a>' for p in alone)
-        title = f'<a href="{link(c.page)}">{escape(c.title)}</a>' if c.written else escape(c.title)
+        title = titled(c, link)
         rows.append(("", [title, before or "nothing", free or "–"]))
     said = "; ".join(f"{chapters[a].title} builds on {chapters[b].title}" for a, of in needs.items() for b in of)
     width = (w + gap) * len(columns) - gap + 8

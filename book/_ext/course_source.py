@@ -5,12 +5,25 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from html import escape
 from pathlib import Path
 
-from course_data import Chapter, Course
+from course_data import Chapter, Course, Part, stamp
 from course_html import Link
+
+REFERENCE = "book/reference"
+
+
+@cache
+def _tree(path: Path, written: int) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _symbols(path: Path, written: int) -> dict[str, int]:
+    return symbols(path.read_text(encoding="utf-8"))
 
 
 def symbols(source: str) -> dict[str, int]:
@@ -53,8 +66,13 @@ def source_page(path: Path, root: Path) -> str:
 
 def imported(module: Path, root: Path) -> dict[str, tuple[Path, str | None]]:
     """Names that a module of the package takes from another one: file and name there (None for a module itself)."""
+    return _imported(module, root, stamp(module))
+
+
+@cache
+def _imported(module: Path, root: Path, written: int) -> dict[str, tuple[Path, str | None]]:
     found = {}
-    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+    for node in _tree(module, written).body:
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:
@@ -86,7 +104,7 @@ def code_link(course: Course, link: Link) -> Callable[[Chapter, str], str | None
         for _ in range(4):  # a name may be handed on from module to module
             if module is None or not module.exists() or not names:
                 return None
-            if names[0] in symbols(module.read_text(encoding="utf-8")):
+            if names[0] in _symbols(module, stamp(module)):
                 return link(source_page(module, course.root), names[0])
             handed = imported(module, course.root).get(names[0])
             beside = module.with_name(f"{names[0]}.py")
@@ -132,12 +150,11 @@ def _entry(node: ast.AST, address: str, prefix: str = "") -> str:
     )
 
 
-def api_html(root: Path, link: Link) -> str:
-    """All public symbols, module by module: the core first, then the chapters."""
+def _modules(root: Path, files: list[Path], link: Link) -> str:
+    """The public symbols of some files, module by module, with a list of the modules on top."""
     out, names = [], []
-    files = [p for p in source_files(root) if p.name not in ("__init__.py", "_show.py")]
-    for path in sorted(files, key=lambda p: (p.parent != root / "labcode", p)):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path in (p for p in files if p.name != "__init__.py"):
+        tree = _tree(path, stamp(path))
         listed = [
             n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")
         ]
@@ -149,3 +166,33 @@ def api_html(root: Path, link: Link) -> str:
         out.append(f'<h2 id="{name}"><code>{name}</code></h2><p>{_prose(head)}</p><dl class="api">{entries}</dl>')
         names.append(f'<li><a href="#{name}"><code>{name.removeprefix("labcode.")}</code></a></li>')
     return f'<ul class="api-modules">{"".join(names)}</ul>{"".join(out)}'
+
+
+def _of_part(course: Course, part: Part) -> list[Path]:
+    return [p for p in source_files(course.root) if p.relative_to(course.root / "labcode").parts[0] == part.slug]
+
+
+def api_html(course: Course, link: Link) -> str:
+    """The library's public symbols, module by module, and the way to those of each part's chapters."""
+    parts = [part for part in course.parts if _of_part(course, part)]
+    chapters = {p for part in parts for p in _of_part(course, part)}
+    library = [p for p in source_files(course.root) if p not in chapters]
+    library.sort(key=lambda p: ("course" in p.parts, p))  # what only the book needs comes last
+    listed = "".join(
+        f'<li><a href="{link(f"{REFERENCE}/{part.slug}")}">{escape(part.title)}</a>: '
+        f"{escape(', '.join(c.title for c in part.chapters if c.module))}</li>"
+        for part in parts
+    )
+    ways = f"<p>The methods of the chapters have a page a part:</p><ul>{listed}</ul>" if listed else ""
+    return f"{ways}<p>The library beneath them:</p>{_modules(course.root, library, link)}"
+
+
+def api_pages(course: Course) -> Iterator[tuple[str, str, Callable[[Link], str]]]:
+    """Address, title and contents of the reference of every part that has code."""
+    for part in course.parts:
+        if files := _of_part(course, part):
+            yield (
+                f"{REFERENCE}/{part.slug}",
+                f"Reference: {part.title}",
+                lambda link, files=files: _modules(course.root, files, link),
+            )

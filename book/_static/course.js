@@ -5,23 +5,28 @@
     const index = document.querySelector(".paper-index");
     if (!index) return;
     const form = index.querySelector(".paper-filter");
-    const rows = Array.from(index.querySelectorAll("tbody tr"));
+    const rows = Array.from(index.querySelectorAll("tbody tr[data-part]"));
+    const heads = Array.from(index.querySelectorAll("tbody .part-row"));
     const count = index.querySelector(".paper-count");
     if (!form || !rows.length) return;
     const fields = ["q", "part", "kind", "verdict"];
+    const words = new Map(rows.map((row) => [row, (row.id + " " + row.textContent).toLowerCase()]));
+    let sorted = false;
 
     const apply = () => {
       const want = Object.fromEntries(fields.map((name) => [name, form.elements[name].value.trim().toLowerCase()]));
-      const words = want.q.split(/\s+/).filter(Boolean);
+      const asked = want.q.split(/\s+/).filter(Boolean), parts = new Set();
       let shown = 0;
       for (const row of rows) {
-        const fits = words.every((word) => row.dataset.words.includes(word))
-          && (!want.part || row.dataset.part === want.part)
+        const fits = (!want.part || row.dataset.part === want.part)
           && (!want.kind || row.dataset.kind === want.kind)
-          && (!want.verdict || row.dataset.verdicts.split(" ").includes(want.verdict));
+          && (!want.verdict || row.dataset.verdicts.split(" ").includes(want.verdict))
+          && asked.every((word) => words.get(row).includes(word));
         row.hidden = !fits;
         shown += fits;
+        if (fits) parts.add("papers-" + row.dataset.part);
       }
+      for (const head of heads) head.hidden = sorted || !parts.has(head.id);
       count.textContent = shown === rows.length ? `${shown} papers` : `${shown} of ${rows.length} papers`;
       const query = new URLSearchParams(fields.filter((name) => want[name]).map((name) => [name, want[name]])).toString();
       try { history.replaceState(null, "", (query ? "?" + query : location.pathname) + location.hash); } catch (e) { /* file: */ }
@@ -39,11 +44,19 @@
         const down = head.getAttribute("aria-sort") === "ascending";
         index.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        const text = (row) => row.children[column].textContent.trim();
-        const order = [...rows].sort((a, b) => text(a).localeCompare(text(b), "en", { numeric: true }));
-        body.append(...(down ? order.reverse() : order));
+        const text = (row) => (column ? row.children[column] : row.querySelector(".title")).textContent.trim();
+        const order = rows.map((row) => [text(row), row]).sort((a, b) => a[0].localeCompare(b[0], "en", { numeric: true }));
+        body.append(...(down ? order.reverse() : order).map((pair) => pair[1]));
+        sorted = true;
+        apply();
       });
     });
+
+    // who follows a link to a line finds it open
+    const open = () => {
+      const row = rows.find((one) => "#" + one.id === location.hash);
+      if (row) row.querySelector("details").open = true;
+    };
 
     const asked = new URLSearchParams(location.search);
     for (const name of fields) if (asked.has(name)) form.elements[name].value = asked.get(name);
@@ -51,6 +64,8 @@
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", () => setTimeout(apply));
+    addEventListener("hashchange", open);
+    open();
     if (fields.some((name) => asked.has(name))) apply();
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

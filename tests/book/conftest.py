@@ -1,4 +1,4 @@
-"""The book is built once for all tests that look at it, whichever worker they run on."""
+"""The book is built once for all tests that look at it, whichever worker they run on; its pages are known before."""
 
 import fcntl
 import os
@@ -7,8 +7,42 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book" / "_ext")]
+from course_data import load  # noqa: E402
+from course_evidence import evidence_pages  # noqa: E402
+from course_source import api_pages  # noqa: E402
+
+SOURCE = "code/augment"  # stands for all listings of source
+
+
+def listed(entries):
+    for entry in entries:
+        yield entry["file"]
+        yield from listed(entry.get("sections", ()))
+
+
+def pages_to_read():
+    """Pages that people read: those of the contents, those made of ledger and code, the search, one listing."""
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    written = [name for part in contents["parts"] for name in listed(part["chapters"])]
+    course = load(ROOT)
+    made = [name for name, *_ in (*evidence_pages(course), *api_pages(course))]
+    return [contents["root"], *written, *made, "search", SOURCE]
+
+
+def pytest_generate_tests(metafunc):
+    """A test of a page is named by it: a chapter's ends in ``[part/chapter]``. Tests of a page follow one another."""
+    if "page_name" in metafunc.fixturenames:
+        names = pages_to_read()
+        metafunc.parametrize("page_name", names, ids=[n.removeprefix("notebooks/") for n in names], scope="module")
+
+
+@pytest.fixture(scope="session")
+def reading():
+    return pages_to_read()
 
 
 @pytest.fixture(scope="session")

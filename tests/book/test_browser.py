@@ -1,7 +1,9 @@
-"""The built book in a real browser with the network cut off: what a reader sees, types and tabs through."""
+"""The built book in a real browser with the network cut off: what a reader sees, types and tabs through.
+
+A page is opened once for all its checks: light and dark, wide and narrow are settings of the page that is there.
+"""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -13,12 +15,25 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book"))
 import browser as book_browser  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    book_browser.chromium() is None or importlib.util.find_spec("playwright") is None,
-    reason="no Chromium, or no playwright: apt-get install chromium",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        book_browser.chromium() is None or importlib.util.find_spec("playwright") is None,
+        reason="no Chromium, or no playwright: apt-get install chromium",
+    ),
+    pytest.mark.timeout(1800),  # the first test waits for the book
+]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-INDEX = "book/papers.html"
+INDEX = "book/papers"
+WCAG = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+# Inside formulae nothing is ours; of code every kind of token is looked at once, by `tokens`.
+CONTENTS = {"include": [[".bd-article-container"]], "exclude": [["mjx-container"], [".highlight"]]}
+READY = """() => Promise.all([document.fonts.ready, window.MathJax?.startup?.promise])
+    .then(() => Array.from(document.images).every(i => i.complete || i.loading === "lazy"))"""
+
+
+def left_behind(request):
+    """Was this file dropped because the next page was asked for? A missing file says ERR_FILE_NOT_FOUND instead."""
+    return request.failure == "net::ERR_ABORTED"
 
 
 @pytest.fixture(scope="module")
@@ -28,47 +43,171 @@ def opened():
 
 
 @pytest.fixture(scope="module")
-def reading(html):
-    """Pages that people read: all but the source listings, of which one stands for all."""
-    found = sorted(p.relative_to(html).as_posix() for p in html.rglob("*.html") if "_static" not in p.parts)
-    sources = [p for p in found if p.startswith("code/")]
-    return [p for p in found if p not in sources and p != "genindex.html"] + sources[:1]
-
-
-def left_behind(request):
-    """Was this file dropped because the next page was asked for? A missing file says ERR_FILE_NOT_FOUND instead."""
-    return request.failure == "net::ERR_ABORTED"
-
-
-@pytest.fixture
-def tab(opened, html):
-    """A function that opens a page of the book, and what went wrong meanwhile, on a machine without network."""
+def window(opened):
+    """One window for all pages, on a machine without network, and what went wrong in it."""
     context = opened.new_context(viewport=DESK, offline=True, reduced_motion="reduce")  # no colour half way
     page, wrong = context.new_page(), []
     page.on("console", lambda m: wrong.append(f"{page.url}: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda e: wrong.append(f"{page.url}: {e}"))
     page.on("requestfailed", lambda r: None if left_behind(r) else wrong.append(f"{page.url}: {r.url} {r.failure}"))
     page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
-
-    def go(name, query=""):
-        page.goto((html / name).as_uri() + query)
-        page.wait_for_function("!window.MathJax?.startup || window.MathJax.startup.promise.then(() => true)")
-        return page
-
-    go.page, go.wrong = page, wrong
-    yield go
+    yield page, wrong
     context.close()
 
 
-def test_every_page_loads_offline_without_an_error_and_its_formulae_are_set(tab, reading):
-    assert len(reading) > 12
-    bare = []
-    for name in reading:
-        page = tab(name)
-        asked, made, failed = (page.locator(s).count() for s in (".math:visible", ".math mjx-container", "mjx-merror"))
-        if failed or (asked and not made):
-            bare.append(name)
-    assert tab.wrong == [] and bare == []
+@pytest.fixture
+def tab(window, html):
+    """A function that opens a page of the book, wide and light."""
+    page, wrong = window
+    wrong.clear()
+    page.set_viewport_size(DESK)
+
+    def go(name, query=""):
+        page.goto((html / f"{name}.html").as_uri() + query)
+        page.wait_for_function(READY)
+        theme(page, "light")
+        return page
+
+    go.page, go.wrong = page, wrong
+    return go
+
+
+def theme(page, name):
+    page.evaluate("t => { for (const k of ['theme', 'mode']) document.documentElement.dataset[k] = t }", name)
+
+
+def axe(page, where=CONTENTS, **how):
+    """Serious and critical violations: (rule, the first elements)."""
+    if not page.evaluate("'axe' in window"):
+        source = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js")
+        page.evaluate(source.read_text(encoding="utf-8"))
+    how = {"runOnly": WCAG, "resultTypes": ["violations"], "elementRef": False} | how
+    found = page.evaluate("([where, how]) => axe.run(where || document, how).then(r => r.violations)", [where, how])
+    return [(v["id"], [n["target"] for n in v["nodes"]][:3]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+def luminance(rgb):
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (x / 255 for x in rgb)]
+    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def rgb(text):
+    return [float(v) for v in text[text.index("(") + 1 : -1].split(",")[:3]]
+
+
+def tokens(page):
+    """Kinds of tokens in code that do not stand out from their ground: (kind, colour, ground)."""
+    found = page.evaluate("""() => {
+      const seen = new Map();
+      for (const token of document.querySelectorAll(".bd-article .highlight pre, .bd-article .highlight pre span")) {
+        if (seen.has(token.className) || !token.textContent.trim() || !token.offsetHeight) continue;
+        const clear = "rgba(0, 0, 0, 0)";
+        let ground = clear;
+        for (let box = token; box && ground === clear; box = box.parentElement)
+          ground = getComputedStyle(box).backgroundColor;
+        seen.set(token.className, [token.className, getComputedStyle(token).color, ground]);
+      }
+      return [...seen.values()] }""")
+    return [kind for kind in found if contrast(rgb(kind[1]), rgb(kind[2])) < 4.5]
+
+
+# Tables wider than their place: each needs a box that scrolls, takes the focus, has a name, and a shadow at its edge.
+TABLES = """() => Array.from(document.querySelectorAll(".bd-article table"), table => {
+  let box = table;
+  while (box && box.scrollWidth <= box.clientWidth + 1) box = box.parentElement;
+  if (!table.offsetWidth || !box || box === document.documentElement) return null;
+  const style = getComputedStyle(box);
+  return [style.overflowX, box.getAttribute("role"), box.tabIndex, !!box.getAttribute("aria-label"),
+          style.backgroundAttachment];
+}).filter(Boolean)"""
+SCROLLS = ["auto", "region", 0, True, "local, local, scroll, scroll"]
+
+# Lines of code that wrap, and names broken in them that would have fitted a line. Options keep their hyphens.
+BREAKS = r"""() => {
+  let lines = 0, found = [];
+  const range = document.createRange();
+  for (const line of document.querySelectorAll(".bd-article .highlight pre .code-line")) {
+    const style = getComputedStyle(line);
+    if (!line.offsetHeight || line.offsetHeight < 1.6 * parseFloat(style.lineHeight)) continue;
+    lines += 1;
+    const room = line.clientWidth - parseFloat(style.paddingLeft);
+    const walk = document.createTreeWalker(line, NodeFilter.SHOW_TEXT), pieces = [];
+    let text = "";
+    while (walk.nextNode()) {
+      pieces.push([text.length, walk.currentNode]);
+      text += walk.currentNode.data;
+    }
+    const at = i => { const [start, node] = pieces.findLast(p => p[0] <= i); return [node, i - start] };
+    for (const name of text.matchAll(/-*\w+(-\w+)*/g)) {
+      range.setStart(...at(name.index));
+      const [node, offset] = at(name.index + name[0].length - 1);
+      range.setEnd(node, offset + 1);
+      const boxes = Array.from(range.getClientRects()).filter(box => box.width);
+      const width = boxes.reduce((sum, box) => sum + box.width, 0);
+      if (boxes.length > 1 && boxes.at(-1).top - boxes[0].top > 6 && width <= room) found.push(name[0]);
+    }
+  }
+  return [lines, found] }"""
+
+# Figures: natural width, width shown, focus and width of the box. Two panels in 358 pixels cannot be read.
+FIGURES = """() => Array.from(document.querySelectorAll(".bd-article figure img")).filter(i => i.naturalWidth).map(
+    i => [i.naturalWidth, i.clientWidth, i.closest("figure").tabIndex, i.closest("figure").clientWidth])"""
+
+
+def test_page(tab, page_name):
+    """Loads offline without an error, formulae set, legible in both themes, whole on a phone."""
+    page, bad = tab(page_name), {}
+    asked, made, failed = (page.locator(s).count() for s in (".math:visible", ".math mjx-container", "mjx-merror"))
+    if failed or (asked and not made):
+        bad["formulae"] = (asked, made, failed)
+    bad["axe, light"], bad["code, light"] = axe(page), tokens(page)
+    theme(page, "dark")
+    contrast_only = {"type": "rule", "values": ["color-contrast"]}  # nothing else hangs on the theme
+    bad["axe, dark"], bad["code, dark"] = axe(page, runOnly=contrast_only), tokens(page)
+
+    page.set_viewport_size(PHONE)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    if (width := page.evaluate("document.documentElement.scrollWidth")) > 390:
+        bad["wider than a phone"] = width
+    bad["tables that cannot be scrolled"] = [t for t in page.evaluate(TABLES) if t != SCROLLS]
+    bad["names broken in code"] = page.evaluate(BREAKS)[1][:5]
+    shown = page.evaluate(FIGURES)
+    bad["figures too small to read"] = [
+        f for f in shown if (f[0] > 600 and not (f[1] >= 600 and f[2] == 0 and f[3] <= 390)) or (f[0] <= 600 < f[1])
+    ]
+    bad["errors"] = tab.wrong[:]
+    assert {what: found for what, found in bad.items() if found} == {}
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_what_stands_around_every_page_is_sound(tab, look):
+    """Header, sidebar, footer and the document itself, on one page for all."""
+    page = tab("book/how_to_use")
+    theme(page, look)
+    assert axe(page, where=None) == []
+
+
+def test_the_checks_of_a_page_can_fail(tab, tmp_path):
+    """Each fault of a page made for it is found."""
+    page = tab("book/how_to_use")
+    page.evaluate("""() => document.querySelector(".bd-article").insertAdjacentHTML("beforeend",
+        '<p style="color: #999; background: #aaa">pale</p><div class="highlight"><pre><span class="pale" '
+        + 'style="color: #eee; background: #fff">x</span></pre></div><img src="none.png" id="none">'
+        + '<table style="width: 900px"><tr><td>wide</td></tr></table><div class="highlight" style="width: 200px"><pre>'
+        + '<span class="code-line" style="word-break: break-all">some_long_words_and more_words</span></pre></div>')""")
+    rules = [rule for rule, _ in axe(page)]
+    assert "color-contrast" in rules and "image-alt" in rules and [t[0] for t in tokens(page)] == ["pale"]
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") > 390
+    lines, broken = page.evaluate(BREAKS)
+    assert lines and broken
+    page.wait_for_function("document.getElementById('none').complete")
+    assert any("none.png" in line for line in tab.wrong)
 
 
 def test_a_missing_picture_is_told_from_one_that_was_left_behind(opened, tmp_path):
@@ -80,117 +219,50 @@ def test_a_missing_picture_is_told_from_one_that_was_left_behind(opened, tmp_pat
     assert failed == [("net::ERR_FILE_NOT_FOUND", False)]
 
 
-def test_nothing_sticks_out_on_a_phone(tab, reading):
-    tab.page.set_viewport_size(PHONE)
-    wide = {name: w for name in reading if (w := tab(name).evaluate("document.documentElement.scrollWidth")) > 390}
-    assert wide == {}
-
-
-def test_wide_figures_scroll_in_their_own_box_on_a_phone(tab):
-    """Two panels squeezed into 358 pixels cannot be read; a keyboard can scroll the box too."""
-    tab.page.set_viewport_size(PHONE)
-    page = tab("notebooks/self_supervision/contrastive_theory.html")
-    shown = page.evaluate("""Array.from(document.querySelectorAll(".bd-article figure img")).map(
-        i => [i.naturalWidth, i.clientWidth, i.closest("figure").tabIndex, i.closest("figure").clientWidth])""")
-    many = [(width, focus, box) for natural, width, focus, box in shown if natural > 600]
-    assert len(many) > 5 and all(width >= 600 and focus == 0 and box <= 390 for width, focus, box in many)
-    assert all(width <= 390 for natural, width, *_ in shown if natural <= 600)
-
-
-def test_tables_wider_than_a_phone_scroll_by_keyboard_and_show_where_they_are_cut(tab, reading):
-    """No part of a table is out of reach: its box scrolls, takes the focus, has a name, and a shadow at its edge."""
-    tab.page.set_viewport_size(PHONE)
-    wide, bad = 0, []
-    for name in reading:
-        found = tab(name).evaluate("""Array.from(document.querySelectorAll(".bd-article table"), table => {
-            let box = table;
-            while (box && box.scrollWidth <= box.clientWidth + 1) box = box.parentElement;
-            if (!table.offsetWidth || !box || box === document.documentElement) return null;
-            const style = getComputedStyle(box);
-            return [style.overflowX, box.getAttribute("role"), box.tabIndex, !!box.getAttribute("aria-label"),
-                    style.backgroundAttachment];
-        }).filter(Boolean)""")
-        wide += len(found)
-        bad += [(name, x) for x in found if x != ["auto", "region", 0, True, "local, local, scroll, scroll"]]
-    assert wide > 1 and bad == []
-
-
-def test_no_name_in_code_is_broken_that_would_fit_a_phones_line(tab, reading):
-    """Long lines go on after spaces, brackets, commas and before dots; an option keeps its hyphens."""
-    tab.page.set_viewport_size(PHONE)
-    broken, wrapped = {}, 0
-    for name in reading:
-        lines, found = tab(name).evaluate(r"""() => {
-          let lines = 0, found = [];
-          for (const line of document.querySelectorAll(".bd-article .highlight pre .code-line")) {
-            const style = getComputedStyle(line);
-            if (!line.offsetHeight || line.offsetHeight < 1.6 * parseFloat(style.lineHeight)) continue;
-            lines += 1;
-            const room = line.clientWidth - parseFloat(style.paddingLeft), range = document.createRange();
-            const text = document.createTreeWalker(line, NodeFilter.SHOW_TEXT), signs = [];
-            while (text.nextNode()) for (let i = 0; i < text.currentNode.length; i++) {
-              range.setStart(text.currentNode, i);
-              range.setEnd(text.currentNode, i + 1);
-              signs.push([text.currentNode.data[i], range.getBoundingClientRect()]);
-            }
-            for (const name of signs.map(x => x[0]).join("").matchAll(/-*\w+(-\w+)*/g)) {
-              const boxes = signs.slice(name.index, name.index + name[0].length).map(x => x[1]);
-              const width = boxes.reduce((sum, box) => sum + box.width, 0);
-              if (boxes.at(-1).top - boxes[0].top > 6 && width <= room) found.push(name[0]);
-            }
-          }
-          return [lines, found] }""")
-        wrapped += lines
-        if found:
-            broken[name] = found[:5]
-    assert wrapped > 100 and broken == {}
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(tab, reading, theme):
-    axe = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text()
-    found = {}
-    for name in reading:
-        page = tab(name)
-        page.evaluate("t => { for (const k of ['theme', 'mode']) document.documentElement.dataset[k] = t }", theme)
-        page.evaluate(axe)
-        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        for violation in result["violations"]:
-            if violation["impact"] in ("serious", "critical"):
-                nodes = [node["target"] for node in violation["nodes"]]
-                found.setdefault(violation["id"], []).append((name, nodes[:3]))
-    assert found == {}, json.dumps(found, indent=1)
-
-
 def test_the_index_filters_and_sorts_by_keyboard(tab):
     page = tab(INDEX)
-    rows = page.locator(".papers tbody tr:visible")
+    rows = page.locator(".papers tbody tr[data-part]:visible")
     every = rows.count()
     page.locator(".paper-filter input[name=q]").focus()
     page.keyboard.type("barlow")
     assert 0 < rows.count() < every and "Barlow" in rows.first.text_content()
     assert page.locator(".paper-count").text_content() == f"{rows.count()} of {every} papers"
+    assert page.locator(".papers .part-row:visible").count() == 1
     for _ in range(3):  # part, kind, verdict
         page.keyboard.press("Tab")
-    page.keyboard.press("c")  # contradicted
+    page.keyboard.press("i")  # inconclusive
     few = rows.count()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # clear
-    page.wait_for_function("n => document.querySelectorAll('.papers tbody tr:not([hidden])').length === n", arg=every)
+    left = "document.querySelectorAll('.papers tr[data-part]:not([hidden])').length"
+    page.wait_for_function(f"n => {left} === n", arg=every)
     assert few < every
     page.locator(".papers th button").first.focus()
     page.keyboard.press("Enter")
-    titles = page.locator(".papers tbody tr th > a:first-child").all_text_contents()
+    titles = page.locator(".papers tbody tr[data-part] th > a").all_text_contents()
     assert len(titles) == every and titles == sorted(titles, key=str.lower)
     page.keyboard.press("Enter")
     assert page.locator(".papers th[aria-sort=descending]").count() == 1
-    assert page.locator(".papers tbody tr th > a:first-child").first.text_content() == titles[-1]
+    assert page.locator(".papers tbody tr[data-part] th > a").first.text_content() == titles[-1]
+
+
+def test_a_line_of_the_index_opens_by_keyboard_and_one_finds_what_is_in_it(tab):
+    page = tab(INDEX)
+    line = page.locator(".papers tr#paper-barlow-twins")
+    assert not line.locator(".idea").is_visible() and line.evaluate("r => r.offsetHeight") < 60
+    line.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert line.locator(".idea").is_visible() and line.locator("code").count()
+    page.locator(".paper-filter input[name=q]").fill(line.locator("code").first.text_content())
+    assert line.is_visible()  # the search looks into what is folded
+    page = tab(INDEX, "#paper-moco")
+    assert page.locator("tr#paper-moco .idea").is_visible()  # who follows a link to a line finds it open
 
 
 def test_the_index_stands_whole_without_scripts(opened, html):
     context = opened.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()
-    page.goto((html / INDEX).as_uri())
+    page.goto((html / f"{INDEX}.html").as_uri())
     assert page.locator(".papers tbody tr:visible").count() > 40
     assert not page.locator(".paper-filter").is_visible()
     context.close()
@@ -202,7 +274,7 @@ def test_the_index_stands_whole_without_scripts(opened, html):
      ("Improved Baselines with Momentum Contrastive Learning", "contrastive|papers")],
 )  # fmt: skip
 def test_search_finds_a_method_by_its_name_and_a_paper_by_its_title(tab, words, page):
-    found = tab("book/index.html")
+    found = tab("book/index")
     found.keyboard.press("Control+k")
     found.keyboard.type(words)
     found.keyboard.press("Enter")
@@ -212,25 +284,29 @@ def test_search_finds_a_method_by_its_name_and_a_paper_by_its_title(tab, words, 
     assert any(name in link for link in links for name in page.split("|")), links
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_figures_are_legible_on_the_page(tab, theme):
+def test_the_sidebar_folds_parts_and_shows_the_chapters_of_the_open_one(tab):
+    page = tab("notebooks/self_supervision/redundancy")
+    nav = page.locator(".bd-sidebar-primary .bd-links__nav, .bd-sidebar-primary nav.bd-links")
+    assert nav.locator("a[href$='pretext.html']").is_visible()  # a sister
+    assert nav.locator("a[href$='foundations/evaluation.html']").count() == 1
+    assert not nav.locator("a[href$='foundations/evaluation.html']").is_visible()  # a chapter of a part that is folded
+    toggle = nav.locator("li:has(> a[href$='parts/foundations.html']) > details > summary")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    assert nav.locator("a[href$='foundations/evaluation.html']").is_visible()
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_figures_are_legible_on_the_page(tab, look):
     """Figures have no ground of their own: their text and colours must stand out from the page's."""
-    page = tab("notebooks/self_supervision/redundancy.html")
-    page.evaluate("t => { for (const k of ['theme', 'mode']) document.documentElement.dataset[k] = t }", theme)
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page_light = luminance([int(v) for v in ground[ground.index("(") + 1 : -1].split(",")[:3]])
+    page = tab("notebooks/self_supervision/redundancy")
+    theme(page, look)
+    ground = rgb(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     for colour in (plots.GREY, *plots.COLOURS):
-        mine = luminance([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-        low, high = sorted((mine, page_light))
-        assert (high + 0.05) / (low + 0.05) >= 3, (theme, colour)
+        assert contrast([int(colour[i : i + 2], 16) for i in (1, 3, 5)], ground) >= 3, (look, colour)
     box = page.locator("div.cell_output img").first
     style = box.evaluate("i => [getComputedStyle(i).backgroundColor, getComputedStyle(i).filter]")
     assert style == ["rgba(0, 0, 0, 0)", "none"]
-
-
-def luminance(rgb):
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (x / 255 for x in rgb)]
-    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_a_chapter_is_printed_with_and_without_its_solutions(opened, html, tmp_path):

@@ -24,7 +24,7 @@ def notebook(chapter):
 
 
 def cards(chapter):
-    return yaml.safe_load((ROOT / "labcode" / f"{chapter}.yml").read_text())
+    return yaml.safe_load((ROOT / "labcode" / chapter / "papers.yml").read_text())
 
 
 def prose(chapter):
@@ -63,12 +63,11 @@ def test_plan_is_the_whole_course():
 
 @each_chapter
 def test_everything_with_the_chapters_name_is_there(chapter):
-    part, name = chapter.split("/")
     wanted = [
-        f"labcode/{chapter}.py",
-        f"labcode/{chapter}.yml",
+        f"labcode/{chapter}/__init__.py",
+        f"labcode/{chapter}/papers.yml",
         f"notebooks/{chapter}.py",
-        f"tests/{part}/test_{name}.py",
+        f"tests/{chapter}",
         f"book/results/quick/{chapter}.json",
     ]
     assert not [w for w in wanted if not (ROOT / w).exists()]
@@ -141,7 +140,7 @@ def test_no_output_tells_where_it_was_made(chapter):
 
 @each_chapter
 def test_each_card_has_a_section_a_symbol_and_a_claim(chapter):
-    text, names = prose(chapter), public_names(ROOT / "labcode" / f"{chapter}.py")
+    text, names = prose(chapter), public_names(ROOT / "labcode" / chapter / "__init__.py")
     measured = {c["paper"] for c in results(chapter, "quick")["claims"]}
     bad = []
     for card in cards(chapter):
@@ -166,8 +165,7 @@ def test_each_card_has_a_section_a_symbol_and_a_claim(chapter):
 
 def test_papers_come_after_those_they_build_on():
     """Needs are papers of the course, and its order of study, that of the contents, puts them first."""
-    order = [e["file"] for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"] for e in part["chapters"]]
-    chapters = [name.removeprefix("notebooks/") for name in order if name.startswith("notebooks/")]
+    chapters = re.findall(r"file: notebooks/(\S+)", (ROOT / "_toc.yml").read_text())
     read = [re.findall(r"(?m)^\(([a-z0-9-]+)\)=$", prose(chapter)) for chapter in chapters]
     place = {key: (i, keys.index(key)) for i, keys in enumerate(read) for key in keys}
     wrong = [

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def load_course():
     """All that the modules of the book's extension define, under one name."""
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
-    names = ("course_data", "course_html", "course_source", "course")
+    names = ("data", "html", "parts", "evidence", "papers", "source")
+    names = [*(f"course_{name}" for name in names), "course"]
     return SimpleNamespace(**{k: v for name in names for k, v in vars(importlib.import_module(name)).items()})
 
 
@@ -99,8 +101,9 @@ def root(tmp_path):
         path.write_text(text)
 
     write("book/plan.yml", yaml.safe_dump(PLAN))
-    write("labcode/p/a.yml", yaml.safe_dump(CARDS))
-    write("labcode/p/a.py", "import torch\n\n\n@torch.no_grad()\ndef loss(z):\n    return z\n")
+    write("labcode/p/a/papers.yml", yaml.safe_dump(CARDS))
+    write("labcode/p/a/__init__.py", "from .one import loss  # noqa: F401\n")
+    write("labcode/p/a/one.py", "import torch\n\n\n@torch.no_grad()\ndef loss(z):\n    return z\n")
     write("notebooks/p/a.ipynb", "{}")
     write(
         "book/results/quick/p/a.json",
@@ -117,12 +120,18 @@ def soup(html):
     return BeautifulSoup(html, "html.parser")
 
 
+def listing(root):
+    found = course.load(root)
+    return course.part_evidence_html(found, found.parts[0], link)
+
+
 def blocks(found):
     return {
         "parts": course.parts_html(found, link),
         "sample": course.sample_html(found, link),
         "map": course.map_html(found, "p", link),
         "evidence": course.evidence_html(found, link),
+        "part's evidence": course.part_evidence_html(found, found.parts[0], link) if found.parts else "none",
         "papers": course.papers_html(found, link, course.code_link(found, link)),
         "machines": course.machines_html(found, link),
     }
@@ -149,6 +158,7 @@ def test_parts_link_written_chapters_and_grey_out_the_others(root):
     assert (
         written.a["href"] == "notebooks/p/a.html" and "1 supported" in written.text and "1 contradicted" in written.text
     )
+    assert "1 of 2 chapters · 2 of 9 papers" in page.select_one(".part-head").text
     assert "about 50 s" in written.text  # for one of two seeds
     assert planned.a is None and "7 papers" in planned.text and "not written yet" in planned.text
 
@@ -157,16 +167,18 @@ def test_index_row(root):
     found = course.load(root)
     page = soup(course.papers_html(found, link, course.code_link(found, link)))
     rows = page.select("tbody tr")
-    assert [r["id"] for r in rows] == ["paper-one", "paper-two"]
-    one, two = rows
+    assert [r["id"] for r in rows] == ["papers-p", "paper-one", "paper-two"]
+    head, one, two = rows
+    assert head.th.text == "Part 2 papers"
     assert one.th.a["href"] == "notebooks/p/a.html#one" and one.th.a.text == "One <b> & more"
     assert one["data-part"] == "p" and one["data-kind"] == "method"
     assert one["data-verdicts"].split() == ["supported", "contradicted"] and two["data-verdicts"] == "none"
-    assert [a["href"] for a in one.select("td:nth-of-type(2) a")] == ["code/p/a.html#loss"]  # and no link for `gone`
-    assert "gone" in one.text
-    evidence = soup(course.evidence_html(found, link))
-    target = one.select_one("a.plain")["href"].split("#")[1]
-    assert evidence.find(id=target), "the result links to no row of the evidence"
+    assert [a["href"] for a in one.select("details a")] == ["code/p/a/one.html#loss"]  # and no link for `gone`
+    assert "gone" in one.details.text and "An idea." in one.details.text and "An idea." not in one.summary.text
+    assert [v.text for v in one.select("td .verdict")] == ["✓\u202f11 supported", "✗\u202f11 contradicted"]
+    page, target = one.select_one("a.plain")["href"].split("#")
+    ((name, _, html),) = course.evidence_pages(found)
+    assert page == f"{name}.html" and soup(html(link)).find(id=target), "the result links to no row of the evidence"
 
 
 def test_filters_are_hidden_without_javascript_and_labelled(root):
@@ -179,7 +191,7 @@ def test_filters_are_hidden_without_javascript_and_labelled(root):
 
 
 def test_evidence_shows_arms_interval_verdict_and_origin(root):
-    row = soup(course.evidence_html(course.load(root), link)).find(id="claim-quick-p-a-1")
+    row = soup(listing(root)).find(id="claim-quick-p-a-1")
     cells = [c.text for c in row.find_all("td")]
     assert cells[0] == "0.510" and cells[1] == "0.500" and cells[3] == "2" and "contradicted" in cells[4]
     assert "+0.01 [−0.100, 0.0800]" in cells[2] and "at least +0.1 wanted" in cells[2]
@@ -193,7 +205,7 @@ def test_lower_is_better_turns_the_difference(root):
 
 
 def test_exact_claims_show_value_and_bound(root):
-    text = soup(course.evidence_html(course.load(root), link)).find(id="claim-quick-p-a-2").text
+    text = soup(listing(root)).find(id="claim-quick-p-a-2").text
     assert "2.0e-07" in text and "at most 1.0e-05" in text
 
 
@@ -213,7 +225,7 @@ def test_a_part_shows_a_sign_for_every_claim_of_every_paper(root):
     page = soup(course.verdicts_html(loaded, "p", link))
     signs, claims = page.select("tbody td a"), [x for c, _, _, x in loaded.claims("quick") if c.part == "p"]
     assert sorted(a["title"] for a in signs) == sorted(x["statement"] for x in claims) and signs
-    assert all(a["href"].startswith("book/evidence.html#") and ": " in a["aria-label"] for a in signs)
+    assert all(a["href"].startswith("book/evidence/p.html#") and ": " in a["aria-label"] for a in signs)
     assert "No paper" in course.verdicts_html(loaded, "unknown", link)
 
 
@@ -232,7 +244,7 @@ def test_whatever_is_missing_the_pages_can_be_made(root, gone):
 
 @pytest.mark.parametrize("text", ["[]", "", "papers: []"])
 def test_empty_cards(root, text):
-    (root / "labcode/p/a.yml").write_text(text)
+    (root / "labcode/p/a/papers.yml").write_text(text)
     blocks(course.load(root))
 
 
@@ -264,9 +276,9 @@ def test_numbers(value, text):
 
 def test_symbols_and_source_anchors(root):
     assert course.symbols("X = 1\n\n@a\n@b\ndef f():\n    g = 2\n\nclass C:\n    pass\n") == {"X": 1, "f": 3, "C": 8}
-    page = soup(course.source_html(root / "labcode/p/a.py"))
+    page = soup(course.source_html(root / "labcode/p/a/one.py"))
     assert page.find(id="loss").text == "@torch.no_grad()"
-    assert page.pre.text.strip() == (root / "labcode/p/a.py").read_text().strip()
+    assert page.pre.text.strip() == (root / "labcode/p/a/one.py").read_text().strip()
 
 
 def test_a_book_without_chapters_builds(root, tmp_path):
@@ -314,14 +326,14 @@ def test_an_unknown_count_fails_the_build(root, tmp_path):
 
 def test_symbols_are_followed_to_the_module_that_holds_them(root):
     (root / "labcode/__init__.py").write_text("")
-    (root / "labcode/p/other.py").write_text("def far():\n    pass\n")
-    (root / "labcode/core.py").write_text("from .p.other import far\n\n\ndef near():\n    pass\n")
-    (root / "labcode/p/a.py").write_text("from ..core import far, near as close\nfrom . import other\n")
+    (root / "labcode/p/a/other.py").write_text("def far():\n    pass\n")
+    (root / "labcode/core.py").write_text("from .p.a.other import far\n\n\ndef near():\n    pass\n")
+    (root / "labcode/p/a/__init__.py").write_text("from ...core import far, near as close\nfrom . import other\n")
     found = course.load(root)
     find, chapter = course.code_link(found, link), next(found.chapters())
     assert find(chapter, "close") == "code/core.html#near"
-    assert find(chapter, "far") == "code/p/other.html#far"
-    assert find(chapter, "other.far") == "code/p/other.html#far"
+    assert find(chapter, "far") == "code/p/a/other.html#far"
+    assert find(chapter, "other.far") == "code/p/a/other.html#far"
     assert find(chapter, "labcode/core.py:near") == "code/core.html#near"
     assert find(chapter, "nowhere") is None and find(chapter, "os.path") is None
 
@@ -348,7 +360,7 @@ def test_failures_are_the_clearest_and_one_a_paper(root):
     path = root / "book" / "results" / "quick" / "p" / "a.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"claims": [*claims, EXACT]}))
     (row,) = soup(course.failures_html(course.load(root), link)).tbody.find_all("tr")
-    assert "clear" in row.th.text and row.th.a["href"] == "book/evidence.html#claim-quick-p-a-2"
+    assert "clear" in row.th.text and row.th.a["href"] == "book/evidence/p.html#claim-quick-p-a-2"
 
 
 def test_evidence_is_told_in_the_order_of_the_sections(root):
@@ -356,19 +368,48 @@ def test_evidence_is_told_in_the_order_of_the_sections(root):
     path = root / "book" / "results" / "quick" / "p" / "a.json"
     claims = [CLAIM | {"paper": "two", "statement": "second"}, CLAIM | {"paper": "one", "statement": "first"}]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"claims": claims}))
-    rows = soup(course.evidence_html(course.load(root), link)).find("table", class_="evidence").tbody.find_all("tr")
+    rows = soup(listing(root)).find("table", class_="evidence").tbody.find_all("tr")
     assert [r.get("id") for r in rows] == [None, "claim-quick-p-a-2", "claim-quick-p-a-1"]
 
 
 def test_the_reference_lists_every_public_symbol_with_its_call(root):
-    path = root / "labcode" / "p" / "a.py"
+    path = root / "labcode" / "p" / "a" / "one.py"
     path.write_text('"""Head.\n\nMore."""\n\ndef loss(z: Float[Tensor, "n d"], tau: float = 0.5, *, g=None) -> float:\n'
                     '    """First.\n\n    Rest <b>."""\n\n\nclass Net(Module):\n    """A net."""\n\n'
                     "    def __init__(self, width: int = 3):\n        pass\n\n\n"
                     "def _hidden():\n    pass\n")  # fmt: skip
-    page = soup(course.api_html(root, link))
-    terms = [dt.text for dt in page.find_all("dt")]
-    assert terms == ["loss(z, tau=0.5, *, g=None)", "Net(width=3)"]
-    assert page.dt.a["href"] == "code/p/a.html#loss" and page.h2["id"] == "labcode.p.a" and page.p.text == "Head."
+    (root / "labcode" / "core.py").write_text("def near():\n    pass\n")
+    found = course.load(root)
+    library = soup(course.api_html(found, link))
+    assert [dt.text for dt in library.find_all("dt")] == ["near()"]
+    assert library.find("a", href="book/reference/p.html").text == "Part"
+    ((name, title, html),) = course.api_pages(found)
+    page = soup(html(link))
+    assert (name, title) == ("book/reference/p", "Reference: Part")
+    assert [dt.text for dt in page.find_all("dt")] == ["loss(z, tau=0.5, *, g=None)", "Net(width=3)"]
+    assert page.dt.a["href"] == "code/p/a/one.html#loss" and page.h2["id"] == "labcode.p.a.one"
     told = page.dd.pre.text
-    assert 'loss(z: Float[Tensor, \'n d\'], tau: float=0.5, *, g=None) -> float' in told and "Rest <b>." in told
+    assert "loss(z: Float[Tensor, 'n d'], tau: float=0.5, *, g=None) -> float" in told and "Rest <b>." in told
+
+
+def test_the_longest_scale_speaks_first(root):
+    """A statement measured at two scales counts once, with the verdict of the longer."""
+    for scale, verdict in (("full", "supported"), ("long", "inconclusive")):
+        path = root / "book" / "results" / scale / "p" / "a.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"seeds": [0], "claims": [CLAIM | {"verdict": verdict}]}))
+    found = course.load(root)
+    assert [x["verdict"] for x in next(found.chapters()).settled("one")] == ["supported", "supported"]
+    scales, parts = soup(course.evidence_html(found, link)).find_all("table")
+    assert [tr.th.text for tr in scales.tbody.find_all("tr")] == ["Quick scale", "Long scale", "Full scale"]
+    counted = dict(zip([th.text.split()[-1] for th in parts.thead.find_all("th")],
+                       [c.text for c in parts.tbody.find_all(["th", "td"])], strict=True))  # fmt: skip
+    assert {k: v for k, v in counted.items() if v != "–"} == {"Part": "Part", "Papers": "1", "supported": "2", "Claims": "2"}
+
+
+def test_what_was_read_is_read_again_when_it_changes(root):
+    before = course.load(root).counts()["cards"]
+    path = root / "labcode/p/a/papers.yml"
+    path.write_text(yaml.safe_dump(CARDS[:1]))
+    os.utime(path, ns=(1, 1))
+    assert (before, course.load(root).counts()["cards"]) == (2, 1)
