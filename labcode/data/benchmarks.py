@@ -7,12 +7,20 @@ from the platform's cache folder, and needs neither torchvision nor a network. T
 """
 
 import errno
+import gzip
+import lzma
 import os
+import pickle
 import shutil
+import socket
+import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +49,8 @@ SPECS = {
     "stl10": Spec("STL10", (96, 96, 3), 10, 6000),  # the archive holds the 100,000 unlabelled images too
     "svhn": Spec("SVHN", (32, 32, 3), 10, 600),
 }
+SILENCE = 60.0  # seconds without a byte after which a server counts as dead
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "source", "class_names")
 
 
@@ -160,7 +170,7 @@ def _provide(name: str, path: Path) -> None:
 
 
 def _no_place(where: Path, error: OSError) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return DataError(f"the disk of {where} is full: make room, or set LABCODE_DATA to a folder on another disk.")
     return DataError(
         f"{where} cannot be written to ({error.strerror or error}): set LABCODE_DATA to a folder that can."
@@ -179,19 +189,12 @@ def _download(name: str, spec: Spec, scratch: str) -> dict[str, np.ndarray]:
     for split in ("train", "test"):
         choice = {"split": split} if by_split else {"train": split == "train"}
         try:
-            part = getattr(torchvision.datasets, spec.dataset)(scratch, download=True, **choice)
-        except OSError as error:  # URLError, HTTPError and time-outs are OSErrors
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-                raise _no_place(Path(scratch).parent, error) from error
-            raise DataError(
-                f"{name} could not be downloaded ({error}): connect to the network and call again, or copy a "
-                f"{name}.npz made elsewhere to {Path(scratch).parent}."
-            ) from error
-        except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(
-                f"the download of {name} to {Path(scratch).parent} is incomplete or fails torchvision's checksum "
-                f"({error}). Nothing was kept: call again; if it happens again, the server or a proxy changes the file."
-            ) from error
+            with _patience(SILENCE):
+                part = getattr(torchvision.datasets, spec.dataset)(scratch, download=True, **choice)
+        except MemoryError:
+            raise
+        except Exception as error:  # of urllib, http.client, tarfile, pickle, torchvision …
+            raise _failed(name, Path(scratch).parent, error) from error
         images = np.asarray(part.data)
         if by_split:
             images = images.transpose(0, 2, 3, 1)
@@ -201,3 +204,39 @@ def _download(name: str, spec: Spec, scratch: str) -> dict[str, np.ndarray]:
         classes = getattr(part, "classes", None) or [str(digit) for digit in range(spec.classes)]
     source = f"{name} (torchvision {torchvision.__version__})"
     return arrays | {"source": np.array(source), "class_names": np.array([str(c) for c in classes])}
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Inside, a connection that says nothing for so long is given up: urllib by itself waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _failed(name: str, where: Path, error: Exception) -> DataError:
+    """What to do about a download that ended in an error: the disk's, the archive's or the network's."""
+    told = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+    # urllib's errors about a URL or a proxy are OSErrors too, without a number
+    if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS):
+        return _no_place(where, error)
+    damaged = (EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+               pickle.UnpicklingError, KeyError, IndexError)  # fmt: skip
+    # torchvision says RuntimeError for a wrong checksum, RecursionError for redirects without end
+    if isinstance(error, damaged) or type(error) is RuntimeError:
+        return DataError(
+            f"the download of {name} to {where} is incomplete or fails torchvision's checksum ({told}). Nothing was "
+            "kept: call again; if it happens again, the server or a proxy changes the file."
+        )
+    if isinstance(error, (OSError, HTTPException, ValueError, RecursionError)):
+        return DataError(
+            f"{name} could not be downloaded ({told}): connect to the network and call again (behind a proxy, look at "
+            f"https_proxy), or copy a {name}.npz made elsewhere to {where}."
+        )
+    return DataError(
+        f"torchvision could not provide {name} ({told}). Nothing was kept: update torchvision, or copy a {name}.npz "
+        f"made elsewhere to {where}."
+    )

@@ -1,10 +1,12 @@
 """Benchmarks from files the test makes and damages; torchvision's download code runs against a server of the test's."""
 
 import errno
+import gzip
 import http.server
 import io
 import os
 import pickle
+import socket
 import tarfile
 import threading
 from hashlib import md5
@@ -257,7 +259,7 @@ def server(monkeypatch):
             pass
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
     cifar = torchvision.datasets.CIFAR10
     monkeypatch.setattr(cifar, "url", f"http://127.0.0.1:{httpd.server_port}/{cifar.filename}")
     monkeypatch.setattr(cifar, "tgz_md5", md5(body).hexdigest())
@@ -265,7 +267,7 @@ def server(monkeypatch):
     monkeypatch.setattr(cifar, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": sums["batches.meta"]})
     monkeypatch.setattr(B, "_download", DOWNLOAD)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     yield state
     httpd.shutdown()
@@ -303,6 +305,101 @@ def test_no_network(server, tmp_path, monkeypatch):
     with pytest.raises(B.DataError, match="could not be downloaded.*copy a cifar10.npz"):
         B.benchmark("cifar10", root=tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+LOST, HARMED = "could not be downloaded", "fails torchvision's checksum"
+
+
+@pytest.mark.parametrize("answer,told", [
+    (OK + b"Transfer-Encoding: chunked\r\n\r\nff\r\nabc", LOST),  # IncompleteRead
+    (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc", LOST),
+    (b"\x05\x00 x\r\n\r\n", LOST),  # BadStatusLine
+    (OK + b"X: " + b"a" * 70_000 + b"\r\n\r\n", LOST),  # LineTooLong
+    (OK + b"X: 1\r\n" * 200 + b"\r\n", LOST),  # too many headers
+    (b"HTTP/1.1 abc\r\n\r\n", LOST),
+    (b"", LOST),  # RemoteDisconnected
+    (None, LOST),  # a server that says nothing
+    (OK, LOST),  # and one that stops talking
+    (OK + b"Content-Length: 1000\r\n\r\nabc", HARMED),
+    (OK + b"Content-Length: 2\r\n\r\nabcdef", HARMED),
+    (OK + b"\r\n", HARMED),
+    (OK + b"\r\n<html>Please log in to the network</html>", HARMED),
+    (b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n", LOST),
+    (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", LOST),
+    (b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n", LOST),
+    (b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:9/x\r\n\r\n", LOST),
+    (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", LOST),
+    (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", LOST),
+    (b"HTTP/1.1 204 No Content\r\n\r\n", HARMED),
+], ids=range(20))  # fmt: skip
+def test_whatever_a_server_or_a_proxy_answers_is_told(server, tmp_path, monkeypatch, answer, told):
+    monkeypatch.setattr(B, "SILENCE", 0.3)
+    listening, held = socket.create_server(("127.0.0.1", 0)), []
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    def serve():
+        while True:
+            try:
+                one, _ = listening.accept()
+            except OSError:
+                return
+            one.recv(4096)
+            one.sendall(answer or b"")
+            if answer in (None, OK):
+                held.append(one)  # open, and silent
+            else:
+                one.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    cifar = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(cifar, "url", f"{address}/{cifar.filename}")
+    try:
+        with pytest.raises(B.DataError, match=rf"{told}.*(call again|copy a cifar10.npz)"):
+            B.benchmark("cifar10", root=tmp_path)
+    finally:
+        listening.close()
+        for one in held:
+            one.close()
+    assert os.listdir(tmp_path) == [] and socket.getdefaulttimeout() is None
+
+
+def pack(server, monkeypatch, body):
+    """Serve this, with its own checksum."""
+    server.body = body
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", md5(body).hexdigest())
+
+
+@pytest.mark.parametrize("body", [b"", b"no archive", b"\x1f\x8b\x08\x00", gzip.compress(b"no tar" * 999)])
+def test_an_archive_that_cannot_be_unpacked_is_told(server, tmp_path, monkeypatch, body):
+    pack(server, monkeypatch, body)
+    with pytest.raises(B.DataError, match="incomplete or fails.*Nothing was kept"):
+        B.benchmark("cifar10", root=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("code,message", [(errno.ENOSPC, "disk of .* is full"), (errno.EFBIG, "disk of .* is full"),
+                                          (errno.EDQUOT, "disk of .* is full"), (errno.EROFS, "cannot be written to")])
+def test_disk_full_while_unpacking(server, tmp_path, monkeypatch, code, message):
+    def full(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(B.DataError, match=f"{message}.*LABCODE_DATA"):
+        B.benchmark("cifar10", root=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error,told", [(AttributeError("data"), "could not provide cifar10 .AttributeError: data"),
+                                        (pickle.UnpicklingError("x"), "incomplete or fails"),
+                                        (UnicodeError("label too long"), LOST)])
+def test_what_nobody_foresaw_is_told_too(server, tmp_path, monkeypatch, error, told):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
+    with pytest.raises(B.DataError, match=told):
+        B.benchmark("cifar10", root=tmp_path)
 
 
 def test_disk_full_while_downloading(server, tmp_path, monkeypatch):
