@@ -17,7 +17,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint chapter notebooks assignments serve lab repository colab-test full bench pdf picture clean
+.PHONY: help env book test lint chapter notebooks assignments serve lab repository colab-test full long broken bench pdf picture clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -71,6 +71,12 @@ colab-test: $(READY)  ## try notebooks as Colab runs them, each alone in an empt
 
 full: $(READY)  ## run every chapter at full scale on this machine's GPU (BUDGET=25m)
 	@$(PY) -m labcode.run --full-queue $(if $(BUDGET),--budget $(BUDGET))
+
+long: $(READY)  ## run changed chapters four times as long, three seeds, on this CPU, two at once (ONLY=part/chapter)
+	@OMP_NUM_THREADS=1 $(PY) -m labcode.run $(ONLY) --long-queue
+
+broken: $(READY)  ## break a chapter's methods one line at a time and see which claims notice (ONLY=part/chapter)
+	@$(PY) -m labcode.course.broken $(ONLY)
 
 bench: $(READY)  ## speed of the methods beside peer libraries, where these are installed, for the book's page
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -q tests/benchmarks --bench-json book/results/bench.json

@@ -56,6 +56,39 @@ def legend(axis, **keywords):
     return axis.legend(**dict(loc="center left", bbox_to_anchor=(1.01, 0.5)) | keywords)
 
 
+def curve(found, width: float = 6.5, height: float = 2.8, floor: float | None = None):
+    """A curve of the ledger (``run.curve``): this run's points, the committed longer runs as lines in their bands.
+
+    floor  a dashed line: the untrained encoder or the trivial answer
+
+    Returns the figure. Arms keep their colour at every scale.
+    """
+    figure, axis = axes(1, width, height)
+    named = isinstance(found.x[0], str)
+    for scale, drawn in (("this run", found), *found.longer.items()):
+        place = range(len(drawn.x)) if named else drawn.x
+        for number, arm in enumerate(drawn.arms):
+            colour, (mean, low, high) = COLOURS[number % len(COLOURS)], zip(*drawn.band(arm), strict=True)
+            if drawn is found:
+                axis.plot(place, mean, "o:", color=colour, linewidth=1, label=arm)
+                axis.vlines(place, low, high, color=colour, linewidth=1)
+            else:
+                axis.plot(place, mean, "-" if scale == "long" else "--", color=colour, label=f"{arm}, {scale}")
+                axis.fill_between(place, low, high, color=colour, alpha=0.18, linewidth=0)
+    if named:
+        axis.set_xticks(range(len(found.x)), found.x)
+    elif found.log:
+        axis.set_xscale("log")
+        axis.set_xticks(found.x, [f"{x:g}" for x in found.x])
+        axis.minorticks_off()
+    axis.set(xlabel=found.xlabel, ylabel=found.ylabel)
+    if floor is not None:
+        axis.axhline(floor, color=GREY, linestyle="--", linewidth=1)
+    if len(found.arms) * (1 + len(found.longer)) > 1:
+        legend(axis)
+    return figure
+
+
 def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
     """A grid of images (n, 1 or 3, h, w), uint8 or floats in [0, 1], row by row; returns the figure."""
     import torch

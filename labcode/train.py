@@ -48,6 +48,7 @@ def fit(
     batches: Callable[[int], Tensor],
     *,
     steps: int,
+    stretch: bool = True,
     lr: float = 2e-3,
     optimizer: str | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = "adamw",
     weight_decay: float = 1e-4,
@@ -69,7 +70,8 @@ def fit(
     step                ``step(batch) -> {"loss": scalar, …}``; calls the model's parts as it likes
     batches             ``batches(i)`` is the whole batch of step i, usually ``lab.data.shuffled(…)``; with several
                         processes each gets its share of the rows
-    steps               number of updates, >= 1
+    steps               number of updates, >= 1; four times as many at the course's long scale, unless ``stretch`` is
+                        False, as for what evaluates
     lr, final_lr        peak and last learning rate; ``warmup`` steps (default 10 %) lead to the peak
     optimizer           "adamw", "sgd" (momentum 0.9) or a function of the parameter groups
     weight_decay        for matrices and filters; biases and norms have none
@@ -107,7 +109,7 @@ def fit(
         raise ValueError(f"precision must be 'no', 'bf16' or 'fp16', got {precision!r}")
     if ema is not None and not 0 <= ema < 1:
         raise ValueError(f"ema must be in [0, 1), got {ema}")
-    steps = allowed(steps)
+    steps = allowed(steps, stretch)
     warmup = max(1, steps // 10) if warmup is None else warmup
     device = next(model.parameters()).device
     processes = PartialState(cpu=device.type == "cpu")
@@ -203,9 +205,9 @@ def fit(
     return History(losses.cpu(), seconds, steps, first, average.module.eval() if average else None)
 
 
-def allowed(steps: int) -> int:
+def allowed(steps: int, stretch: bool = True) -> int:
     """So many steps of a training: four times as many at long scale, fewer in a dry run; see ``labcode.run``."""
-    steps *= int(os.environ.get("LABCODE_STRETCH", 1))
+    steps *= int(os.environ.get("LABCODE_STRETCH", 1)) if stretch else 1
     return min(steps, int(os.environ.get("LABCODE_MAX_STEPS", steps)))
 
 

@@ -4,14 +4,15 @@
     python -m labcode.run self_supervision/contrastive --paper moco        one paper of it
     python -m labcode.run self_supervision/contrastive --scale full --seeds 3
     python -m labcode.run self_supervision/contrastive --tune              choose settings: seeds and data of their own
+    python -m labcode.run --long-queue                                     what is missing or stale at long scale
     python -m labcode.run --full-queue --budget 25m                        what is missing or stale at full scale
 
 Results are written where none stand, or some of no more seeds; where more seeds stand, the run is compared with them.
 ``--write`` replaces those too, ``--compare`` writes nothing.
 
-Environment: LABCODE_SCALE (quick or full; default by device), LABCODE_SEEDS (how many), LABCODE_WRITE (1: write the
-results, fill: unless some of more seeds stand; else ``close`` only compares), LABCODE_TUNE=1 (seeds from 100 on and a
-validation split in place of the test split, nothing is compared or written), LABCODE_MAX_STEPS (a dry run: so many
+Environment: LABCODE_SCALE (quick, long or full; default by device), LABCODE_SEEDS (how many), LABCODE_WRITE (1: write
+the results, fill: unless some of more seeds stand; else ``close`` only compares), LABCODE_TUNE=1 (seeds from 100 on and
+a validation split in place of the test split, nothing is compared or written), LABCODE_MAX_STEPS (a dry run: so many
 steps a training, nothing is judged or written), LABCODE_PROGRESS=0 (no bars).
 """
 
@@ -20,8 +21,9 @@ import os
 import re
 from collections.abc import Sequence
 
+from .ledger import SCALES
 from .provenance import root
-from .queue import run_queue
+from .queue import run_long, run_queue
 from .twin import script
 
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="python -m labcode.run", description=__doc__.split("\n\n")[0])
     options.add_argument("chapter", nargs="?", help="part/chapter, such as self_supervision/contrastive")
     options.add_argument("--paper", help="one paper's key")
-    options.add_argument("--scale", choices=("quick", "full"))
+    options.add_argument("--scale", choices=SCALES)
     options.add_argument("--seeds", type=int, metavar="N")
     options.add_argument("--write", action="store_true", help="write the results, even over some of more seeds")
     options.add_argument("--compare", action="store_true", help="compare with the committed results, write nothing")
@@ -59,12 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--dry", type=int, metavar="STEPS", help="a few steps a training: tries the code, judges nothing"
     )
     options.add_argument("--full-queue", action="store_true", help="what full scale lacks; run where there is a GPU")
+    options.add_argument("--long-queue", action="store_true", help="chapters that changed since their long run; or one")
     options.add_argument("--budget", type=_minutes, metavar="25m", help="time for the queue")
     given = options.parse_args(arguments)
     if given.full_queue:
         if alone := [k for k, v in vars(given).items() if v and k not in ("full_queue", "budget")]:
             options.error(f"--full-queue goes with --budget only, got {', '.join(alone)}")
         return run_queue(given.budget)
+    if given.long_queue:
+        if more := [k for k, v in vars(given).items() if v and k not in ("long_queue", "chapter", "seeds")]:
+            options.error(f"--long-queue goes with a chapter and --seeds only, got {', '.join(more)}")
+        return run_long([given.chapter] if given.chapter else [], given.seeds or 3)
     if not given.chapter:
         options.error("name a chapter, such as self_supervision/contrastive")
     if given.write and given.compare:

@@ -2,46 +2,19 @@
 
 import json
 import math
-import os
 import statistics
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 
-VERDICTS = ("supported", "contradicted", "inconclusive")
+VERDICTS = ("supported", "smaller", "reversed", "inconclusive", "untaught")
+SCALES = ("quick", "long", "full")  # the longest speaks first
 
 # Student's t, two-sided 95 %, for 1 … 30 degrees of freedom.
 T95 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-    2.080,
-    2.074,
-    2.069,
-    2.064,
-    2.060,
-    2.056,
-    2.052,
-    2.048,
-    2.045,
-    2.042,
-)
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 
 
 def interval(values: list[float]) -> tuple[float, float] | None:
@@ -56,11 +29,23 @@ def interval(values: list[float]) -> tuple[float, float] | None:
 def judge(differences: list[float], margin: float) -> str:
     """The verdict on "ours exceeds the baseline by at least ``margin``" from paired differences.
 
-    With several seeds the 95 % interval decides: wholly at or above the margin is supported, wholly below it is
-    contradicted, else inconclusive. A single seed is judged on the margin alone.
+    With several seeds the 95 % interval decides. *Supported*: wholly at or above the margin. *Smaller*: wholly below
+    the margin, not wholly below zero. *Reversed*: wholly below zero, or, for a negative margin, below what it allows.
+    *Inconclusive*: anything else. A single seed is its own interval.
     """
     low, high = interval(differences) or (differences[0], differences[0])
-    return "supported" if low >= margin else "contradicted" if high < margin else "inconclusive"
+    if low >= margin:
+        return "supported"
+    if high < min(margin, 0):
+        return "reversed"
+    return "smaller" if high < margin else "inconclusive"
+
+
+def above(values: list[float], floor: list[float], higher_is_better: bool = True) -> bool:
+    """Whether an arm lies clearly on the better side of a floor, seed by seed; a single seed needs only be better."""
+    sign = 1 if higher_is_better else -1
+    gains = [sign * (value - below) for value, below in zip(values, floor, strict=True)]
+    return judge(gains, 1e-9) == "supported"
 
 
 @dataclass
@@ -85,12 +70,13 @@ class Record:
     higher_is_better: bool | None = None
     interval: list[float] | None = None
     tolerance: float | None = None
+    floor: list[float] | None = None  # what an untrained network, or the trivial answer, reaches with each seed
     value: float | None = None
     at_most: float | None = None
     at_least: float | None = None
 
     def __post_init__(self):
-        optional = {"interval", "tolerance", "higher_is_better"}
+        optional = {"interval", "tolerance", "higher_is_better", "floor"}
         needed = {"ours", "baseline", "margin"} if self.kind == "claim" else {"value"}
         own = {"ours", "baseline", "margin", "value", "at_most", "at_least"}
         for name, value in asdict(self).items():
@@ -113,9 +99,12 @@ class Record:
     def judged(self) -> str:
         """The verdict its own numbers give."""
         if self.kind == "claim":
-            return judge(self.differences, self.margin)
+            taught = self.floor is None or any(
+                above(arm, self.floor, self.higher_is_better) for arm in (self.ours, self.baseline)
+            )
+            return judge(self.differences, self.margin) if taught else "untaught"
         held = self.value <= self.at_most if self.at_most is not None else self.value >= self.at_least
-        return "supported" if held else "contradicted"
+        return "supported" if held else "reversed"
 
     def allowed(self) -> float:
         """How far a re-run's value may lie from this record's value of the same seed."""
@@ -142,13 +131,18 @@ class Record:
         if self.interval:
             low, high = self.interval
             text += f", difference {statistics.fmean(self.differences):+.3g} [{low:+.3g}, {high:+.3g}]"
+        if self.floor:
+            text += f", floor {_arm(self.floor)}"
         return text + f", {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
 
     def __repr__(self) -> str:
         return f"{self.verdict}: {self.statement} ({self.evidence()})"
 
-    def _repr_markdown_(self) -> str:
-        return f"**{self.verdict}** · {self.statement}  \n<small>{self.evidence()}</small>"
+    def _repr_html_(self) -> str:
+        """The statement with its verdict drawn. The book puts the other scales beside it, found by the comment."""
+        from .drawn import block
+
+        return f"<!-- claim {self.paper}: {escape(self.statement)} -->" + block({"this run": self})
 
 
 def _arm(values: list[float]) -> str:
@@ -228,7 +222,7 @@ def compare(new: Record, old: Record) -> list[str]:
     if new.kind != old.kind:
         return [f"{where} was {old.kind}, is {new.kind}"]
     if new.kind == "claim":
-        for arm in ("ours", "baseline"):
+        for arm in ("ours", "baseline", *(["floor"] if new.floor and old.floor else [])):
             was = dict(zip(old.seeds, getattr(old, arm), strict=True))
             for seed, value in zip(new.seeds, getattr(new, arm), strict=True):
                 if seed in was and not abs(value - was[seed]) <= old.allowed():
@@ -244,7 +238,7 @@ def compare(new: Record, old: Record) -> list[str]:
                     f"tolerance {old.allowed_difference():.2g}"
                 )
     if amiss or new.kind == "exact" or new.seeds == old.seeds:
-        if {new.judged(), old.verdict} == {"supported", "contradicted"}:
+        if "supported" in (both := {new.judged(), old.verdict}) and both & {"smaller", "reversed"}:
             amiss.append(f"{where}: the verdict turned from {old.verdict} to {new.judged()}")
     return amiss
 
@@ -252,11 +246,14 @@ def compare(new: Record, old: Record) -> list[str]:
 def read(file: Path) -> dict:
     """A results file: its fields, with ``claims`` as records. An absent file gives an empty one."""
     if not file.exists():
-        return {"claims": [], "summary": None}
+        return {"claims": [], "curves": [], "summary": None}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         summary = Summary(**found["summary"]) if found.get("summary") else None
-        return found | {"claims": [Record(**claim) for claim in found["claims"]], "summary": summary}
+        from .curves import Curve
+
+        claims, curves = [Record(**c) for c in found["claims"]], [Curve(**c) for c in found.get("curves", ())]
+        return found | {"claims": claims, "curves": curves, "summary": summary}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged ({error}): restore it with git, or delete it and run the chapter"
@@ -265,12 +262,14 @@ def read(file: Path) -> dict:
 
 def write(
     file: Path, chapter: str, scale: str, seeds: list[int], seconds: float, claims: list[Record],
-    summary: Summary | None = None,
+    summary: Summary | None = None, curves: list | None = None,
 ) -> None:  # fmt: skip
     """Write a results file in one piece, sorted, so that a diff shows what changed."""
     body = [{k: v for k, v in asdict(c).items() if v is not None} for c in claims]
     body.sort(key=lambda c: (c["paper"], c["statement"]))
     found = dict(chapter=chapter, scale=scale, seeds=seeds, seconds=round(seconds, 1), claims=body)
+    if curves:
+        found["curves"] = sorted((asdict(c) for c in curves), key=lambda c: (c["paper"], c["name"]))
     if summary:
         found["summary"] = asdict(summary)
     put(file, found)
@@ -278,10 +277,15 @@ def write(
 
 def put(file: Path, found: dict | list) -> None:
     """Write JSON in one piece, aside and then renamed: whoever reads finds the old file or the new one, whole."""
+    put_bytes(file, (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def put_bytes(file: Path, content: bytes) -> None:
+    """Write a file in one piece, aside and then renamed; its folder is made."""
+    from ..data.files import write_aside
+
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, file)
+    write_aside(file, content)
 
 
 def alone(file: Path):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import leaderboard
@@ -110,3 +111,36 @@ def run_queue(budget: float | None) -> int:
     return failed
 
 
+def long_queue() -> list[str]:
+    """Chapters whose long results are missing or older than their code."""
+    wanted = []
+    for twin in sorted((root() / "notebooks").glob("*/*.py")):
+        chapter = f"{twin.parent.name}/{twin.stem}"
+        claims = read(root() / "book" / "results" / "long" / f"{chapter}.json")["claims"]
+        if not claims or any(c.code != fingerprint(chapter) for c in claims):
+            wanted.append(chapter)
+    return wanted
+
+
+def run_long(only: Sequence[str] = (), seeds: int = 3, at_once: int = 2) -> int:
+    """Run chapters at long scale, ``at_once`` of them, each in a process of its own: those named, or the long queue.
+
+    A chapter that was stopped goes on from the trainings that it finished. Returns how many failed.
+    """
+    waiting, running, failed = list(only) or long_queue(), {}, 0
+    print(f"{len(waiting)} chapters at long scale, {seeds} seeds each: {', '.join(waiting) or 'nothing has changed'}")
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            options = ["--scale", "long", "--seeds", str(seeds), "--write"]
+            chapter = waiting.pop(0)
+            running[chapter] = time.perf_counter(), subprocess.Popen(
+                [sys.executable, "-m", "labcode.run", chapter, *options], stdout=subprocess.DEVNULL
+            )
+        for chapter, (began, process) in list(running.items()):
+            if process.poll() is not None:
+                del running[chapter]
+                failed += process.returncode != 0
+                end = f"failed with status {process.returncode}" if process.returncode else "done"
+                print(f"{chapter}: {end} after {(time.perf_counter() - began) / 60:.1f} min", flush=True)
+        time.sleep(0.5)
+    return failed

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 
 from .cards import keys
-from .ledger import Record, Summary, Table, alone, compare, interval, read, write
+from .curves import Curve, Pictures, picture_file, sheet
+from .ledger import SCALES, Record, Summary, Table, alone, compare, interval, put_bytes, read, write
 from .provenance import commit, device_name, fingerprint, root, versions
 
 
@@ -33,8 +34,8 @@ class Run:
         gpu = torch.cuda.is_available()
         self.chapter = chapter
         self.scale = os.environ.get("LABCODE_SCALE") or ("full" if gpu else "quick")
-        if self.scale not in ("quick", "full"):
-            raise ValueError(f"LABCODE_SCALE must be 'quick' or 'full', got {self.scale!r}")
+        if self.scale not in SCALES:
+            raise ValueError(f"LABCODE_SCALE must be 'quick', 'long' or 'full', got {self.scale!r}")
         count = int(os.environ.get("LABCODE_SEEDS") or 1)
         if count < 1:
             raise ValueError(f"LABCODE_SEEDS must be at least 1, got {count}")
@@ -42,13 +43,16 @@ class Run:
         self.seeds = tuple(range(100, 100 + count) if self.tuning else range(count))
         # names of the training and test split: what is reported never takes part in a choice
         self.splits = ("fit", "validation") if self.tuning else ("train", "test")
+        # what a minute teaches may not last: at long scale every training takes four times as many steps
+        os.environ["LABCODE_STRETCH"] = "4" if self.scale == "long" else "1"
         self.device = torch.device("cuda" if gpu and self.scale == "full" else "cpu")
         self.precision = "bf16" if self.device.type == "cuda" else "no"
         self.dry = "LABCODE_MAX_STEPS" in os.environ
         self.data: str | None = None  # where the numbers come from; every record carries it
         self.records = Table()
         self.file = root() / "book" / "results" / self.scale / f"{chapter}.json"
-        self.committed = {"claims": [], "summary": None} if self.tuning else read(self.file)
+        self.curves: list[Curve] = []
+        self.committed = {"claims": [], "curves": [], "summary": None} if self.tuning else read(self.file)
         self.summary: Summary | None = None
         self._held: dict = {}
         # one thread on a CPU: processor time is the wall clock of an idle machine, and other programs do not count
@@ -62,9 +66,11 @@ class Run:
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         return f"{self.chapter} at {self.scale} scale on {self.device}, {seeds}" + ", tuning" * self.tuning
 
-    def pick(self, *, quick, full):
-        """The value for this run's scale."""
-        return full if self.scale == "full" else quick
+    def pick(self, *, quick, full, **long):
+        """The value for this run's scale; at long scale ``long=``, or quick's where none is given."""
+        if unknown := long.keys() - {"long"}:
+            raise TypeError(f"pick takes quick, long and full, got {', '.join(unknown)}")
+        return {"quick": quick, "long": long.get("long", quick), "full": full}[self.scale]
 
     def once(self, key, make):
         """``make()`` the first time a key is asked for, and what it gave ever after: trainings that papers share."""
@@ -86,6 +92,7 @@ class Run:
         baseline: Sequence[float],
         margin: float,
         higher_is_better: bool = True,
+        floor: Sequence[float] | None = None,
         tolerance: float | None = None,
         data: str | None = None,
     ) -> Record:
@@ -93,13 +100,16 @@ class Run:
         ``higher_is_better=False``), one value per seed of the run, the same seeds for both arms.
 
         margin     decided before looking; negative for "not worse by more than"
+        floor      for representations: what the untrained encoder reaches, one value a seed. Where no arm lies clearly
+                   above it the verdict is *untaught*: a run of this length says nothing
         tolerance  how far a re-run may lie from the committed value; see ``ledger.Record.allowed``
         data       where the numbers come from, if not ``run.data``
 
         Raises ValueError for arms that have not one finite value per seed, and for a missing field.
         """
         ours, baseline = [float(v) for v in ours], [float(v) for v in baseline]
-        for name, arm in (("ours", ours), ("baseline", baseline)):
+        floor = floor and [float(v) for v in floor]
+        for name, arm in (("ours", ours), ("baseline", baseline), *([("floor", floor)] if floor else [])):
             if len(arm) != len(self.seeds):
                 raise ValueError(f"{name} must have one value per seed, {len(self.seeds)}, got {len(arm)}")
             if not all(abs(v) < float("inf") for v in arm):
@@ -117,6 +127,7 @@ class Run:
             margin=float(margin),
             higher_is_better=higher_is_better,
             interval=bounds and [round(b, 6) for b in bounds],
+            floor=floor and [round(v, 6) for v in floor],
             tolerance=tolerance,
             data=data or self.data,
         )
@@ -156,18 +167,60 @@ class Run:
         self.summary = Summary(measure, data or self.data, list(self.seeds), rounded, floor, ceiling)
         return self.summary
 
+    def curve(
+        self, paper: str, name: str, x: Sequence, arms: dict[str, Sequence[Sequence[float]]], xlabel: str, ylabel: str,
+        log: bool = False, data: str | None = None,
+    ) -> Curve:  # fmt: skip
+        """Record what a paper shows along an axis, at least two points: for every arm, at each point one value a seed.
+
+        ``lab.plots.curve`` draws it, with the committed longer runs over it.
+
+        Raises ValueError for arms that have not one finite value a seed at each point, and for a name used before.
+        """
+        if any((c.paper, c.name) == (paper, name) for c in self.curves):
+            raise ValueError(f"{paper}: this curve is already recorded: {name!r}")
+        rounded = {arm: [[round(float(v), 6) for v in values] for values in points] for arm, points in arms.items()}
+        told = dict(seeds=list(self.seeds), data=data or self.data, log=log) | self._provenance()
+        made = Curve(paper, name, list(x), rounded, xlabel, ylabel, **told)
+        for scale, file in self._longer_files():
+            if same := [c for c in read(file)["curves"] if (c.paper, c.name) == (paper, name)]:
+                made.longer = made.longer | {scale: same[0]}
+        self.curves.append(made)
+        return made
+
+    def picture(self, paper: str, name: str, images, caption: str, columns: int = 8) -> Pictures:
+        """A contact sheet of what was learnt: this run's, and beside it the committed one of the longest run.
+
+        images  (n, c, h, w) or (n, h, w), uint8 or floats in [0, 1]
+
+        Long and full runs keep theirs beside the results, at most 40 KB, when the results are written.
+        """
+        sheets = {self.scale: sheet(images, columns)}
+        if self.scale != "quick":
+            self._held["pictures", paper, name] = sheets[self.scale]
+        for scale, file in self._longer_files():
+            if (kept := picture_file(file, paper, name)).exists():
+                sheets[scale] = kept.read_bytes()
+        return Pictures(sheets, caption)
+
+    def _longer_files(self):
+        """The results files of longer runs of the chapter: scale and file."""
+        for scale in SCALES[SCALES.index(self.scale) + 1 :]:
+            yield scale, root() / "book" / "results" / scale / f"{self.chapter}.json"
+
+    def _provenance(self) -> dict:
+        return dict(
+            device=device_name(self.device), versions=versions(), commit=commit(), code=fingerprint(self.chapter),
+            date=datetime.date.today().isoformat(),
+        )  # fmt: skip
+
     def _record(self, make, **fields) -> Record:
         now = self._clock()
         record = make(
             verdict="inconclusive",
             seeds=list(self.seeds),
             seconds=round(now - self._last, 1),
-            device=device_name(self.device),
-            versions=versions(),
-            commit=commit(),
-            code=fingerprint(self.chapter),
-            date=datetime.date.today().isoformat(),
-            **fields,
+            **self._provenance() | fields,
         )
         record.verdict = record.judged()
         self._last = now
@@ -212,7 +265,7 @@ class Run:
         """End the run: compare with the committed results, or write them, as LABCODE_WRITE says.
 
         Raises AssertionError, listing all of it, for a value outside its tolerance, a verdict that turned from
-        supported to contradicted or back, a committed claim that was not measured, and a paper without a claim.
+        supported to smaller or reversed, or back, a committed claim that was not measured, and a paper without a claim.
         """
         if self.dry or self.tuning:
             what = "dry run" if self.dry else "tuning"
@@ -224,6 +277,10 @@ class Run:
         amiss = [line for r in self.records if (old := self._committed(r)) for line in compare(r, old)]
         made = {(r.paper, r.statement) for r in self.records}
         amiss += [f"{c.paper}: “{c.statement}” was not measured" for c in before if (c.paper, c.statement) not in made]
+        drawn = {(c.paper, c.name): c for c in self.curves}
+        for old in (c for c in self.committed["curves"] if only in (None, c.paper)):
+            new = drawn.get((old.paper, old.name))
+            amiss += new.differs(old) if new else [f"{old.paper}: curve “{old.name}” was not measured"]
         was = None if only else self.committed["summary"]
         if was:
             amiss += self.summary.differs(was) if self.summary else [f"{was.measure}: the summary was not made"]
@@ -238,8 +295,12 @@ class Run:
                 if kept:
                     seconds = now.get("seconds", 0) or seconds
                 claims, summary = kept + list(self.records), now["summary"] if only else self.summary
+                curves = [c for c in now["curves"] if only and c.paper != only] + self.curves
                 seeds = now.get("seeds") if kept else None  # the file's own stay those of the chapter as a whole
-                write(self.file, self.chapter, self.scale, seeds or list(self.seeds), seconds, claims, summary)
+                write(self.file, self.chapter, self.scale, seeds or list(self.seeds), seconds, claims, summary, curves)
+                for key, png in self._held.items():
+                    if isinstance(key, tuple) and key[0] == "pictures":
+                        put_bytes(picture_file(self.file, *key[1:]), png)
             print(f"wrote {len(self.records)} records")
             for line in amiss if "ipykernel" not in sys.modules else ():  # a page tells what is, git what it was
                 print("changed:", line)

@@ -47,7 +47,7 @@ class Stage:
         self.run = run
         self.budget: Budget = run.pick(quick=QUICK, full=FULL)
         self.classes = 10
-        if run.scale == "quick":
+        if run.scale != "full":
             train, test = (scenes(n, seed=1, split=split) for n, split in zip((2000, 1000), run.splits, strict=True))
             self.train_images, self.train_labels = train.images, train.labels
             self.test_images, self.test_labels = test.images, test.labels
@@ -75,7 +75,7 @@ class Stage:
         run.data = self.source
 
     def checkpoint(self, name: str, seed: int) -> Path:
-        """Where an arm's training at full scale is kept."""
+        """Where an arm's training at long and full scale is kept."""
         folder = self.run.once("checkpoints", lambda: checkpoints(self.run.chapter))
         return folder / f"{quote(name, safe=' ').replace(' ', '-')}-{seed}.pt"
 
@@ -114,8 +114,8 @@ class Stage:
     ) -> nn.Module:
         """Train ``method(encoder)`` on the training images without labels and return it, in evaluation mode.
 
-        name     of the arm: the same name and seed are trained once in a run and, at full scale, once with the same
-                 code: papers share an arm's checkpoint, and an interrupted training goes on from its own
+        name     of the arm: the same name and seed are trained once in a run and, at long and full scale, once with
+                 the same code: papers share an arm's checkpoint, and an interrupted training goes on from its own
         method   makes the module from an encoder, e.g. ``SimCLR`` or ``lambda e: SimCLR(e, tau=0.5)``
         views    how views are made, if not the stage's own
         steps, batch_size, lr   where the arm departs from the stage's budget
@@ -143,7 +143,7 @@ class Stage:
                 generators=[generator],
                 label=f"{name}, seed {seed}",
             )
-            if self.run.scale == "full" and not self.run.dry:
+            if self.run.scale != "quick" and not self.run.dry:
                 options["checkpoint"] = self.checkpoint(name, seed)
             history = fit(
                 model,

@@ -71,7 +71,7 @@ def attentive_probe(
         return {"loss": F.cross_entropy(probe(train[index]), train_y[index])}
 
     batches = shuffled(len(train), min(batch_size, len(train)), seed, train.device)
-    fit(probe, step, batches, steps=steps, lr=lr, weight_decay=weight_decay, progress=False)
+    fit(probe, step, batches, steps=steps, lr=lr, weight_decay=weight_decay, progress=False, stretch=False)
     with torch.no_grad():
         best = torch.cat([probe(part)[:, : len(known)].argmax(1) for part in test.split(2048)])
     return (known[best] == test_y).float().mean().item()

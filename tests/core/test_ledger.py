@@ -45,11 +45,18 @@ def test_interval_is_students():
     ("differences", "margin", "verdict"),
     [
         ([0.10, 0.11, 0.12], 0.05, "supported"),
-        ([0.10, 0.11, 0.12], 0.20, "contradicted"),
+        ([0.10, 0.11, 0.12], 0.20, "smaller"),  # surely an effect, surely not the one that was asked for
+        ([-0.10, 0.11, 0.00], 0.50, "smaller"),  # surely below the margin, on either side of zero
+        ([-0.10, -0.11, -0.12], 0.05, "reversed"),
+        ([-0.10, -0.11, -0.12], 0.0, "reversed"),
+        ([-0.10, -0.11, -0.12], -0.05, "reversed"),  # worse than a negative margin allows
+        ([-0.020, -0.021, -0.022], -0.05, "supported"),  # worse, and within it
         ([0.00, 0.11, 0.22], 0.05, "inconclusive"),
         ([-0.01, 0.0, 0.01], -0.05, "supported"),  # not worse by more than 0.05
         ([0.06], 0.05, "supported"),
-        ([0.04], 0.05, "contradicted"),
+        ([0.04], 0.05, "smaller"),
+        ([-0.04], 0.05, "reversed"),
+        ([-0.04], -0.03, "reversed"),
         ([0.1, 0.1, 0.1], 0.1, "supported"),
     ],
 )
@@ -60,7 +67,50 @@ def test_every_verdict_can_come_out(differences, margin, verdict):
 def test_lower_is_better_turns_the_difference():
     lower = record(ours=[0.1, 0.1, 0.1], baseline=[0.3, 0.3, 0.3], higher_is_better=False, margin=0.1)
     assert lower.judged() == "supported"
-    assert dataclasses.replace(lower, higher_is_better=True).judged() == "contradicted"
+    assert dataclasses.replace(lower, higher_is_better=True).judged() == "reversed"
+
+
+@pytest.mark.parametrize(
+    ("floor", "verdict"),
+    [
+        ([0.2, 0.2, 0.2], "supported"),
+        ([0.75, 0.75, 0.75], "supported"),  # one arm above it is enough: the other failed to learn
+        ([0.81, 0.81, 0.81], "untaught"),  # on it, to within the seeds
+        ([0.9, 0.9, 0.9], "untaught"),
+        (None, "supported"),
+    ],
+)
+def test_where_no_arm_lies_clearly_above_the_floor_nothing_was_taught(floor, verdict):
+    assert record(floor=floor).judged() == verdict
+
+
+def test_a_floor_of_a_loss_lies_above():
+    errors = dict(ours=[0.1, 0.1, 0.1], baseline=[0.3, 0.3, 0.3], higher_is_better=False)
+    assert record(**errors, floor=[0.5, 0.5, 0.5]).judged() == "supported"
+    assert record(**errors, floor=[0.05, 0.05, 0.05]).judged() == "untaught"
+
+
+def test_a_verdict_is_drawn_to_scale():
+    """Zero, margin, interval and seeds lie on one axis, in their order, inside the picture."""
+    import re
+
+    from labcode.course.drawn import WIDTH, svg
+
+    made = record(ours=[0.80, 0.81, 0.82], baseline=[0.70, 0.70, 0.71], margin=0.05, interval=[0.09, 0.12])
+    text = svg(made)
+    zero, margin = (float(x) for x in re.findall(r'd="M([\d.]+) [23]V', text))
+    low, high = map(float, re.search(r'd="M([\d.]+) 13.0H([\d.]+)" stroke=', text).groups())
+    dots = [float(x) for x in re.findall(r'cx="([\d.]+)"', text)]
+    assert 0 < zero < margin < low < high < WIDTH
+    assert (margin - zero) / (low - zero) == pytest.approx(0.05 / 0.09, abs=0.01)
+    assert [d - zero for d in dots] == pytest.approx([(low - zero) * d / 0.09 for d in made.differences], abs=0.4)
+    assert "margin +0.05" in text
+
+
+def test_a_statement_is_escaped_and_can_be_found_again():
+    html = record(statement="p < q & r")._repr_html_()
+    assert "<!-- claim moco: p &lt; q &amp; r -->" in html
+    assert ">p &lt; q &amp; r</p>" in html
 
 
 @pytest.mark.parametrize(
@@ -77,7 +127,7 @@ def test_a_record_without_provenance_is_refused(missing):
 def test_an_exact_record_needs_one_bound():
     exact = dict(kind="exact", ours=None, baseline=None, margin=None, value=1e-7)
     assert record(**exact, at_most=1e-6).judged() == "supported"
-    assert record(**exact, at_least=1e-6).judged() == "contradicted"
+    assert record(**exact, at_least=1e-6).judged() == "reversed"
     for bounds in ({}, {"at_most": 1.0, "at_least": 0.0}):
         with pytest.raises(ValueError, match="one bound"):
             record(**exact, **bounds)
@@ -93,7 +143,7 @@ def test_compare_accepts_noise_and_refuses_more():
 
 def test_compare_names_a_flipped_verdict():
     flipped = ledger.compare(record(ours=[0.7] * 3), record())
-    assert any("turned from supported to contradicted" in line for line in flipped)
+    assert any("turned from supported to smaller" in line for line in flipped)
     exact = dict(kind="exact", ours=None, baseline=None, margin=None, at_most=0.1)
     lines = ledger.compare(record(**exact, value=0.2), record(**exact, value=0.05))
     assert any("turned" in line for line in lines)
@@ -138,7 +188,7 @@ def test_a_damaged_file_is_named(tmp_path):
     file.write_text('{"claims": [{"paper": "moco"}]}')
     with pytest.raises(ValueError, match="x.json is damaged"):
         ledger.read(file)
-    assert ledger.read(tmp_path / "none.json") == {"claims": [], "summary": None}
+    assert ledger.read(tmp_path / "none.json") == {"claims": [], "curves": [], "summary": None}
 
 
 def summary(**changes):
