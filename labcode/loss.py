@@ -103,12 +103,19 @@ def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None
 
 
 def check_positive(**values: float) -> None:
-    """Raise ValueError unless every named number is finite and at least 1e-30, so that float32 holds its inverse."""
+    """Raise ValueError unless every named number is finite and at least 1e-20, whose inverse float32 still multiplies."""
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive, got {value}")
-        if value < 1e-30:
-            raise ValueError(f"{name} must be at least 1e-30, since float32 divides by it, got {value}")
+        if value < 1e-20:
+            raise ValueError(f"{name} must be at least 1e-20, since float32 divides by it, got {value}")
+
+
+def check_finite(**tensors: Tensor) -> None:
+    """Raise ValueError unless every named tensor is finite throughout. On a GPU the look waits for the device."""
+    for name, x in tensors.items():
+        if not bool(torch.isfinite(x.detach()).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
 
 
 def check_index(name: str, index: Tensor, count: int) -> None:

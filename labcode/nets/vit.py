@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+from ..loss import raised
+
 Tokens = Float[Tensor, "n k d"]
 Index = Int[Tensor, "n v"]
 
@@ -67,12 +69,14 @@ def normalise_patches(tokens: Float[Tensor, "*n p"], eps: float = 1e-6) -> Float
     """Each patch with mean 0 and variance 1 over its own values: the target of masked and autoregressive prediction.
 
     MAE (He et al., 2022), section 4.1; the variance is the unbiased one, as in their results. A flat patch becomes 0.
+    Computed in float32 and returned in the tokens' own precision.
     Raises ValueError for patches of a single value.
     """
     if tokens.shape[-1] < 2:
         raise ValueError(f"tokens must have at least 2 values a patch, got {tokens.shape[-1]}")
-    variance, mean = torch.var_mean(tokens, -1, keepdim=True)
-    return (tokens - mean) * (variance + eps).rsqrt()
+    wide = raised(tokens)
+    variance, mean = torch.var_mean(wide, -1, keepdim=True)
+    return ((wide - mean) * (variance + eps).rsqrt()).to(tokens.dtype)
 
 
 def sincos(grid: Sequence[int], width: int, temperature: float = 10_000.0) -> Float[Tensor, "k {width}"]:
@@ -155,15 +159,19 @@ def prefix_causal(k: int, prefix: Int[Tensor, " n"] | None = None, device=None) 
 class Attention(nn.Module):
     """Multi-head self-attention, or cross-attention where ``context`` is given (Vaswani et al., 2017).
 
-    qk_norm  LayerNorm on every head's queries and keys, which bounds the logits
+    bias      of the linear layers; ``qkv_bias`` says it of queries, keys and values where they differ from the output
+    qk_norm   LayerNorm on every head's queries and keys, which bounds the logits
     """
 
-    def __init__(self, width: int, heads: int, bias: bool = True, qk_norm: bool = False):
+    def __init__(
+        self, width: int, heads: int, bias: bool = True, qk_norm: bool = False, qkv_bias: bool | None = None
+    ):
         super().__init__()
         if width % heads:
             raise ValueError(f"heads must divide the width {width}, got {heads}")
         self.heads = heads
-        self.q, self.kv = nn.Linear(width, width, bias=bias), nn.Linear(width, 2 * width, bias=bias)
+        inner = bias if qkv_bias is None else qkv_bias
+        self.q, self.kv = nn.Linear(width, width, bias=inner), nn.Linear(width, 2 * width, bias=inner)
         self.out = nn.Linear(width, width, bias=bias)
         norms = (nn.LayerNorm(width // heads) if qk_norm else nn.Identity() for _ in range(2))
         self.norm_q, self.norm_k = norms

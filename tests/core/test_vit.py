@@ -183,3 +183,11 @@ def test_vit_takes_clips_and_a_class_token():
     assert torch.allclose(net.tokens(clip)[:, 1:], net.embed(nets.patchify(clip, net.patch)) + net.position, atol=1e-6)
     assert torch.equal(net.tokens(clip)[1, 0], net.cls)
     assert not [n for n, _ in net.trunk.named_parameters() if "bias" in n and "norm" not in n]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_patches_in_half_precision_are_normalised_in_float32(dtype):
+    x = (500 + 60 * draw(3, 4, 12)).to(dtype)
+    found = nets.normalise_patches(x)
+    assert found.dtype == dtype and torch.isfinite(found).all()
+    assert torch.allclose(found.double(), nets.normalise_patches(x.double()), atol=0.02)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ...loss import raised
 from ...nets.vit import Attention, Transformer, ViT, fill, gather, patchify, random_split, sincos, unpatchify
 from .mae import flags, fourier_loss, masked_mse
 
@@ -21,9 +22,14 @@ Scalar = Float[Tensor, ""]
 def self_standardise(x: Images, eps: float = 1e-5) -> Images:
     """Every channel of every image with mean 0 and variance 1: instance normalisation without parameters.
 
-    Kraus et al. (2024): what a lamp or a dye does to a whole channel is gone before the network sees it.
+    Kraus et al. (2024): what a lamp or a dye does to a whole channel is gone before the network sees it. Computed in
+    float32, returned in the images' precision; a flat channel becomes 0. Raises ValueError for what is no batch of
+    float images.
     """
-    return F.instance_norm(x, eps=eps)
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be float images (n, c, h, w), got {x.dtype} {tuple(x.shape)}")
+    with torch.autocast(x.device.type, enabled=False):
+        return F.instance_norm(raised(x), eps=eps).to(x.dtype)
 
 
 class ChannelViT(nn.Module):
@@ -62,12 +68,14 @@ class ChannelMAE(nn.Module):
     Kraus et al. (2024), and the authors' code: a quarter of *all* channels' patches is seen, drawn freely, so a place
     may be seen in one channel and hidden in another. In the decoder, the queries of a channel (visible tokens, a blank
     elsewhere, plus position and channel token) attend to the tokens of all channels, an MLP follows, then the
-    channel's own transformer. The cross-attention has no residual.
+    channel's own transformer, which has no LayerNorm at its end. The cross-attention has no residual, and no biases but
+    that of its output.
 
     channels  how many are decoded; the encoder takes any number
     fourier   weight of ``fourier_loss``; 0.01 in the paper
 
-    Images come in self-standardised.
+    Images come in self-standardised. Departures from the authors' code: no class token goes through encoder and
+    decoder; tokens of blanks and channels start at random, not at 0.
     """
 
     def __init__(
@@ -84,7 +92,7 @@ class ChannelMAE(nn.Module):
         self.channel = nn.Parameter(0.02 * torch.randn(channels, 1, width))
         self.register_buffer("position", sincos(encoder.grid, width), persistent=False)
         self.query_norm, self.context_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
-        self.cross = Attention(width, heads)
+        self.cross = Attention(width, heads, qkv_bias=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.decoders = nn.ModuleList(Transformer(width, depth, heads) for _ in range(channels))
         self.out = nn.Linear(width, encoder.single.embed.in_features)
@@ -93,8 +101,8 @@ class ChannelMAE(nn.Module):
         y = fill(self.into(seen), kept, self.blank, self.tokens) + (self.channel + self.position).flatten(0, 1)
         y = self.cross(self.query_norm(y), context=self.context_norm(y))  # each query for itself: all channels at once
         y = y + self.mlp(self.mlp_norm(y))
-        painted = [decoder(part) for part, decoder in zip(y.split(self.place, 1), self.decoders, strict=True)]
-        return self.out(torch.cat(painted, 1))
+        parts = zip(y.split(self.place, 1), self.decoders, strict=True)
+        return self.out(torch.cat([decoder.layers(part)[-1] for part, decoder in parts], 1))  # before a last norm
 
     def forward(self, x: Images, index: Tensor | None = None) -> Scalar:
         if x.shape[1] != self.channels:
@@ -123,14 +131,15 @@ class PerturbationClassifier(nn.Module):
 
     Caicedo et al. (2018): labels that come for free with every well. Afterwards the head is taken off.
 
-    labels  the perturbation of every training image (n,)
+    labels  the perturbation of every training image (n,), any integers
 
     ``forward(x, index)`` is the cross entropy of images ``index``.
     """
 
     def __init__(self, encoder: ViT, labels: Int[Tensor, " n"]):
         super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(encoder.features, int(labels.max()) + 1)
+        names, labels = labels.unique(return_inverse=True)
+        self.encoder, self.head = encoder, nn.Linear(encoder.features, len(names))
         self.register_buffer("labels", labels, persistent=False)
 
     def forward(self, x: Images, index: Int[Tensor, " m"]) -> Scalar:

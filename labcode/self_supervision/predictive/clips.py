@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
+from ... import augment
 from ...augment import affine_matrix, warp
 from ...data.videos import cross_matrix
+from ...loss import raised
 from ...nets.vit import ViT
 
 Clips = Float[Tensor, "n t c h w"]
@@ -20,14 +22,10 @@ Rows = Float[Tensor, "n d"]
 
 
 def to_float(x: Shaped[Tensor, "n t c h w"]) -> Clips:
-    """uint8 clips to float32 in [0, 1]; float clips as they are. Raises ValueError for any other input."""
+    """uint8 clips to float32 in [0, 1]; float clips in [0, 1] as they are. Raises ValueError for any other input."""
     if x.ndim != 5:
         raise ValueError(f"x must be a batch of clips (n, t, c, h, w), got shape {tuple(x.shape)}")
-    if x.dtype == torch.uint8:
-        return x.float().div_(255)
-    if not x.is_floating_point():
-        raise ValueError(f"x must be uint8 in 0 … 255 or float in [0, 1], got {x.dtype}")
-    return x
+    return augment.to_float(x.flatten(0, 1)).view(x.shape)
 
 
 def cut(frames: Shaped[Tensor, "n t c h w"], start: Int[Tensor, " m"], length: int) -> Shaped[Tensor, "m l c h w"]:
@@ -50,9 +48,10 @@ def recoloured(x: Shaped[Tensor, "n t c h w"], generator: Generator, shift: floa
     shift  of the frame's side, ± uniform; the scale is 1 ± 0.1
     turn   turn the hue by a random angle about the grey axis, scale the contrast by 0.7 … 1.3, shift all by ±0.2
 
-    The noise has a standard deviation of 0.02 and is each pixel's own.
+    The noise has a standard deviation of 0.02 and is each pixel's own. Computed in float32; float clips come back in
+    their own precision. Raises ValueError for what ``to_float`` refuses.
     """
-    x = to_float(x)
+    kind, x = x.dtype, raised(to_float(x))
     n, t, c, h, w = x.shape
     u = 2 * torch.rand(n, 6, generator=generator, device=x.device) - 1
     matrix = affine_matrix(u[:, 0] * 0, shift * u[:, :2] * w, 1 + 0.1 * u[:, 2], u[:, 0] * 0, (h, w))
@@ -63,7 +62,8 @@ def recoloured(x: Shaped[Tensor, "n t c h w"], generator: Generator, shift: floa
         turned = cos * torch.eye(3, device=x.device) + sin * cross + (1 - cos) * grey
         rotation = (1 + 0.3 * u[:, 4, None, None]) * turned
         x = 0.5 + 0.2 * u[:, 5, None, None, None, None] + torch.einsum("ndc,ntchw->ntdhw", rotation, x - 0.5)
-    return x + 0.02 * torch.randn(x.shape, generator=generator, device=x.device)
+    x = x + 0.02 * torch.randn(x.shape, generator=generator, device=x.device)
+    return x.to(kind) if kind.is_floating_point else x
 
 
 class ClipNet(nn.Module):

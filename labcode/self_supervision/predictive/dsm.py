@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from ...data.batches import mixed_seed
 from ...data.videos import Motion, Videos, moving_scenes
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, raised, unit_rows
 from ...nets import mlp
 from .clips import Clips
 
@@ -30,11 +30,15 @@ def spatial_disturbance(
     strength  furthest shift, in sides of the frame; the authors' 10 to 20 of 224 pixels are about 0.07
     width     radius of a bump, in sides of the frame
 
-    Raises ValueError for no bump, or a width that is not positive.
+    Computed in float32, whatever the clips' precision, which they keep. Raises ValueError for what is no batch of float
+    clips, for no bump, or a width that is not positive.
     """
     if bumps < 1:
         raise ValueError(f"bumps must be at least 1, got {bumps}")
     check_positive(width=width)
+    if x.ndim != 5 or not x.is_floating_point():
+        raise ValueError(f"x must be float clips (n, t, c, h, w), got {x.dtype} {tuple(x.shape)}")
+    kind, x = x.dtype, raised(x)
     n, t, c, h, w = x.shape
     draw = torch.rand(4, n, bumps, 1, 1, generator=generator, device=x.device)
     y, z = ((torch.arange(s, device=x.device) + 0.5) / s * 2 - 1 for s in (h, w))
@@ -43,8 +47,9 @@ def spatial_disturbance(
     hump = (1 - away).clamp_min(0) ** 2  # (n, bumps, h, w)
     move = torch.stack([(hump * 2 * strength * (2 * d - 1)).sum(1) for d in (draw[3], draw[2])], -1)
     grid = torch.stack([z.expand(h, w), y.expand(h, w)], -1) + move
-    out = F.grid_sample(x.reshape(n, t * c, h, w), grid, padding_mode="reflection", align_corners=False)
-    return out.view(n, t, c, h, w)
+    with torch.autocast(x.device.type, enabled=False):
+        out = F.grid_sample(x.reshape(n, t * c, h, w), grid.to(x.dtype), padding_mode="reflection", align_corners=False)
+    return out.view(n, t, c, h, w).to(kind)
 
 
 def temporal_disturbance(x: Clips, *, generator: Generator) -> Clips:
@@ -53,8 +58,10 @@ def temporal_disturbance(x: Clips, *, generator: Generator) -> Clips:
     The paper's temporal local disturbance warps frames along the scaled optical flow; its released loader takes another
     segment, or a shuffled one. Frames played backwards are the path rescaled by -1, with no flow to estimate.
 
-    Raises ValueError for a single frame, which has no motion to break.
+    Raises ValueError for what is no batch of clips, and for a single frame, which has no motion to break.
     """
+    if x.ndim != 5:
+        raise ValueError(f"x must be clips (n, t, c, h, w), got shape {tuple(x.shape)}")
     n, t = x.shape[:2]
     if t < 2:
         raise ValueError(f"x must have at least 2 frames, got {t}")
@@ -85,6 +92,7 @@ def dsm_loss(
     k      of the clips themselves, by the slow encoder
     own    of the motion-broken clips; None leaves it out, which is MoCo
 
+    Rows of zeros are unlike everything alike and get no gradient (``loss.unit_rows``).
     Raises ValueError for shapes that do not fit, or tau <= 0.
     """
     check_matrix("q", q, rows=1)
@@ -93,11 +101,11 @@ def dsm_loss(
     if queue.shape[1] != q.shape[1]:
         raise ValueError(f"queue must have keys of {q.shape[1]} values like q, got {queue.shape[1]}")
     check_positive(tau=tau)
-    q, k, queue = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1), F.normalize(queue.detach(), dim=1)
+    q, k, queue = unit_rows(q), unit_rows(k.detach()), unit_rows(queue.detach())
     logits = [(q * k).sum(1, keepdim=True), q @ queue.T]
     if own is not None:
         check_matrix("own", own, like=q)
-        logits.append((q * F.normalize(own, dim=1)).sum(1, keepdim=True))
+        logits.append((q * unit_rows(own)).sum(1, keepdim=True))
     scores = torch.cat(logits, 1) / tau
     return (scores.logsumexp(1) - scores[:, 0]).mean()
 
@@ -121,7 +129,7 @@ class DSM(nn.Module):
         self.encoder, self.head = encoder, mlp([d, d, dim])
         self.disturb, self.negative, self.tau, self.momentum, self.strength = disturb, negative, tau, momentum, strength
         self.slow = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
-        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.register_buffer("queue", unit_rows(torch.randn(queue, dim)))
 
     def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         generator = torch.Generator(views.device).manual_seed(int(torch.randint(2**31, ())))
@@ -135,7 +143,7 @@ class DSM(nn.Module):
             if self.training:
                 ours = [*self.encoder.parameters(), *self.head.parameters()]
                 torch._foreach_lerp_(list(self.slow.parameters()), ours, 1 - self.momentum)
-            k = F.normalize(self.slow(second), dim=1)
+            k = unit_rows(self.slow(second))
         loss = dsm_loss(q, k, self.queue, own, self.tau)
         if self.training:
             self.queue = torch.cat([k, self.queue])[: len(self.queue)]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...data import shuffled
-from ...loss import check_matrix, float32
+from ...loss import check_finite, check_index, check_matrix, float32
 from ...nets.vit import ViT
 from ...train import fit
 from .mae import MAE
@@ -82,8 +82,13 @@ def distillation_rounds(
 
     away  w_0 - w_init, how far the first teacher went
 
-    Our reading: the paper's model has a masked input; a linear model's target is what the teacher predicts.
+    Raises ValueError for inputs that are not finite or not as wide as ``away``. Our reading: the paper's model has a
+    masked input; a linear model's target is what the teacher predicts.
     """
+    check_matrix("x", x)
+    check_finite(x=x, away=away)
+    if away.shape != x.shape[1:]:
+        raise ValueError(f"away must have {x.shape[1]} values, got {tuple(away.shape)}")
     values, vectors = torch.linalg.eigh(x.T @ x / len(x))
     factor = 1 - (-time * values.clamp_min(0)).exp()
     inside = vectors.T @ away
@@ -113,7 +118,12 @@ def fine_tune(
     """A ``Reader`` of a copy of the encoder, all of it trained on labelled images; the encoder stays as it is.
 
     y    classes 0 … out - 1
+
+    Raises ValueError for labels that are none of these or not one an image, and no images.
     """
+    check_index("y", y, out)
+    if not len(x) or y.shape != x.shape[:1]:
+        raise ValueError(f"y must be one class for each of the {len(x)} images, at least one, got {tuple(y.shape)}")
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
         reader = Reader(copy.deepcopy(encoder), out).to(x.device)

@@ -6,11 +6,10 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...loss import check_matrix
+from ...loss import check_finite, check_matrix, raised, unit_rows
 
 
 @dataclass
@@ -50,7 +49,7 @@ def cells(
     g = torch.Generator().manual_seed(7919 * seed + 1)
     f = len(FACTORS)
     pathway = torch.arange(perturbations) % pathways
-    direction = F.normalize(torch.randn(pathways, f, generator=g), dim=1)[pathway]
+    direction = unit_rows(torch.randn(pathways, f, generator=g))[pathway]
     sign = 1 - 2.0 * torch.randint(2, (perturbations, 1), generator=g)
     strength = 0.7 + 0.6 * torch.rand(perturbations, 1, generator=g)
     mean = effect * (sign * strength * direction + own * torch.randn(perturbations, f, generator=g))
@@ -104,11 +103,27 @@ def _draw_cells(
 
 
 def centre_by_batch(z: Float[Tensor, "n d"], batch: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    """Embeddings less the mean of their batch: what a plate adds to all its wells is gone."""
-    groups = int(batch.max()) + 1
-    count = torch.bincount(batch, minlength=groups).clamp_min(1)[:, None]
-    mean = z.new_zeros(groups, z.shape[1]).index_add_(0, batch, z) / count
+    """Embeddings less the mean of their batch: what a plate adds to all its wells is gone.
+
+    batch  of each image, any integers
+
+    Half precision is computed and returned in float32. Raises ValueError for embeddings that are not finite, and
+    batches that are not one an image.
+    """
+    z = raised(z)
+    mean, batch = _means("batch", z, batch)
     return z - mean[batch]
+
+
+def _means(name: str, z: Float[Tensor, "n d"], group: Int[Tensor, " n"]) -> tuple[Float[Tensor, "g d"], Tensor]:
+    """The mean of each group, in ascending order of their numbers, and which of them each row belongs to."""
+    check_matrix("z", z)
+    check_finite(z=z)
+    if group.shape != z.shape[:1] or group.is_floating_point():
+        raise ValueError(f"{name} must be {len(z)} integers, got {group.dtype} {tuple(group.shape)}")
+    names, group = group.unique(return_inverse=True)
+    count = torch.bincount(group, minlength=len(names))[:, None]
+    return z.new_zeros(len(names), z.shape[1]).index_add_(0, group, z) / count, group
 
 
 def typical_variation(
@@ -119,13 +134,14 @@ def typical_variation(
     Typical variation normalisation (Ando et al., 2017), the batch correction of Kraus et al. (2024): centre by batch,
     take means over images, whiten by the scatter within. A direction in which cells differ anyway counts for little.
 
-    shrink  of the scatter towards a multiple of the identity, as a share of its mean eigenvalue
-    Departure: the scatter is that within all perturbations, where the paper has wells of untreated cells.
+    perturbation, batch  any integers; rows of the result are in ascending order of the perturbations that occur
+    shrink               of the scatter towards a multiple of the identity, as a share of its mean eigenvalue
+
+    Raises ValueError as ``centre_by_batch``. Departure: the scatter is that within all perturbations, where the paper
+    has wells of untreated cells.
     """
     z = centre_by_batch(z.double(), batch)
-    groups = int(perturbation.max()) + 1
-    count = torch.bincount(perturbation, minlength=groups).clamp_min(1)[:, None]
-    mean = z.new_zeros(groups, z.shape[1]).index_add_(0, perturbation, z) / count
+    mean, perturbation = _means("perturbation", z, perturbation)
     inside = z - mean[perturbation]
     values, vectors = torch.linalg.eigh(inside.T @ inside / len(z))
     return (mean @ vectors) / (values.clamp_min(0) + shrink * values.mean() + 1e-12).sqrt()
@@ -138,15 +154,19 @@ def relation_recall(z: Float[Tensor, "g d"], group: Int[Tensor, " g"], tail: flo
     highest or the lowest ``tail`` of all pairs: two genes of a pathway may act in opposite directions. Embeddings that
     know nothing find 2 · tail.
 
-    z     one embedding for each gene, its mean over images, corrected for batches
-    tail  in (0, 0.5)
+    z      one embedding for each gene, its mean over images, corrected for batches
+    group  its pathway, any integers
+    tail   in (0, 0.5)
 
-    Raises ValueError for a tail out of range and for groups without a related pair.
+    Raises ValueError for embeddings that are not finite, a tail out of range and groups without a related pair.
     """
     check_matrix("z", z, rows=3)
+    check_finite(z=z)
+    if group.shape != z.shape[:1]:
+        raise ValueError(f"group must be one for each of the {len(z)} rows, got {tuple(group.shape)}")
     if not 0 < tail < 0.5:
         raise ValueError(f"tail must be in (0, 0.5), got {tail}")
-    z = F.normalize(z.double(), dim=1)
+    z = unit_rows(z.double())
     row, column = torch.triu_indices(len(z), len(z), 1, device=z.device)
     similarity, related = (z[row] * z[column]).sum(1), group[row] == group[column]
     if not bool(related.any()):

@@ -1,7 +1,7 @@
 """Online deep clustering of patches, with the clusters tied along the tracks of a video.
 
-Zhan et al., "Online Deep Clustering for Unsupervised Representation Learning" (2020); "Online Deep Clustering with
-Video Track Consistency".
+Zhan et al., "Online Deep Clustering for Unsupervised Representation Learning" (2020); Alfani, Becattini, Seidenari and
+Del Bimbo, "Online Deep Clustering with Video Track Consistency" (2022).
 """
 
 import torch
@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
+from ...augment import to_float
 from ...cluster import kmeans
 from ...data.videos import Motion, moving_scenes
+from ...loss import check_index, unit_rows
 from ...nets import mlp
 from .tracking import crops
 
@@ -39,18 +41,26 @@ def track_vote(
 ) -> Int[Tensor, " n"]:
     """Each patch gets the cluster that most patches of its track have; of equals the smallest number.
 
-    Online Deep Clustering with Video Track Consistency (Sanguineti et al., 2022), in our reading: the vote counts all
+    Online Deep Clustering with Video Track Consistency (Alfani et al., 2022), in our reading: the vote counts all
     patches of a track in the memory, not only those in the batch.
 
-    tracks  which track each patch belongs to, 0 … ; a patch alone in its track keeps its label, so with
+    labels  0 … clusters - 1
+    tracks  which track each patch belongs to, any integers; a patch alone in its track keeps its label, so with
             ``tracks = arange(n)`` nothing happens: plain ODC
-    count   how many tracks there are; None reads it from ``tracks``, for which the host waits on a GPU
+    count   how many tracks there are, which are then numbered 0 … count - 1; None looks, for which the host waits on a
+            GPU
+
+    Raises ValueError for tracks that are not one a label, and for labels (and tracks, with ``count``) out of range.
     """
     if labels.shape != tracks.shape:
         raise ValueError(f"tracks must name one track for each of the {len(labels)} labels, got {tuple(tracks.shape)}")
+    check_index("labels", labels, clusters)
     if not len(labels):
         return labels
-    count = int(tracks.max()) + 1 if count is None else count
+    if count is None:
+        names, tracks = tracks.unique(return_inverse=True)
+        count = len(names)
+    check_index("tracks", tracks, count)
     votes = torch.zeros(count, clusters, device=labels.device)
     votes.index_put_((tracks, labels), votes.new_ones(()), accumulate=True)
     return votes.argmax(1)[tracks]
@@ -70,19 +80,23 @@ def mistracked(tracks: Int[Tensor, "n k"], share: float, *, generator: Generator
 
 
 class ODC(nn.Module):
-    """Online deep clustering with a memory, its labels tied along tracks (Zhan et al., 2020; Sanguineti et al., 2022).
+    """Online deep clustering with a memory, its labels tied along tracks (Zhan et al., 2020; Alfani et al., 2022).
 
     encoder    of patches
-    tracks     (n,) the track of each training patch; ``arange(n)`` for plain ODC
+    tracks     (n,) the track of each training patch, any integers; ``arange(n)`` for plain ODC
     clusters   number of pseudo-classes
     momentum   of a patch's feature in the memory, 0.5: f ← normalise(m f + (1 - m) f_new)
     every      steps between two new computations of the centroids, 10
-    smallest   a cluster with fewer patches is dissolved and its slot given to half of the largest one
+    smallest   a cluster with fewer patches is dissolved, each patch into the nearest cluster that is large enough, and
+               its slot given to half of the largest one
     learnt     False draws a label for every track once and keeps it: the control that clusters nothing
 
-    The step's loss is the cross entropy of the head on the patches' labels, weighted by 1 / √(cluster size).
-    Departure: small clusters are dealt with when centroids are renewed, not at every step, as how many there are and
-    whom they hold makes the host wait on a GPU. All other steps wait for nothing.
+    The step's loss is the cross entropy of the head on the patches' labels, weighted by 1 / √(cluster size). As in the
+    authors' code, centroids are plain means of features of unit length, so a scattered cluster's is shorter and wins
+    fewer patches.
+    Departures: small clusters are dealt with when centroids are renewed, not at every step, as how many there are and
+    whom they hold makes the host wait on a GPU (all other steps wait for nothing); the head's optimiser keeps its
+    momentum; half of a cluster is found from the two ends of its main axis, not by k-means from random starts.
     """
 
     def __init__(
@@ -94,8 +108,9 @@ class ODC(nn.Module):
             raise ValueError(f"clusters must be between 2 and the {len(tracks)} patches, got {clusters}")
         self.encoder, self.neck, self.head = encoder, mlp([encoder.features, dim]), nn.Linear(dim, clusters)
         self.clusters, self.momentum, self.every, self.smallest = clusters, momentum, every, smallest
-        self.seen, self.learnt, self.count = 0, learnt, 1 + int(tracks.max())
-        self.register_buffer("tracks", tracks.clone())
+        names, tracks = tracks.unique(return_inverse=True)
+        self.seen, self.learnt, self.count = 0, learnt, len(names)
+        self.register_buffer("tracks", tracks)
         self.register_buffer("memory", torch.zeros(len(tracks), dim))
         self.register_buffer("labels", torch.zeros_like(tracks))
         self.register_buffer("centroids", torch.zeros(clusters, dim))
@@ -104,15 +119,19 @@ class ODC(nn.Module):
     def start(self, patches: Shaped[Tensor, "n c h w"], seed: int = 0) -> "ODC":
         """Fill the memory with the untrained network's features and cluster it once by k-means, then the tracks vote.
 
-        Returns itself.
+        patches  uint8, or float in [0, 1]
+
+        Returns itself, in training mode. Features are taken in evaluation mode: no statistics move.
         """
+        if len(patches) != len(self.tracks):
+            raise ValueError(f"patches must be those of the {len(self.tracks)} tracks, got {len(patches)}")
         if not self.learnt:
             drawn = torch.randint(self.clusters, (self.count,), generator=torch.Generator().manual_seed(seed))
             self.labels = drawn.to(self.tracks)[self.tracks]
             return self.train()
         self.eval()
-        features = [self.neck(self.encoder(part.float() / 255)) for part in patches.split(2048)]
-        self.memory = F.normalize(torch.cat(features), dim=1)
+        features = [self.neck(self.encoder(to_float(part))).float() for part in patches.split(2048)]
+        self.memory = unit_rows(torch.cat(features))
         _, labels = kmeans(self.memory, self.clusters, seed, iterations=20)
         self.labels = track_vote(labels, self.tracks, self.clusters, self.count)
         self.centroids = self._means(self.labels)
@@ -133,16 +152,17 @@ class ODC(nn.Module):
     @torch.no_grad()
     def remember(self, z: Rows, index: Int[Tensor, " n"]) -> None:
         """New features of a batch go into the memory; its labels follow, and with them their tracks'."""
-        old = self.memory[index]
-        new = F.normalize(self.momentum * old + (1 - self.momentum) * F.normalize(z, dim=1), dim=1)
+        new = unit_rows(self.momentum * self.memory[index] + (1 - self.momentum) * unit_rows(z))
         self.memory = self.memory.index_copy(0, index, new)
-        labels = self.labels.index_copy(0, index, (new @ self.centroids.T).argmax(1))
+        labels = self.labels.index_copy(0, index, self._nearest(new, self.centroids))
         self.labels = track_vote(labels, self.tracks, self.clusters, self.count)
 
     @torch.no_grad()
     def renew(self) -> None:
+        """Centroids anew; small clusters are dissolved and refilled; then the tracks vote."""
         self.centroids = self._means(self.labels)
-        for small in (self._sizes(self.labels) < self.smallest).nonzero()[:, 0].tolist():
+        small = self._sizes(self.labels) < self.smallest
+        if bool(small.any()) and not bool(small.all()):
             self._dissolve(small)
         self.labels = track_vote(self.labels, self.tracks, self.clusters, self.count)
 
@@ -153,22 +173,31 @@ class ODC(nn.Module):
     def _means(self, labels: Int[Tensor, " n"]) -> Float[Tensor, "K d"]:
         total = torch.zeros_like(self.centroids).index_add_(0, labels, self.memory)
         empty = self._sizes(labels) == 0
-        return torch.where(empty[:, None], self.centroids, F.normalize(total, dim=1))
+        return torch.where(empty[:, None], self.centroids, total / self._sizes(labels).clamp_min(1)[:, None])
 
-    def _dissolve(self, small: int) -> None:
-        """The small cluster's patches go to the nearest other; its slot takes half of the largest, by 2-means."""
-        away = self.centroids @ self.centroids[small]
-        away[small] = -torch.inf
-        self.labels = torch.where(self.labels == small, away.argmax(), self.labels)
-        largest = self._sizes(self.labels).argmax()
-        members = (self.labels == largest).nonzero()[:, 0]
-        halves = two_means(self.memory[members])
-        self.labels = self.labels.index_copy(0, members[halves], torch.full_like(members[halves], small))
-        self.centroids = self._means(self.labels)
+    @staticmethod
+    def _nearest(z: Rows, centroids: Float[Tensor, "K d"]) -> Int[Tensor, " n"]:
+        with torch.autocast(z.device.type, enabled=False):
+            return (z @ centroids.T).argmax(1)
+
+    def _dissolve(self, small: Bool[Tensor, " K"]) -> None:
+        """Patches of small clusters go each to the nearest large one; a slot takes half of the largest, by 2-means."""
+        nearest = self._nearest(self.memory, self.centroids[~small])
+        self.labels = torch.where(small[self.labels], (~small).nonzero()[nearest, 0], self.labels)
+        for slot in small.nonzero()[:, 0].tolist():
+            largest = self._sizes(self.labels).argmax()
+            members = (self.labels == largest).nonzero()[:, 0]
+            half = members[two_means(self.memory[members])]
+            self.labels = self.labels.index_copy(0, half, torch.full_like(half, slot))
+            pair = torch.stack([largest, largest.new_tensor(slot)])
+            self.centroids = self.centroids.index_copy(0, pair, self._means(self.labels)[pair])
 
 
 def two_means(x: Rows, iterations: int = 10) -> Bool[Tensor, " n"]:
-    """Which of the rows belong to the second of two clusters: Lloyd's iterations from the two ends of the main axis."""
+    """Which of the rows belong to the second of two clusters: Lloyd's iterations from the two ends of the main axis.
+
+    Rows that cannot be parted, as they are all alike, are cut in the middle of the list.
+    """
     centred = x - x.mean(0)
     along = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]
     second = along > along.median()
@@ -177,4 +206,5 @@ def two_means(x: Rows, iterations: int = 10) -> Bool[Tensor, " n"]:
         b = (x * second[:, None]).sum(0) / total
         a = (x * ~second[:, None]).sum(0) / (len(x) - total).clamp_min(1)
         second = (x - b).square().sum(1) < (x - a).square().sum(1)
-    return second
+    middle = 2 * torch.arange(len(x), device=x.device) >= len(x)
+    return torch.where(second.any() & ~second.all(), second, middle)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 from ...transport import sinkhorn_codes
 from ..contrastive import moco_loss
@@ -52,14 +52,16 @@ def rho_nt_xent(z: Float[Tensor, "two_n d"], rho: int = 2, tau: float = 0.1) -> 
     Feichtenhofer et al., section 3.1, SimCLR. A term's denominator holds its own positive and the clips of other
     videos, never the clip itself nor its other positives. For ρ = 2 this is NT-Xent.
 
-    z    unnormalised projections (ρ·n, d); rows j·n + i are clips of video i, n >= 2 videos
+    z    unnormalised projections (ρ·n, d); rows j·n + i are clips of video i, n >= 2 videos. Rows of zeros get no
+         gradient (``loss.unit_rows``)
     tau  temperature > 0, 0.1 in the paper
 
-    Raises ValueError for a number of rows that ρ does not divide, ρ < 2, or tau <= 0.
+    Raises ValueError for a number of rows that ρ does not divide, a single video, which has nothing to be told from,
+    ρ < 2, or tau <= 0.
     """
-    n = _videos("z", z, rho)
+    n = _videos("z", z, rho, 2)
     check_positive(tau=tau)
-    z = F.normalize(z, dim=1)
+    z = unit_rows(z)
     scores = z @ z.T / tau
     video = torch.arange(len(z), device=z.device) % n
     others = scores.masked_fill(video[:, None] == video, -torch.inf).logsumexp(1)  # of other videos
@@ -77,7 +79,8 @@ def rho_moco(
 ) -> Scalar:  # fmt: skip
     """InfoNCE of every clip's query against the key of each other clip of its video, and a queue: ``moco_loss`` means.
 
-    Feichtenhofer et al., section 3.1, MoCo. No gradient reaches k or the queue; no clip is its own key.
+    Feichtenhofer et al., section 3.1, MoCo. No gradient reaches k or the queue; no clip is its own key. One video is
+    enough: its negatives are in the queue.
     """
     n = _videos("q", q, rho)
     check_matrix("k", k, like=q)
@@ -89,11 +92,14 @@ def rho_moco(
 def rho_byol(p: Float[Tensor, "two_n d"], k: Float[Tensor, "two_n d"], rho: int = 2) -> Scalar:
     """Squared distance 2 - 2 cos between every clip's prediction and the target of each other clip of its video.
 
-    Feichtenhofer et al., section 3.1, BYOL. No gradient reaches k.
+    Feichtenhofer et al., section 3.1, BYOL. No gradient reaches k. One video is enough: there are no negatives. A row
+    of zeros, which agrees with nothing, gets no gradient.
+
+    Raises ValueError for a number of rows that ρ does not divide, and ρ < 2.
     """
     n = _videos("p", p, rho)
     check_matrix("k", k, like=p)
-    p, k = F.normalize(p, dim=1), F.normalize(k.detach(), dim=1)
+    p, k = unit_rows(p), unit_rows(k.detach())
     agree = torch.stack([(p * k.roll(j * n, 0)).sum(1).mean() for j in range(1, rho)])
     return 2 - 2 * agree.mean()
 
@@ -107,9 +113,12 @@ def rho_swav(
     Feichtenhofer et al., section 3.1, SwAV: the cross entropy -Σ code · log softmax(scores / τ), meaned over pairs of a
     code and another clip.
 
-    scores  cosines of every clip with every prototype, (ρ·n, K)
+    scores  cosines of every clip with every prototype, (ρ·n, K), n >= 2 videos
+
+    Raises ValueError for a number of rows that ρ does not divide, a single video, whose codes would be equal for all
+    prototypes whatever it shows, ρ < 2, or tau <= 0.
     """
-    n = _videos("scores", scores, rho)
+    n = _videos("scores", scores, rho, 2)
     check_positive(tau=tau, eps=eps)
     log_p = (scores / tau).log_softmax(1).view(rho, n, -1)
     terms = []
@@ -120,13 +129,17 @@ def rho_swav(
     return torch.stack(terms).mean()
 
 
-def _videos(name: str, z: Tensor, rho: int) -> int:
+def _videos(name: str, z: Tensor, rho: int, least: int = 1) -> int:
     """How many videos the rows are of, after a look at both."""
     if rho < 2:
         raise ValueError(f"rho must be at least 2, got {rho}")
-    check_matrix(name, z, rows=2 * rho)
+    check_matrix(name, z, rows=rho)
     if len(z) % rho:
         raise ValueError(f"{name} must have {rho} rows a video, got {len(z)} rows")
+    if len(z) < least * rho:
+        raise ValueError(
+            f"{name} must hold {least} videos or more, since one alone has nothing to be told from: got {len(z)} rows"
+        )
     return len(z) // rho
 
 
@@ -156,7 +169,7 @@ class Rho(nn.Module):
         if framework in ("moco", "byol"):
             self.target = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
         if framework == "moco":
-            self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+            self.register_buffer("queue", unit_rows(torch.randn(queue, dim)))
         if framework == "byol":
             self.predictor = mlp([dim, d, dim])
         if framework == "swav":
@@ -167,12 +180,13 @@ class Rho(nn.Module):
         if self.framework == "simclr":
             return rho_nt_xent(z, self.rho, self.tau)
         if self.framework == "swav":
-            prototypes = F.normalize(self.prototypes.weight, dim=1)
-            return rho_swav(F.normalize(z, dim=1) @ prototypes.T, self.rho, self.tau)
+            with torch.autocast(z.device.type, enabled=False):  # cosines in half precision are too coarse for codes
+                scores = unit_rows(z) @ unit_rows(self.prototypes.weight).T
+            return rho_swav(scores, self.rho, self.tau)
         with torch.no_grad():
             if self.training:
                 self.follow()
-            k = F.normalize(self.target(views), dim=1)
+            k = unit_rows(self.target(views))
         if self.framework == "byol":
             return rho_byol(self.predictor(z), k, self.rho)
         loss = rho_moco(z, k, self.queue, self.rho, self.tau)

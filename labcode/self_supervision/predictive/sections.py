@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ...loss import check_finite
 from ...nets.vit import patchify, unpatchify
 
 Images = Float[Tensor, "n c h w"]
@@ -79,8 +80,9 @@ def pixel_scores(
     patch         sides of a patch, in pixels
     l2            weight of ‖W‖² against the mean squared error, for standardised tokens; the intercept is free
 
-    Raises ValueError for tokens that are not those of the mask.
+    Raises ValueError for tokens that are not those of the mask, or not finite.
     """
+    check_finite(tokens=tokens, new=new)
     grid = tuple(side // p for side, p in zip(mask.shape[1:], patch, strict=True))
     if tokens.shape[:2] != (len(mask), grid[0] * grid[1]):
         raise ValueError(f"tokens must be {(len(mask), grid[0] * grid[1])} of some width, got {tuple(tokens.shape)}")

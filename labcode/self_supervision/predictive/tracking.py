@@ -3,18 +3,22 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
 from ...augment import crop
 from ...data.videos import Motion, moving_scenes
+from ...loss import check_finite, unit_rows
+from .clips import to_float
 
 
 def crops(frames: Shaped[Tensor, "n t c h w"], boxes: Float[Tensor, "n t k 4"], size: int) -> Shaped[Tensor, "..."]:
-    """Every box (left, top, right, bottom) of every frame, resized to size × size: (n, t, k, c, size, size) uint8.
+    """Every box (left, top, right, bottom) of every frame, resized to size × size: (n, t, k, c, size, size).
 
-    Boxes must have an area; what lies over the border is cut off.
+    frames  uint8, or float in [0, 1], and so are the crops
+
+    Boxes must have an area; what lies over the border is cut off. Raises ValueError for frames of another kind or
+    range.
     """
     n, t, k = boxes.shape[:3]
     h, w = frames.shape[3:]
@@ -24,8 +28,9 @@ def crops(frames: Shaped[Tensor, "n t c h w"], boxes: Float[Tensor, "n t k 4"], 
     at = torch.stack([top, left, bottom - top, right - left], 1).view(n, t * k, 4)
     out = []
     for part, where in zip(frames.split(128), at.split(128), strict=True):  # whole frames, repeated k times, are large
-        whole = (part.float() / 255)[:, :, None].expand(-1, -1, k, -1, -1, -1).flatten(0, 2)
-        out.append(crop(whole, where.flatten(0, 1), size).mul(255).round().to(torch.uint8))
+        whole = to_float(part)[:, :, None].expand(-1, -1, k, -1, -1, -1).flatten(0, 2)
+        cut = crop(whole, where.flatten(0, 1), size)
+        out.append(cut if frames.is_floating_point() else cut.mul(255).round().to(torch.uint8))
     return torch.cat(out).view(n, t, k, *frames.shape[2:3], size, size)
 
 
@@ -45,10 +50,17 @@ def wander(
 
 
 def three_frames(x: Shaped[Tensor, "n t k c s s"], generator: Generator) -> Float[Tensor, "n 3 k c s s"]:
-    """Three frames in a row of each film's objects, from a random place on, as floats in [0, 1]: views for ``UCSL``."""
+    """Three frames in a row of each film's objects, from a random place on, as floats in [0, 1]: views for ``UCSL``.
+
+    x  uint8, or float in [0, 1]
+
+    Raises ValueError for films of fewer than three frames, and for objects of another kind or range.
+    """
+    if x.ndim != 6 or x.shape[1] < 3:
+        raise ValueError(f"x must be objects (n, t >= 3, k, c, s, s), got shape {tuple(x.shape)}")
     start = torch.randint(x.shape[1] - 2, (len(x),), generator=generator, device=x.device)
     frames = start[:, None] + torch.arange(3, device=x.device)
-    return x[torch.arange(len(x), device=x.device)[:, None], frames].float() / 255
+    return to_float(x[torch.arange(len(x), device=x.device)[:, None], frames].flatten(1, 2)).unflatten(1, (3, -1))
 
 
 def shown_objects(
@@ -79,15 +91,20 @@ def associate(
     the overlap (IoU) with the track's last box, and without any overlap there is no match. A detection that no track
     takes begins a new one. Detections are shuffled in every frame by the seed, so their order tells nothing.
 
-    Raises ValueError unless exactly one of embeddings and boxes is given.
+    Raises ValueError unless exactly one of embeddings and boxes is given, finite, and as many as ``present``.
     """
     from scipy.optimize import linear_sum_assignment
 
     if (embeddings is None) == (boxes is None):
         raise ValueError("embeddings or boxes must be given, and not both")
+    for name, given in (("embeddings", embeddings), ("boxes", boxes)):
+        if given is not None:
+            if given.shape[:2] != present.shape:
+                raise ValueError(f"{name} must be {tuple(present.shape)} of some width, got {tuple(given.shape)}")
+            check_finite(**{name: given})
     names = torch.full(present.shape, -1)
     g = torch.Generator().manual_seed(seed)
-    seen = F.normalize(embeddings.double(), dim=2) if boxes is None else boxes.double()
+    seen = unit_rows(embeddings.double()) if boxes is None else boxes.double()
     tracks = seen.new_zeros(0, seen.shape[2])
     for frame in range(len(present)):
         found = present[frame].nonzero()[:, 0]
@@ -97,7 +114,7 @@ def associate(
         rows, columns = (torch.from_numpy(i) for i in linear_sum_assignment(score.numpy(), maximize=True))
         if boxes is not None:
             rows, columns = (i[score[rows, columns] > 0] for i in (rows, columns))
-        moved = F.normalize(keep * tracks[rows] + (1 - keep) * now[columns], dim=1)
+        moved = unit_rows(keep * tracks[rows] + (1 - keep) * now[columns])
         tracks[rows] = moved if boxes is None else now[columns]
         new = torch.ones(len(found), dtype=torch.bool)
         new[columns] = False

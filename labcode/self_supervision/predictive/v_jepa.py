@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from ...data.batches import mixed_seed
 from ...data.synthetic import textures
 from ...data.videos import Videos
-from ...loss import float32
+from ...loss import check_index, float32
 from ...nets.vit import (
     Transformer,
     gather,
@@ -152,11 +152,16 @@ def _tubes(hidden: Bool[Tensor, "n cells"], luck: Float[Tensor, "n cells"], t: i
 def hidden_distance(visible: Int[Tensor, "n v"], side: int) -> float:
     """How far a hidden cell of a side × side grid is from the nearest visible one: the mean, in cells.
 
-    visible  indices of the visible cells of each of n frames
+    visible  indices of the visible cells of each of n frames, at least one; where nothing is hidden the mean is 0
+
+    Raises ValueError for indices that are none of the grid, and for none at all.
     """
+    check_index("visible", visible, side * side)
+    if visible.ndim != 2 or not visible.numel():
+        raise ValueError(f"visible must be (n, v) with v >= 1, got {tuple(visible.shape)}")
     place = torch.cartesian_prod(*2 * [torch.arange(float(side), device=visible.device)])
     near = torch.stack([torch.cdist(place, place[v]).amin(1) for v in visible])
-    return float(near.sum() / (near > 0).sum())
+    return float(near.sum() / (near > 0).sum().clamp_min(1))
 
 
 @float32

@@ -61,3 +61,41 @@ def test_perturbation_classifier_is_cross_entropy_of_its_own_images():
     wanted = -(logits.log_softmax(1)[0, 2] + logits.log_softmax(1)[1, 0]) / 2
     assert logits.shape == (2, 3)
     assert float(model(x, torch.tensor([3, 0])).detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+
+
+def test_the_decoder_is_the_released_one():
+    """No LayerNorm at the end of a channel's decoder; no biases in queries, keys and values."""
+    model = P.ChannelMAE(P.ChannelViT((4, 4), (2, 2), 8, 1, 2), 2, width=8, heads=2)
+    assert model.cross.q.bias is None and model.cross.kv.bias is None and model.cross.out.bias is not None
+    seen, kept = draw(3, 2, 8).float(), torch.tensor([[0, 5], [1, 2], [3, 7]])
+    with torch.no_grad():
+        y = torch.zeros(3, 8, 8) + model.blank
+        y = y.scatter(1, kept[:, :, None].expand(-1, -1, 8), model.into(seen))
+        y = y + torch.cat([model.position + model.channel[c] for c in range(2)])
+        context = model.context_norm(y)
+        painted = []
+        for c, decoder in enumerate(model.decoders):
+            part = model.cross(model.query_norm(y[:, 4 * c : 4 * c + 4]), context=context)
+            part = part + model.mlp(model.mlp_norm(part))
+            for block in decoder.blocks:
+                part = block(part)
+            painted.append(part)
+        assert torch.allclose(model.decode(seen, kept), model.out(torch.cat(painted, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_self_standardise_is_computed_in_float32(dtype):
+    x = (300 + 40 * draw(2, 3, 8, 8)).to(dtype)
+    found = P.self_standardise(x)
+    assert found.dtype == dtype and torch.allclose(found.double(), P.self_standardise(x.double()), atol=0.02)
+
+
+def test_perturbations_are_any_integers():
+    x, names = draw(6, 1, 6, 6).float(), torch.tensor([10**9, -2, 5])
+    losses = []
+    for labels in (torch.tensor([2, 0, 1, 2, 0, 1]), names[torch.tensor([0, 1, 2, 0, 1, 2])]):
+        torch.manual_seed(0)
+        model = P.PerturbationClassifier(vit(), labels)
+        assert model.head.out_features == 3
+        losses.append(float(model(x, torch.arange(6)).detach()))
+    assert losses[0] == losses[1], "classes in ascending order of their numbers"

@@ -69,3 +69,24 @@ def test_a_step_waits_for_nothing(make, views, index):
             assert not waits, waits
             found.append(torch.stack(losses).detach().cpu())
     torch.testing.assert_close(*found)
+
+
+def test_float_clips_keep_their_precision_and_bytes_become_float32():
+    x = (clips(2) * 255).byte()
+    assert torch.equal(P.to_float(x), x.float() / 255)
+    exact = P.recoloured(x, g())
+    assert exact.dtype == torch.float32
+    for dtype in (torch.float16, torch.bfloat16):
+        half = P.recoloured((x.float() / 255).to(dtype), g())
+        assert half.dtype == dtype and (half.float() - exact).abs().max() < 0.05
+
+
+@pytest.mark.bad_input
+def test_clips_of_another_range_or_shape_are_refused_by_name():
+    for x, message in [
+        (clips(2) * 255, "x must be in .0, 1. where it is float"),
+        ((clips(2) * 255).long(), "x must be uint8 in 0 … 255 or float in .0, 1."),
+        (torch.rand(3, 32, 32), r"x must be a batch of clips \(n, t, c, h, w\), got shape \(3, 32, 32\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            P.to_float(x)

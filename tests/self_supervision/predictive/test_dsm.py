@@ -72,3 +72,42 @@ def test_dsm_module(disturb, negative):
     assert torch.allclose(model.queue[6:], before[:10])
     assert all(p.grad is None for p in model.slow.parameters())
     assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("tau", [1e-30, 1e-6, 0.07, 1e4])
+def test_any_temperature_any_precision_and_rows_of_zeros_are_survived(dtype, tau):
+    q, k, queue, own = (rows(5, seed=s).to(dtype) for s in range(4))
+    if tau > 1e-10:
+        q[2] = own[3] = 0
+    q, own = q.requires_grad_(), own.requires_grad_()
+    loss = P.dsm_loss(q, k, queue, own, tau)
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    if tau >= 0.07:
+        loss.backward()
+        for x, row in ((q, 2), (own, 3)):
+            assert torch.isfinite(x.grad).all() and not x.grad[row].any() and x.grad.abs().max() < 100
+    else:
+        wide = q.detach().float().requires_grad_()
+        assert torch.isfinite(torch.autograd.grad(P.dsm_loss(wide, k, queue, own, tau), wide)[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_bent_scene_in_half_precision_is_the_scene_bent_and_rounded(dtype):
+    x = clips(3).to(dtype)
+    bent = P.spatial_disturbance(x, generator=g())
+    exact = P.spatial_disturbance(x.float(), generator=g())
+    assert bent.dtype == dtype and torch.equal(bent, exact.to(dtype))
+
+
+@pytest.mark.bad_input
+def test_what_is_no_clip_is_refused_by_name():
+    for disturb in (P.spatial_disturbance, P.temporal_disturbance):
+        with pytest.raises(ValueError, match=r"x must be .*clips \(n, t, c, h, w\), got .*\(3, 32, 32\)"):
+            disturb(torch.rand(3, 32, 32), generator=g())
+    with pytest.raises(ValueError, match="x must be float clips"):
+        P.spatial_disturbance((clips(2) * 255).byte(), generator=g())
+    odd = rows(4)
+    odd[0, 0] = float("inf")
+    with pytest.raises(ValueError, match="own must be finite"):
+        P.dsm_loss(rows(4), rows(4), rows(3), odd)

@@ -87,3 +87,18 @@ def test_fine_tune_learns_and_leaves_the_encoder_alone():
     assert (reader(x).argmax(1) == y).float().mean() > 0.95
     assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), before, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.bad_input
+def test_labels_and_inputs_that_do_not_fit_are_named():
+    x = draw(4, 1, 6, 6).float()
+    with pytest.raises(ValueError, match="y must lie in 0 … 2, got 0 … 3"):
+        P.fine_tune(vit(cls=True), x, torch.arange(4), 3, steps=1)
+    with pytest.raises(ValueError, match="y must be one class for each of the 4 images"):
+        P.fine_tune(vit(cls=True), x, torch.arange(3), 3, steps=1)
+    odd = draw(5, 3)
+    odd[0, 0] = float("inf")
+    with pytest.raises(ValueError, match="x must be finite"):
+        P.distillation_rounds(odd, draw(3), 1.0, 2)
+    with pytest.raises(ValueError, match="away must have 3 values"):
+        P.distillation_rounds(draw(5, 3), draw(4), 1.0, 2)

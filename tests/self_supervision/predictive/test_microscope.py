@@ -61,3 +61,38 @@ def test_relation_recall_is_the_loop():
     )
     random = [P.relation_recall(draw(60, 8, seed=s), torch.arange(60) % 6) for s in range(20)]
     assert abs(sum(random) / 20 - 0.1) < 0.03, "nothing known finds both tails' share"
+
+
+def test_numbers_of_plates_genes_and_pathways_are_any_integers():
+    z, plate, gene = draw(24, 4), torch.arange(24) % 3, torch.arange(24) % 6
+    names, other = torch.tensor([10**9, -4, 3]), torch.tensor([5, 17, 10**8, -1, 0, 2])
+    assert torch.equal(P.centre_by_batch(z, plate), P.centre_by_batch(z, names[plate]))
+    plain = P.typical_variation(z, gene, plate)
+    order = other.argsort()
+    assert torch.allclose(P.typical_variation(z, other[gene], names[plate]), plain[order])
+    group = torch.arange(6) % 3
+    assert P.relation_recall(plain, group, 0.2) == P.relation_recall(plain, names[group], 0.2)
+
+
+@pytest.mark.bad_input
+def test_what_is_not_finite_or_does_not_fit_is_refused_by_name():
+    z, plate = draw(24, 4), torch.arange(24) % 3
+    odd = z.clone()
+    odd[3, 1] = float("nan")
+    for call, message in [
+        (lambda: P.centre_by_batch(odd, plate), "z must be finite"),
+        (lambda: P.typical_variation(odd, plate, plate), "z must be finite"),
+        (lambda: P.relation_recall(odd, plate), "z must be finite"),
+        (lambda: P.centre_by_batch(z, plate[:5]), "batch must be 24 integers"),
+        (lambda: P.typical_variation(z, plate.float(), plate), "perturbation must be 24 integers"),
+        (lambda: P.relation_recall(z, plate[:5]), "group must be one for each of the 24 rows"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_half_precision_is_centred_in_float32():
+    z, plate = draw(30, 4).half() + 1000, torch.arange(30) % 3
+    found = P.centre_by_batch(z, plate)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), P.centre_by_batch(z.double(), plate), atol=1e-2)

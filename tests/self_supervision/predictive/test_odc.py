@@ -66,6 +66,57 @@ def test_small_clusters_are_dissolved_and_the_largest_is_halved():
     assert sorted(torch.bincount(model.labels).tolist()) == [20, 20, 20]
 
 
+def test_patches_of_small_clusters_go_each_to_the_nearest_large_one():
+    model = P.ODC(nets.SmallNet(16, 16), torch.arange(44), 4, dim=2, smallest=3).eval()
+    angle = torch.cat([torch.zeros(20), torch.full((20,), 2.0), torch.tensor([0.1, 1.9, 0.2, 1.8])])
+    model.memory = torch.stack([angle.cos(), angle.sin()], 1)
+    model.labels = torch.cat([torch.zeros(20), torch.ones(20), torch.tensor([2, 2, 3, 3])]).long()
+    model.renew()
+    sides = [set(model.labels[part].tolist()) for part in ([*range(20), 40, 42], [*range(20, 40), 41, 43])]
+    assert not sides[0] & sides[1], "a small cluster need not move as a whole"
+    assert sides[0] | sides[1] == {0, 1, 2, 3}, "no slot stays empty"
+
+
+def test_what_cannot_be_parted_is_cut_in_the_middle():
+    assert P.two_means(torch.ones(5, 3)).tolist() == [False, False, False, True, True]
+    model = P.ODC(nets.SmallNet(16, 16), torch.arange(12), 2, dim=2, smallest=2).eval()
+    model.memory, model.labels = torch.ones(12, 2) / 2**0.5, torch.zeros(12).long()
+    model.renew()
+    assert sorted(torch.bincount(model.labels).tolist()) == [6, 6]
+
+
+def test_tracks_are_any_integers_and_patches_bytes_or_floats():
+    names = torch.tensor([10**9, -3, 7])[torch.arange(60) % 3]
+    plain = torch.arange(60) % 3
+    labels = torch.randint(4, (60,), generator=g())
+    assert torch.equal(P.track_vote(labels, names, 4), P.track_vote(labels, plain, 4))
+    made = []
+    for tracks, x in ((names, patches()), (plain, patches()), (plain, patches().float() / 255)):
+        torch.manual_seed(0)
+        encoder = nets.SmallNet(16, 16)
+        before = [b.clone() for b in encoder.buffers()]
+        model = P.ODC(encoder, tracks, 5, dim=8).start(x)
+        assert all(torch.equal(a, b) for a, b in zip(before, encoder.buffers(), strict=True)), "statistics move"
+        made.append(model)
+    groups = [m.labels.view(20, 3).T for m in made]
+    assert all((column == column[:1]).all() for column in groups[0].view(3, 20, 1).unbind())
+    assert torch.allclose(made[1].memory, made[2].memory, atol=1e-6)
+    assert torch.equal(made[0].labels, made[1].labels) or made[0].count == made[1].count == 3
+
+
+@pytest.mark.bad_input
+def test_labels_and_patches_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="labels must lie in 0 … 3, got 0 … 4"):
+        P.track_vote(torch.arange(5), torch.zeros(5).long(), 4)
+    with pytest.raises(ValueError, match="tracks must lie in 0 … 1, got 0 … 2"):
+        P.track_vote(torch.zeros(3).long(), torch.arange(3), 4, count=2)
+    model = P.ODC(nets.SmallNet(16, 16), torch.arange(60), 5, dim=8)
+    with pytest.raises(ValueError, match="patches must be those of the 60 tracks, got 59"):
+        model.start(patches()[:59])
+    with pytest.raises(ValueError, match="x must be in .0, 1. where it is float"):
+        model.start(patches().float())
+
+
 def test_odc_renews_its_centroids_on_schedule():
     torch.manual_seed(0)
     x = patches()
@@ -75,7 +126,9 @@ def test_odc_renews_its_centroids_on_schedule():
         assert torch.equal(model.centroids, first)
         model(x[:20].float() / 255, torch.arange(20)).backward()
     assert not torch.equal(model.centroids, first)
-    assert model.centroids.norm(dim=1).allclose(torch.ones(5))
+    model.renew()
+    for c in model.labels.unique().tolist():
+        assert torch.allclose(model.centroids[c], model.memory[model.labels == c].mean(0), atol=1e-6), "a plain mean"
     with pytest.raises(ValueError, match="clusters"):
         P.ODC(nets.SmallNet(16, 16), torch.arange(3), 5)
 

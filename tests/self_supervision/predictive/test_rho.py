@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from labcode.data import Motion, moving_scenes
 from labcode.self_supervision import contrastive
@@ -112,3 +113,56 @@ def test_rho_modules_learn_from_all_parts(framework, rho):
         first = model.queue.clone()
         model(x, torch.arange(6))
         assert keys >= 16 or torch.allclose(model.queue[keys:], first[: 16 - keys])
+
+
+def test_one_video_is_enough_where_nothing_else_is_compared():
+    p, k = rows(3), rows(3, seed=1)
+    unit = lambda v: v / v.norm(dim=1, keepdim=True)  # noqa: E731
+    mean = sum(float(unit(p)[a] @ unit(k)[b]) for a in range(3) for b in range(3) if a != b) / 6
+    assert float(P.rho_byol(p, k, 3)) == pytest.approx(2 - 2 * mean, rel=1e-9)
+    assert float(P.rho_byol(p[:2], k[:2])) == pytest.approx(
+        2 - float(unit(p)[0] @ unit(k)[1]) - float(unit(p)[1] @ unit(k)[0]), rel=1e-9
+    )
+    assert torch.isfinite(P.rho_moco(p[:2], k[:2], rows(5, seed=2), tau=0.1)), "the queue holds what it is told from"
+
+
+@pytest.mark.bad_input
+def test_one_video_alone_is_refused_with_the_reason_where_videos_are_compared():
+    for loss, name in ((P.rho_nt_xent, "z"), (P.rho_swav, "scores")):
+        with pytest.raises(ValueError, match=f"{name} must hold 2 videos or more, since one alone has nothing"):
+            loss(rows(2))
+
+
+@pytest.mark.parametrize("tau", [1e-30, 1e-8, 1e-3, 1e4])
+def test_any_temperature_gives_a_finite_value_and_gradient(tau):
+    z, k, queue = (rows(6, seed=s).float() for s in range(3))
+    for loss in (lambda z: P.rho_nt_xent(z, 3, tau), lambda z: P.rho_moco(z, k, queue, 3, tau),
+                 lambda z: P.rho_swav(F.normalize(z, dim=1) @ F.normalize(queue, dim=1).T, 3, tau)):  # fmt: skip
+        x = z.clone().requires_grad_()
+        value = loss(x)
+        value.backward()
+        assert torch.isfinite(value) and torch.isfinite(x.grad).all()
+
+
+def test_low_temperature_is_right():
+    z = rows(6).float()
+    unit = F.normalize(z.double(), dim=1).numpy()
+    tau, total = 1e-3, 0.0
+    for a in range(6):
+        others = [unit[a] @ unit[c] / tau for c in range(6) if c % 3 != a % 3]
+        own = unit[a] @ unit[(a + 3) % 6] / tau
+        top = max(own, *others)
+        total += top + math.log(sum(math.exp(v - top) for v in (own, *others))) - own
+    assert float(P.rho_nt_xent(z, 2, tau)) == pytest.approx(total / 6, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rows_of_zeros_get_no_gradient_and_the_others_a_bounded_one(dtype):
+    z, k, queue = (rows(6, seed=s).to(dtype) for s in range(3))
+    z[1] = 0
+    for loss in (lambda z: P.rho_nt_xent(z), lambda z: P.rho_moco(z, k, queue), lambda z: P.rho_byol(z, k)):
+        x = z.clone().requires_grad_()
+        value = loss(x)
+        value.backward()
+        assert value.dtype == torch.float32 and torch.isfinite(value)
+        assert not x.grad[1].any() and torch.isfinite(x.grad).all() and x.grad.abs().max() < 100

@@ -59,3 +59,13 @@ def test_membranes_are_found_where_tokens_tell_them_and_at_the_rate_of_the_label
     noise = lambda images: torch.randn(24, 16, 36, generator=torch.Generator().manual_seed(len(images)))  # noqa: E731
     found, share = P.membrane_dice(truth, few, new, (6, 6)), float(few.mask.float().mean())
     assert found > 0.95 and P.membrane_dice(noise, few, new, (6, 6)) == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.bad_input
+def test_tokens_that_are_not_finite_are_refused_by_name():
+    mask, tokens = draw(2, 4, 4) > 0, draw(2, 4, 3)
+    odd = tokens.clone()
+    odd[1, 2, 0] = float("nan")
+    for few, new, message in ((odd, tokens, "tokens must be finite"), (tokens, odd, "new must be finite")):
+        with pytest.raises(ValueError, match=message):
+            P.pixel_scores(few, mask, new, (2, 2))

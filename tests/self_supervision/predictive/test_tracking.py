@@ -71,3 +71,29 @@ def test_iou_and_idf1_by_hand():
     assert P.idf1(names, present) == 0.5 and P.identity_switches(names, present) == (2, 0)
     with pytest.raises(ValueError, match="present"):
         P.idf1(names, ~present)
+
+
+def test_crops_of_float_frames_are_those_of_bytes():
+    frames = torch.randint(0, 255, (2, 3, 3, 12, 12), dtype=torch.uint8, generator=g())
+    boxes = torch.tensor([1.0, 2.5, 9.0, 11.0]).expand(2, 3, 1, 4)
+    bytes_, floats = P.crops(frames, boxes, 8), P.crops(frames.float() / 255, boxes, 8)
+    assert bytes_.dtype == torch.uint8 and floats.dtype == torch.float32
+    assert (bytes_.float() / 255 - floats).abs().max() <= 0.5 / 255 + 1e-6
+    x = torch.randint(0, 255, (2, 5, 3, 3, 4, 4), dtype=torch.uint8, generator=g())
+    assert torch.allclose(P.three_frames(x, g()), P.three_frames(x.float() / 255, g()))
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_tracked_is_refused_by_name():
+    there = torch.ones(3, 2, dtype=torch.bool)
+    odd = torch.rand(3, 2, 4, generator=g())
+    odd[1, 0, 0] = float("nan")
+    for call, message in [
+        (lambda: P.associate(there, odd), "embeddings must be finite"),
+        (lambda: P.associate(there, boxes=odd), "boxes must be finite"),
+        (lambda: P.associate(there, odd[:2]), r"embeddings must be \(3, 2\) of some width"),
+        (lambda: P.three_frames(torch.rand(2, 2, 3, 3, 4, 4), g()), "x must be objects"),
+        (lambda: P.crops(255 * torch.rand(1, 1, 3, 8, 8), torch.rand(1, 1, 1, 4), 4), "x must be in .0, 1."),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -166,3 +166,12 @@ def test_a_constant_clip_and_a_batch_of_one_are_survived():
     model = P.VJEPA(vit(), 10, width=16, depth=1).train()
     for x in (torch.full((3, 4, 3, 12, 12), 0.5), clips(1)):
         assert torch.isfinite(model(x, torch.arange(len(x))))
+
+
+@pytest.mark.bad_input
+def test_cells_that_are_none_are_refused_and_nothing_hidden_is_no_distance():
+    with pytest.raises(ValueError, match="visible must lie in 0 … 3, got 0 … 4"):
+        P.hidden_distance(torch.tensor([[0, 4]]), 2)
+    with pytest.raises(ValueError, match="visible must be"):
+        P.hidden_distance(torch.zeros(2, 0).long(), 2)
+    assert P.hidden_distance(torch.arange(4).expand(3, 4), 2) == 0
