@@ -7,32 +7,44 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from ...augment import to_float
 from ...data import mixed_seed
 from ...train import allowed
 
 
 class FineTuned(nn.Module):
-    """An encoder and a linear layer; ``predict`` gives classes, or values in the targets' own units."""
+    """An encoder and a linear layer; ``predict`` gives classes, or values in the targets' own units.
+
+    targets  (n,) whole numbers, any: the classes are those that occur. Or (n, t) values
+    """
 
     def __init__(self, encoder: nn.Module, targets: Tensor):
         super().__init__()
         self.classes = not targets.is_floating_point()
-        outputs = int(targets.max()) + 1 if self.classes else targets.shape[1]
-        self.encoder, self.layer = encoder, nn.Linear(encoder.features, outputs)
-        if not self.classes:
+        self.encoder = encoder
+        if self.classes:
+            self.register_buffer("names", targets.unique())
+            self.layer = nn.Linear(encoder.features, len(self.names))
+        else:
+            self.layer = nn.Linear(encoder.features, targets.shape[1])
             self.register_buffer("mean", targets.mean(0))
             self.register_buffer("scale", targets.std(0, correction=0).clamp_min(1e-8))
 
     def loss(self, images: Shaped[Tensor, "n c h w"], targets: Tensor) -> Float[Tensor, ""]:
         """Cross entropy, or the squared error in units of the targets' variance."""
-        out = self.layer(self.encoder(images.float() / 255))
-        return F.cross_entropy(out, targets) if self.classes else F.mse_loss(out, (targets - self.mean) / self.scale)
+        out = self.layer(self.encoder(to_float(images)))
+        if self.classes:
+            return F.cross_entropy(out, torch.searchsorted(self.names, targets))
+        return F.mse_loss(out, (targets - self.mean) / self.scale)
 
     @torch.no_grad()
     def predict(self, images: Shaped[Tensor, "n c h w"]) -> Tensor:
+        """Of uint8 images, or floats in [0, 1], in evaluation mode whatever the module's own."""
+        training = self.training
         self.eval()
-        out = torch.cat([self.layer(self.encoder(part.float() / 255)) for part in images.split(2000)])
-        return out.argmax(1) if self.classes else out * self.scale + self.mean
+        out = torch.cat([self.layer(self.encoder(to_float(part))) for part in images.split(2000)])
+        self.train(training)
+        return self.names[out.argmax(1)] if self.classes else out * self.scale + self.mean
 
 
 def fine_tune(
@@ -41,8 +53,8 @@ def fine_tune(
 ) -> FineTuned:  # fmt: skip
     """A copy of the encoder and a new linear layer, trained together on labelled images.
 
-    images   uint8
-    targets  (n,) int64 classes: cross entropy; (n, t) float values: mean squared error
+    images   uint8, or floats in [0, 1]
+    targets  (n,) whole numbers, any: classes, cross entropy; (n, t) float values: mean squared error
     steps    of AdamW at a cosine rate from lr; batches of at most batch_size, drawn with replacement
 
     Raises ValueError for images and targets of different length.
@@ -51,6 +63,8 @@ def fine_tune(
         raise ValueError(f"targets must have one row for each of the {len(images)} images, got {len(targets)}")
     if targets.ndim != 1 + targets.is_floating_point():
         raise ValueError(f"targets must be classes (n,) or values (n, t), got {targets.dtype} {tuple(targets.shape)}")
+    if not bool(torch.isfinite(targets).all()):
+        raise ValueError("targets must be finite, got NaN or infinity")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     torch.manual_seed(mixed_seed(seed, len(images)))

@@ -6,43 +6,65 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...loss import check_matrix, check_positive
+from ...loss import check_matrix, check_positive, raised
 
 Rows = Float[Tensor, "n d"]
 Index = Int[Tensor, " chosen"]
 
 
+POLE = 1e-5  # distances below count as this much, as in the authors' code
+
+
+def _rows(least: int = 1, **given: Tensor) -> list[Tensor]:
+    """The matrices, of one width and finite, half precision raised; errors name what was given."""
+    wide = next(iter(given.values()))
+    for name, x in given.items():
+        check_matrix(name, x, rows=least if x is wide else 1)
+        if x.shape[1] != wide.shape[1]:
+            raise ValueError(f"{name} must be as wide as {next(iter(given))}, {wide.shape[1]}, got {tuple(x.shape)}")
+        if x.device.type == "cpu" and not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return [raised(x) for x in given.values()]
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """From differences, not from products, which lose the digits of points far from the origin."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _log(distance: Tensor) -> Tensor:
+    return distance.clamp_min(torch.finfo(distance.dtype).tiny).log()
+
+
 def knn_kl(target: Rows, chosen: Float[Tensor, "m d"], k: int = 1) -> Float[Tensor, ""]:
     """k-nearest-neighbour estimate of KL(target ‖ chosen), in nats (Wang, Kulkarni and Verdú, 2009).
 
-    d/n Σᵢ log(νₖ(i)/ρₖ(i)) + log(m/(n-1)): ν to the k-th of the chosen, ρ to the k-th *other* target.
+    d/n Σᵢ log(νₖ(i)/ρₖ(i)) + log(m/(n-1)): ν to the k-th of the chosen, ρ to the k-th *other* target. A distance of 0
+    counts as the smallest number there is: rows that occur k + 1 times in one set make the estimate huge.
 
-    Raises ValueError for k above n - 1 or m.
+    Raises ValueError for k above n - 1 or m, unlike widths, and on a CPU for rows that are not finite.
     """
-    check_matrix("target", target, rows=2)
-    check_matrix("chosen", chosen)
+    target, chosen = _rows(2, target=target, chosen=chosen)
     n, m = len(target), len(chosen)
     if not 1 <= k <= min(n - 1, m):
         raise ValueError(f"k must be between 1 and {min(n - 1, m)}, got {k}")
-    within = torch.cdist(target, target).kthvalue(k + 1, dim=1).values
-    across = torch.cdist(target, chosen).kthvalue(k, dim=1).values
-    tiny = torch.finfo(target.dtype).tiny
-    ratio = across.clamp_min(tiny).log() - within.clamp_min(tiny).log()
-    return target.shape[1] * ratio.mean() + math.log(m / (n - 1))
+    within = _distances(target, target).kthvalue(k + 1, dim=1).values
+    across = _distances(target, chosen).kthvalue(k, dim=1).values
+    return target.shape[1] * (_log(across) - _log(within)).mean() + math.log(m / (n - 1))
 
 
 def released_kl(target: Rows, chosen: Float[Tensor, "m d"], k: int = 5) -> Float[Tensor, ""]:
     """The authors' estimate: the distance term averaged over *all* neighbours among the chosen, not the k-th.
 
     d meanᵢⱼ log‖xᵢ - wⱼ‖ - d meanᵢ log ρₖ(xᵢ) + mean_{j<=m} log(k m/(j (n-1))). It is additive over the chosen, so it
-    rewards closeness and does not see what is covered already.
+    rewards closeness and does not see what is covered already. Raises as ``knn_kl`` does.
     """
-    check_matrix("target", target, rows=k + 1)
-    check_matrix("chosen", chosen)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    target, chosen = _rows(k + 1, target=target, chosen=chosen)
     n, (m, d) = len(target), chosen.shape
-    tiny = torch.finfo(target.dtype).tiny
-    within = torch.cdist(target, target).kthvalue(k + 1, dim=1).values.clamp_min(tiny).log().mean()
-    across = torch.cdist(target, chosen).clamp_min(tiny).log().mean()
+    within = _log(_distances(target, target).kthvalue(k + 1, dim=1).values).mean()
+    across = _log(_distances(target, chosen)).mean()
     ranks = torch.arange(1, m + 1, device=target.device, dtype=target.dtype)
     return d * (across - within) + (k * m / (ranks * (n - 1))).log().mean()
 
@@ -51,47 +73,54 @@ def gio_gradient(v: Float[Tensor, " d"], target: Rows) -> Float[Tensor, " d"]:
     """Gradient in the free point v of ``released_kl`` for the chosen with v, up to a positive factor.
 
     The mean of (v - xᵢ)/‖v - xᵢ‖². What was chosen before does not appear in it, and every target is a pole: close to
-    one, v falls into it.
+    one, v falls into it. A target nearer than 1e-5 has no pull, as in the authors' code.
     """
     apart = v - target
-    return (apart / apart.square().sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)).mean(0)
+    size = apart.norm(dim=1, keepdim=True)
+    return torch.where(size > POLE, apart / size.clamp_min(POLE) / size.clamp_min(POLE), 0).mean(0)
 
 
 def gio(
     target: Rows, pool: Float[Tensor, "m d"], count: int, start: str = "mean", steps: int = 50, first: int = 150,
-    lr: float = 0.01, seed: int = 0,
+    lr: float = 0.01, scale: float | None = None, uniform: int = 20, seed: int = 0,
 ) -> Index:  # fmt: skip
     """Gradient information optimisation: rows of the pool that bring KL(target ‖ selection) down, in order of choice.
 
-    Everaert and Potts (2024): let a free point v descend the estimated divergence, take the unused pool row nearest to
-    it, repeat.
+    Everaert and Potts (2024): let a free point v descend the estimated divergence, v ← v - lr · scale · ∇, take the
+    unused pool row nearest to it, repeat.
 
     target, pool  embeddings; quantise large sets with ``cluster.kmeans`` first and expand the chosen centroids
     count         rows to choose, 1 … m
-    start         of v: "mean" of the target, then wherever it last stopped; "jump": a random target every time, the
-                  authors' choice at scale
-    steps, first  descent steps for each choice and for the first, >= 0; lr > 0 moves v by that share of its own norm,
-                  as in the authors' code: a v at the origin, the mean of a centred target, stays there
+    start         of v: "mean" of the target, then wherever it last stopped, the authors' "prev_opt"; "jump": a random
+                  target every time, their choice at scale
+    steps, first  descent steps for each choice and for the first, >= 0
+    lr, scale     scale is fixed once, ‖v‖/‖∇‖ at the first v if None, as in the authors' code: a v at the origin, the
+                  mean of a centred target, stays there
+    uniform       the authors' uniform points that the selection starts from, of which only the number matters here:
+                  the estimate is a mean over them and the chosen, so ∇ shrinks as 1/(uniform + 1 + chosen)
 
-    Departure: a fixed count instead of stopping when the estimate rises, and no uniform starting points (the authors
-    drop them at the end). Raises ValueError for an unknown start and a count out of range.
+    Departure: a fixed count instead of stopping when the estimate rises; the uniform points are not returned, as the
+    authors drop them at the end. Raises ValueError for an unknown start, a count out of range, unlike widths, and on a
+    CPU for rows that are not finite.
     """
-    check_matrix("target", target, rows=2)
-    check_matrix("pool", pool)
+    target, pool = _rows(2, target=target, pool=pool)
     if start not in ("mean", "jump"):
         raise ValueError(f"start must be 'mean' or 'jump', got {start!r}")
     _count(count, pool)
     check_positive(lr=lr)
+    if min(steps, first, uniform) < 0:
+        raise ValueError(f"steps, first and uniform must be at least 0, got {steps}, {first} and {uniform}")
     generator = torch.Generator().manual_seed(seed)
     v, picked = target.mean(0), torch.zeros(len(pool), dtype=torch.bool, device=pool.device)
     order = torch.empty(count, dtype=torch.int64, device=pool.device)
     for turn in range(count):
         if start == "jump":
             v = target[torch.randint(len(target), (), generator=generator)]
-            v = v + 1e-3 * torch.randn(v.shape, generator=generator).to(v)  # off the pole
+        if turn == 0 and scale is None:
+            scale = v.norm() / gio_gradient(v, target).norm().clamp_min(torch.finfo(v.dtype).tiny)
+        rate = lr * scale * (uniform + 1) / (uniform + 1 + turn)
         for _ in range(steps if turn else first):
-            slope = gio_gradient(v, target)
-            v = v - lr * v.norm() * slope / slope.norm().clamp_min(torch.finfo(v.dtype).tiny)
+            v = v - rate * gio_gradient(v, target)
         order[turn] = (pool - v).norm(dim=1).masked_fill(picked, math.inf).argmin()
         picked[order[turn]] = True
     return order
@@ -101,11 +130,11 @@ def greedy_kl(target: Rows, pool: Float[Tensor, "m d"], count: int) -> Index:
     """The rival without a gradient: try every row of the pool and take the one that lowers ``knn_kl`` (k = 1) most.
 
     A target that a chosen row is near to is covered: only a nearer one would still help it. O(count · n · m).
+    Raises ValueError for a count out of range, unlike widths, and on a CPU for rows that are not finite.
     """
-    check_matrix("target", target, rows=2)
-    check_matrix("pool", pool)
+    target, pool = _rows(2, target=target, pool=pool)
     _count(count, pool)
-    apart = torch.cdist(target, pool).clamp_min(torch.finfo(pool.dtype).tiny).log()
+    apart = _log(_distances(target, pool))
     covered = torch.full_like(apart[:, :1], math.inf)
     used = torch.zeros(len(pool), dtype=torch.bool, device=pool.device)
     order = torch.empty(count, dtype=torch.int64, device=pool.device)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from ...cluster import kmeans
-from ...loss import check_matrix, check_positive
+from ...loss import check_matrix, check_positive, raised
 
 Rows = Float[Tensor, "n d"]
 Index = Int[Tensor, " chosen"]
@@ -39,12 +39,14 @@ def hierarchical_kmeans(
     Returns the levels from the bottom up. Raises ValueError for sizes that do not fall and lengths that differ.
     """
     check_matrix("x", x)
+    if rounds < 0:
+        raise ValueError(f"rounds must be at least 0, got {rounds}")
     if not sizes or any(b >= a for a, b in zip((len(x) + 1, *sizes), sizes, strict=False)):
         raise ValueError(f"sizes must fall from at most {len(x)}, got {sizes}")
     resample = (0,) * len(sizes) if resample is None else resample
     if len(resample) != len(sizes) or min(resample) < 0:
         raise ValueError(f"resample must have one number >= 0 for each of the {len(sizes)} levels, got {resample}")
-    levels, items = [], x
+    levels, items, middle = [], raised(x), raised(x).mean(0)  # centred, distances keep their digits
     for level, (k, keep) in enumerate(zip(sizes, resample, strict=True)):
         centroids, parent = kmeans(items, k, seed + level)
         for again in range(rounds if keep else 0):
@@ -52,7 +54,7 @@ def hierarchical_kmeans(
             if len(near) < k:  # fewer items than clusters would be left: nothing to fit
                 break
             centroids, _ = kmeans(items[near], k, seed + 1000 * (again + 1) + level)
-            parent = torch.cdist(items, centroids).argmin(1)
+            parent = torch.cdist(items - middle, centroids - middle).argmin(1)
         levels.append(Level(centroids, parent))
         items = centroids
     return levels
@@ -79,11 +81,16 @@ def water_fill(sizes: Int[Tensor, " k"], budget: int, generator: Generator | Non
     sizes   items available in each place, >= 0
     budget  0 … sum of sizes
 
-    Raises ValueError for a budget out of range.
+    Raises ValueError for a budget out of range, and for sizes that are negative or no whole numbers.
     """
+    if sizes.is_floating_point() or sizes.ndim != 1 or (len(sizes) and int(sizes.min()) < 0):
+        raise ValueError(f"sizes must be whole numbers >= 0, (k,), got {sizes.dtype} of shape {tuple(sizes.shape)}")
+    sizes = sizes.long()
     total = int(sizes.sum())
     if not 0 <= budget <= total:
         raise ValueError(f"budget must be between 0 and the {total} items there are, got {budget}")
+    if budget == 0:
+        return torch.zeros_like(sizes)
     ordered = sizes.sort().values
     below = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)[:-1]])  # used up by the smaller places
     places = len(sizes) - torch.arange(len(sizes), device=sizes.device)
@@ -140,18 +147,37 @@ def two_squares(n: int, ratio: float = 16.0, seed: int = 0) -> Float[Tensor, "n 
 
 
 def long_tail(labels: Int[Tensor, " n"], ratio: float = 100.0, seed: int = 0) -> Index:
-    """Rows of a long-tailed pool: class c of C keeps a share ratio^(-c/(C-1)) of the smallest class's size."""
-    if ratio < 1:
+    """Rows of a long-tailed pool: class c of C keeps a share ratio^(-c/(C-1)) of the smallest class's size.
+
+    labels  any whole numbers; classes are those that occur, in rising order
+
+    Raises ValueError for no labels and a ratio below 1.
+    """
+    if not 1 <= ratio < math.inf:
         raise ValueError(f"ratio must be at least 1, got {ratio}")
-    count = labels.bincount()
-    if int(count.min()) == 0:
-        raise ValueError(f"labels must hold every class below {len(count)}, {int(count.argmin())} is missing")
+    which, count = _counted(labels)
     wanted = (int(count.min()) * ratio ** -torch.linspace(0, 1, len(count))).round().long().clamp_min(1)
     score = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    return _first(score, labels, wanted.to(labels.device))
+    return _first(score, which, wanted.to(labels.device))
 
 
 def class_entropy(labels: Int[Tensor, " n"], classes: int) -> float:
-    """Entropy of the class shares, in units of log(classes): 1 is perfect balance."""
-    share = labels.bincount(minlength=classes).double() / len(labels)
+    """Entropy of the class shares, in units of log(classes): 1 is perfect balance, also of a single class.
+
+    labels  any whole numbers, of at most ``classes`` kinds. Raises ValueError for more, and for none
+    """
+    count = _counted(labels)[1]
+    if len(count) > classes:
+        raise ValueError(f"classes must be at least the {len(count)} kinds of labels there are, got {classes}")
+    if classes == 1:
+        return 1.0
+    share = count.double() / len(labels)
     return float(torch.special.entr(share).sum() / math.log(classes))
+
+
+def _counted(labels: Tensor) -> tuple[Int[Tensor, " n"], Int[Tensor, " classes"]]:
+    """Labels as 0 … C - 1, whatever numbers they are, and how often each occurs."""
+    if labels.is_floating_point() or labels.ndim != 1 or not len(labels):
+        raise ValueError(f"labels must be whole numbers, (n,), got {labels.dtype} of shape {tuple(labels.shape)}")
+    _, which, count = labels.unique(return_inverse=True, return_counts=True)
+    return which, count

@@ -3,9 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ...loss import unit_rows
 
 Index = Int[Tensor, " chosen"]
 
@@ -13,11 +14,16 @@ Index = Int[Tensor, " chosen"]
 def augmentation_similarity(views: Float[Tensor, "v n d"]) -> Float[Tensor, "n n"]:
     """Expected cosine of the augmented views of two images under a proxy encoder, negative values set to 0.
 
-    views  features of v >= 2 views of n images; the estimate averages over pairs of *different* draws
+    views  features of v >= 2 views of n images; the estimate averages over pairs of *different* draws. Half precision
+           is raised to float32; a row of zeros is like nothing
+
+    Raises ValueError for another shape, and on a CPU for features that are not finite.
     """
     if views.ndim != 3 or len(views) < 2:
         raise ValueError(f"views must be features (v, n, d) of at least two views, got shape {tuple(views.shape)}")
-    unit = F.normalize(views, dim=2)
+    if views.device.type == "cpu" and not bool(torch.isfinite(views).all()):
+        raise ValueError("views must be finite, got NaN or infinity")
+    unit = unit_rows(views)
     v, total = len(unit), unit.sum(0)
     same = torch.einsum("vnd,vmd->nm", unit, unit)
     return ((total @ total.T - same) / (v * (v - 1))).clamp_min(0)
@@ -25,6 +31,7 @@ def augmentation_similarity(views: Float[Tensor, "v n d"]) -> Float[Tensor, "n n
 
 def graph_cut(similarity: Float[Tensor, "n n"], chosen: Index) -> float:
     """Σ_{i not chosen} Σ_{j chosen} s_ij: how well the chosen stand for those left out. SAS, eq. 7."""
+    _square(similarity)
     inside = torch.zeros(len(similarity), dtype=torch.bool, device=similarity.device)
     inside[chosen] = True
     return float(similarity[~inside][:, inside].sum())
@@ -39,6 +46,7 @@ def greedy_graph_cut(similarity: Float[Tensor, "n n"], count: int) -> Index:
 
     Departure: the released code never subtracts, which leaves a ranking by row sums.
     """
+    _square(similarity)
     if not 1 <= count <= len(similarity):
         raise ValueError(f"count must be between 1 and the {len(similarity)} rows, got {count}")
     gain = similarity.sum(0) - similarity.diagonal()
@@ -64,10 +72,11 @@ def sas(
 
     Raises ValueError for a share out of range.
     """
+    _square(similarity)
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
     if classes.shape != similarity.shape[:1]:
-        raise ValueError(f"classes must have one entry for each of the {len(similarity)} rows, got {len(classes)}")
+        raise ValueError(f"classes must have one entry a row, {len(similarity)}, got shape {tuple(classes.shape)}")
     chosen = []
     for one in classes.unique().tolist():
         members = (classes == one).nonzero()[:, 0]
@@ -78,3 +87,10 @@ def sas(
         else:
             chosen.append(members[(block.sum(0) - block.diagonal()).argsort(descending=not low)[:count]])
     return torch.cat(chosen).sort().values
+
+
+def _square(similarity: Tensor) -> None:
+    if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1]:
+        raise ValueError(f"similarity must be a square matrix (n, n), got shape {tuple(similarity.shape)}")
+    if similarity.device.type == "cpu" and not bool(torch.isfinite(similarity).all()):
+        raise ValueError("similarity must be finite, got NaN or infinity")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ...loss import check_positive
+from ...loss import check_positive, raised
 
 
 def mislabelled_gaussians(
@@ -40,21 +40,24 @@ def inclusion(logits: Float[Tensor, "r n"], count: int, alpha: float) -> Float[T
     count   expected number of samples, 1 … n
     alpha   above 0 prefers hard (uncertain) samples, below 0 easy ones, 0 is random
 
-    c is found by bisection on its logarithm. Raises ValueError for a count out of range.
+    c is found by bisection on its logarithm, in float64. Raises ValueError for a count out of range, an alpha that is
+    not finite, and on a CPU for logits that are not.
     """
     n = logits.shape[-1]
     if not math.isfinite(alpha):
         raise ValueError(f"alpha must be finite, got {alpha}")
     if not 1 <= count <= n:
         raise ValueError(f"count must be between 1 and the {n} samples, got {count}")
-    logits = logits.clamp(-10, 10)
+    if logits.device.type == "cpu" and not bool(torch.isfinite(logits).all()):
+        raise ValueError("logits must be finite, got NaN or infinity")
+    kind, logits = logits.dtype, logits.double().clamp(-10, 10)
     score = alpha * (F.logsigmoid(logits) + F.logsigmoid(-logits))  # log of [p(1 - p)]^α
     low, high = -score.amax(-1, keepdim=True) - 50, -score.amin(-1, keepdim=True)
     for _ in range(80):
         middle = (low + high) / 2
         enough = (middle + score).exp().clamp(max=1).sum(-1, keepdim=True) >= count
         low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-    return (high + score).exp().clamp(max=1)
+    return (high + score).exp().clamp(max=1).to(kind)
 
 
 def logistic(
@@ -66,9 +69,19 @@ def logistic(
     weight  0 leaves a sample out; 1/π makes a selection unbiased
     lam     λ > 0. It multiplies the *pool's* size n, whatever was selected
 
-    Damped Newton steps: each is halved until the objective does not rise. Raises ValueError for λ <= 0.
+    Damped Newton steps: each is halved until the objective does not rise. Raises ValueError for λ <= 0, unlike
+    shapes, and on a CPU for other labels and for values that are not finite.
     """
     check_positive(lam=lam)
+    if y.shape != x.shape[:2] or weight.shape != y.shape:
+        raise ValueError(f"y and weight must be {tuple(x.shape[:2])}, got {tuple(y.shape)} and {tuple(weight.shape)}")
+    if x.device.type == "cpu":
+        for name, values in (("x", x), ("weight", weight)):
+            if not bool(torch.isfinite(values).all()):
+                raise ValueError(f"{name} must be finite, got NaN or infinity")
+        if not bool((y.abs() == 1).all()):
+            raise ValueError("y must hold labels -1 and 1 alone")
+    x, y, weight = raised(x), raised(y), raised(weight)
     r, n, p = x.shape
     theta = x.new_zeros(r, p)
     eye = lam * n * torch.eye(p, dtype=x.dtype, device=x.device)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 from ...parallel import gather
 from ...transport import sinkhorn_codes
@@ -23,14 +23,16 @@ def swapped_prediction(
     tau  temperature of the prediction, > 0
     eps  entropy of the assignments, see ``sinkhorn_codes``
 
-    Raises ValueError for an odd number of rows, and for prototypes of another width.
+    A row of zeros is like no prototype, and its gradient is 0; see ``loss.unit_rows``.
+
+    Raises ValueError for an odd number of rows, prototypes of another width, and temperatures that are not positive.
     """
     check_matrix("z", z, rows=2, even=True)
     check_matrix("prototypes", prototypes)
     check_positive(tau=tau, eps=eps)
     if prototypes.shape[1] != z.shape[1]:
         raise ValueError(f"prototypes must be as wide as z, {z.shape[1]}, got {prototypes.shape[1]}")
-    scores = F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
+    scores = unit_rows(z) @ unit_rows(prototypes).T
     targets = torch.cat([sinkhorn_codes(half, eps) for half in scores.detach().chunk(2)]).roll(len(z) // 2, 0)
     return -(targets * (scores / tau).log_softmax(1)).sum(1).mean()
 

@@ -21,3 +21,23 @@ def test_fine_tuning_learns_leaves_the_encoder_alone_and_speaks_the_targets_unit
     assert D.mean_squared_error(flat, data.yaw[:, None]) == pytest.approx(1)
     with pytest.raises(ValueError, match="targets"):
         D.fine_tune(encoder, data.images, data.identity[:5], 1)
+
+
+def test_classes_may_be_any_numbers_and_float_images_are_not_divided_again():
+    torch.manual_seed(0)
+    encoder, data = SmallNet(8, 16, size=12), D.faces(60, 0, (0, 3))
+    ids = torch.tensor([100_000_000_000, -3, 7])[data.identity]
+    order = torch.tensor([2, 0, 1])[data.identity]  # classes are in the order of their numbers
+    model, plain = (D.fine_tune(encoder, data.images, y, 20, lr=5e-3) for y in (ids, order))
+    assert torch.equal(model.predict(data.images), torch.tensor([-3, 7, 100_000_000_000])[plain.predict(data.images)])
+    model.train()
+    assert torch.equal(model.predict(data.images.float() / 255), model.predict(data.images)) and model.training
+
+
+@pytest.mark.bad_input
+def test_targets_that_are_not_finite_and_images_out_of_range_are_named():
+    data, encoder = D.faces(4, 0), SmallNet(8, 16, size=12)
+    with pytest.raises(ValueError, match="targets must be finite"):
+        D.fine_tune(encoder, data.images, torch.full((4, 1), torch.nan), 1)
+    with pytest.raises(ValueError, match="x must be"):
+        D.fine_tune(encoder, data.images.float(), data.identity, 1)

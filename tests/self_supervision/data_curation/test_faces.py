@@ -46,8 +46,6 @@ def test_faces_and_choices_refuse_what_does_not_fit():
         D.faces(2, smile=torch.zeros(3))
     with pytest.raises(ValueError, match="classes"):
         D.sas(torch.rand(6, 6), torch.zeros(4, dtype=torch.int64), 0.5)
-    with pytest.raises(ValueError, match="labels"):
-        D.long_tail(torch.tensor([0, 0, 2, 2]))
     with pytest.raises(ValueError, match="alpha"):
         D.inclusion(torch.zeros(1, 5), 2, float("nan"))
     with pytest.raises(ValueError, match="lr"):

@@ -88,3 +88,56 @@ def test_gio_refuses():
             D.gio(x, x, count)
     with pytest.raises(ValueError, match="k must"):
         D.knn_kl(x, x[:2], 3)
+
+
+@pytest.mark.parametrize("start", ["mean", "jump"])
+def test_gio_is_the_authors_descent(start):
+    """Their rule, written with autograd on their estimate: 20 uniform points, one scale for good, v moved by it."""
+    target, pool = (torch.randn(n, 3, generator=gen(n), dtype=torch.float64) + 1 for n in (25, 18))
+    drawn, chosen = gen(4), torch.rand(20, 3, generator=gen(9), dtype=torch.float64) * 2 - 1
+    left, v, scale, order = list(range(18)), target.mean(0), None, []
+
+    def slope(v):
+        leaf = v.clone().requires_grad_()
+        apart = (target[:, None] - torch.cat([chosen, leaf[None]])).square().sum(2).clamp_min(1e-10).sqrt()
+        return torch.autograd.grad(3 * apart.log().mean(), leaf)[0]  # without their 1e-8 in the logarithm
+
+    for turn in range(6):
+        if start == "jump":
+            v = target[torch.randint(25, (), generator=drawn)]
+        scale = v.norm() / slope(v).norm() if scale is None else scale
+        for _ in range(20 if turn else 60):
+            v = v - 0.01 * scale * slope(v)
+        order.append(min(left, key=lambda i: float((pool[i] - v).norm())))
+        left.remove(order[-1])
+        chosen = torch.cat([chosen, pool[order[-1]][None]])
+    assert D.gio(target, pool, 6, start, steps=20, first=60, seed=4).tolist() == order
+    if start == "jump":  # the descent matters
+        assert D.gio(target, pool, 6, start, steps=0, first=0, seed=4).tolist() != order
+
+
+def test_divergences_keep_their_digits_far_from_the_origin_and_take_half_precision():
+    x, w = torch.randn(40, 3, generator=gen()), torch.randn(30, 3, generator=gen(1))
+    far, there = (x + 3000, w + 3000)  # float32 rounds the rows; distances of these rows are what is asked for
+    assert float(D.knn_kl(far, there)) == pytest.approx(slow_kl(far.double(), there.double(), 1), rel=1e-4)
+    assert float(D.knn_kl(1e-20 * x, 1e-20 * w)) == pytest.approx(slow_kl(x.double(), w.double(), 1), rel=1e-3)
+    for dtype in (torch.float16, torch.bfloat16):
+        a, b = x.to(dtype), w.to(dtype)
+        assert float(D.knn_kl(a, b)) == pytest.approx(float(D.knn_kl(a.double(), b.double())), rel=1e-4)
+        assert torch.equal(D.gio(a, b, 3), D.gio(a.float(), b.float(), 3))
+        assert torch.equal(D.greedy_kl(a, b, 3), D.greedy_kl(a.float(), b.float(), 3))
+    assert torch.equal(D.greedy_kl(far, there, 9), D.greedy_kl(far.double(), there.double(), 9))
+    assert D.gio_gradient(x[0], x).isfinite().all()  # on a pole
+
+
+@pytest.mark.bad_input
+def test_divergences_name_what_is_not_finite_or_of_another_width():
+    x = torch.randn(6, 2)
+    for call in (D.knn_kl, lambda a, b: D.released_kl(a, b, 2), lambda a, b: D.gio(a, b, 2),
+                 lambda a, b: D.greedy_kl(a, b, 2)):  # fmt: skip
+        with pytest.raises(ValueError, match="target must be finite"):
+            call(x.where(x != x[0, 0], torch.nan), x)
+        with pytest.raises(ValueError, match=r"(pool|chosen) must be finite"):
+            call(x, x.where(x != x[0, 0], torch.inf))
+        with pytest.raises(ValueError, match=r"(pool|chosen) must be as wide as target, 2, got \(6, 3\)"):
+            call(x, torch.randn(6, 3))

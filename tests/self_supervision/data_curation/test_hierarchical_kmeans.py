@@ -83,3 +83,41 @@ def test_a_long_tail_has_its_ratio_and_entropy_its_ends():
     assert (
         D.class_entropy(labels, 10) == pytest.approx(1) and D.class_entropy(torch.zeros(5, dtype=torch.int64), 10) == 0
     )
+
+
+def test_labels_may_be_any_numbers():
+    """Ids of a data base, negative ones, gaps: the rows and the entropy of 0 … C - 1, and no memory for them."""
+    labels = torch.arange(600) % 3
+    for names in ([100_000_000, 7, -5], [2, 0, 1], [0, 2, 5]):
+        ids = torch.tensor(names)[labels]
+        rank = torch.tensor(names).argsort().argsort()[labels]  # classes are in the order of their numbers
+        assert torch.equal(D.long_tail(ids, 20.0, seed=1), D.long_tail(rank, 20.0, seed=1))
+        assert ids[D.long_tail(ids, 20.0)].unique(return_counts=True)[1].tolist() == [200, 45, 10]
+        assert D.class_entropy(ids, 3) == pytest.approx(1)
+        assert D.class_entropy(ids[labels < 2], 3) == pytest.approx(math.log(2) / math.log(3))
+    assert D.class_entropy(torch.full((4,), 10**12), 1) == 1
+    huge = torch.tensor([3_000_000_000, 1, 2], dtype=torch.int64)
+    assert D.water_fill(huge, 2_000_000_000).tolist() == [1_999_999_997, 1, 2]
+    assert D.water_fill(torch.tensor([20_000, 30_000], dtype=torch.int16), 45_000).tolist() == [20_000, 25_000]
+    assert D.water_fill(torch.zeros(0, dtype=torch.int64), 0).tolist() == []
+
+
+@pytest.mark.bad_input
+def test_labels_and_sizes_that_are_none_are_named():
+    for labels in (torch.zeros(0, dtype=torch.int64), torch.rand(4), torch.zeros(2, 2, dtype=torch.int64)):
+        for call in (D.long_tail, lambda y: D.class_entropy(y, 3)):
+            with pytest.raises(ValueError, match="labels must be whole numbers"):
+                call(labels)
+    with pytest.raises(ValueError, match="classes must be at least the 3 kinds"):
+        D.class_entropy(torch.tensor([4, 5, 6]), 2)
+    for sizes in (torch.tensor([1, -1]), torch.tensor([1.5, 2.0])):
+        with pytest.raises(ValueError, match="sizes"):
+            D.water_fill(sizes, 1)
+
+
+def test_trees_far_from_the_origin_are_those_at_it():
+    x = torch.randint(-128, 129, (400, 2), generator=gen()).float() / 64  # exact when moved by a power of two
+    near, far = (D.hierarchical_kmeans(x + at, (40, 8), (4, 2), rounds=3) for at in (0, 4096))
+    assert all(torch.equal(a.parent, b.parent) for a, b in zip(near, far, strict=True))
+    half = D.hierarchical_kmeans(x.half(), (40, 8), (4, 2), rounds=3)
+    assert torch.equal(half[0].parent, near[0].parent)

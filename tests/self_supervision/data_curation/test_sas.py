@@ -42,3 +42,30 @@ def test_sas_takes_the_share_of_every_class_and_its_control_the_opposite():
     assert classes[high].bincount().tolist() == [3] * 4 and not set(high.tolist()) & set(low.tolist())
     with pytest.raises(ValueError, match="share"):
         D.sas(s, classes, 0.0)
+
+
+def test_classes_may_be_any_numbers_and_zero_rows_are_like_nothing():
+    s = torch.rand(12, 12, generator=gen())
+    s, classes = s + s.T, torch.arange(12) % 3
+    ids = torch.tensor([5, 100_000_000_000, 200_000_000_000])[classes]
+    assert torch.equal(D.sas(s, ids, 0.5), D.sas(s, classes, 0.5))
+    views = torch.randn(2, 4, 3, generator=gen())
+    views[:, 1] = 0
+    views.requires_grad_()
+    made = D.augmentation_similarity(views)
+    assert (made[1] == 0).all() and torch.autograd.grad(made.sum(), views)[0].abs().max() < 100
+    half = D.augmentation_similarity(views.detach().half())
+    assert half.dtype == torch.float32 and torch.allclose(half, made.detach(), atol=2e-3)
+
+
+@pytest.mark.bad_input
+def test_similarities_that_cannot_be_are_named():
+    bad, oblong = torch.eye(4).where(torch.ones(4, 4).triu() > 0, torch.nan), torch.rand(4, 3)
+    for call in (lambda s: D.greedy_graph_cut(s, 2), lambda s: D.sas(s, torch.zeros(4, dtype=torch.int64), 0.5),
+                 lambda s: D.graph_cut(s, torch.tensor([0]))):  # fmt: skip
+        with pytest.raises(ValueError, match="similarity must be finite"):
+            call(bad)
+        with pytest.raises(ValueError, match=r"square matrix \(n, n\), got shape \(4, 3\)"):
+            call(oblong)
+    with pytest.raises(ValueError, match="views must be finite"):
+        D.augmentation_similarity(torch.full((2, 3, 4), torch.nan))

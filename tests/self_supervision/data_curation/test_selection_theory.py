@@ -45,3 +45,29 @@ def test_the_test_error_is_the_share_of_wrong_signs():
         counted = (torch.einsum("rnp,rp->rn", x, theta).sign() != y).double().mean().item()
         assert float(D.misspecified_error(theta, truth, flip=0.1)) == pytest.approx(counted, abs=0.005)
     assert float(D.misspecified_error(truth, truth)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("alpha", [-1e4, -30.0, 1e6])
+def test_inclusion_takes_any_power_and_half_precision(alpha):
+    """In the limit the surest, or the least sure, alone are kept."""
+    logits = torch.linspace(-3, 2.5, 60).roll(7)[None]
+    pi = D.inclusion(logits, 12, alpha)
+    surest = logits[0].abs().argsort(descending=alpha < 0)[:12]
+    assert float(pi.sum()) == pytest.approx(12, rel=1e-4) and (abs(alpha) < 100 or (pi[0, surest] > 0.999).all())
+    assert torch.allclose(D.inclusion(logits.half(), 12, 0.5).float(), D.inclusion(logits, 12, 0.5), atol=2e-3)
+
+
+@pytest.mark.bad_input
+def test_what_a_regression_cannot_take_is_named():
+    x, y, _ = D.mislabelled_gaussians(1, 20, 2)
+    weight = torch.ones_like(y)
+    for given, name in (
+        ((x, (y > 0).double(), weight), "y must hold labels"),
+        ((x, y[:, :5], weight), "y and weight"),
+        ((x / 0, y, weight), "x must be finite"),
+        ((x, y, weight / 0), "weight must be finite"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            D.logistic(*given, lam=0.1)
+    with pytest.raises(ValueError, match="logits must be finite"):
+        D.inclusion(x[:, :, 0] / 0, 2, 1.0)

@@ -65,3 +65,16 @@ def test_prototypes_stay_until_they_are_let_go():
         model(views, torch.arange(4)).backward()
         moved.append(float(model.prototypes.grad.abs().sum()))
     assert moved[0] == 0 < moved[1]
+
+
+def test_any_temperature_and_a_row_of_zeros():
+    z, c = torch.randn(6, 4, generator=gen()), torch.randn(5, 4, generator=gen(1))
+    for tau, eps in ((1e-6, 0.05), (0.1, 1e-6), (1e-25, 1e-25), (1e6, 1e6)):
+        leaf = z.clone().requires_grad_()
+        loss = D.swapped_prediction(leaf, c, tau, eps)
+        assert loss.isfinite() and torch.autograd.grad(loss, leaf)[0].isfinite().all()
+    z[2] = 0
+    leaf = z.clone().requires_grad_()
+    assert torch.autograd.grad(D.swapped_prediction(leaf, c), leaf)[0].abs().max() < 100
+    double = D.swapped_prediction(z.double(), c.double(), 0.001, 0.05)
+    assert float(D.swapped_prediction(z, c, 0.001, 0.05)) == pytest.approx(float(double), rel=1e-4)
