@@ -54,7 +54,7 @@ import labcode as lab
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import contrastive_theory as T
 from labcode.self_supervision.redundancy import spearman
-from labcode.stage import Stage
+from labcode.course.stage import Stage
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. From InfoNCE at the left an arrow leads to the critique of mutual information, and from there to the Wasserstein measure and to the review of compression; others lead from InfoNCE to latent classes and on to multi-view redundancy; from InfoNCE to temperature and on to dense alignment and uniformity; and all ends meet in simplicity bias."}, "figure": {"caption": "Who answers whom: three readings of one loss, and what all of them leave open.", "name": "fig-theory-family"}}
 PAPERS = {
@@ -722,7 +722,7 @@ lab.show(T.temperature_loss, T.relative_penalty, T.tolerance)
 
 # %%
 z = torch.randn(64, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-own, others = T._negatives(z)
+own, others = T.positive_and_negatives(z)
 shares, entropy = {}, []
 for tau in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0):
     s = others.clone().requires_grad_()

@@ -16,7 +16,7 @@ from .simclr import SimCLR, nt_xent
 from .sup_con import sup_con
 
 # Decoupled Contrastive Learning
-from .dcl import coupling
+from .dcl import coupling, dcl
 
 # NPID: Unsupervised Feature Learning via Non-Parametric Instance-level Discrimination
 from .npid import NPID, instance_nce, instance_softmax, log_partition, proximal
@@ -43,7 +43,15 @@ from .synthetic_speech import FRAME, PHONES, SPEAKERS, Speech, log_spectrum, poo
 from .cpc_v2 import LabelledPatches, MaskedContext, PatchCPC, PatchEncoder, drop_colours, patch_views, patches
 
 # Debiased Contrastive Learning
-from .debiased import Oracle, debiased_mean, debiased_nt_xent, oracle_nt_xent, ring_means, ring_scores
+from .debiased import (
+    Oracle,
+    debiased_log_mean,
+    debiased_mean,
+    debiased_nt_xent,
+    oracle_nt_xent,
+    ring_means,
+    ring_scores,
+)
 
 # G-SimCLR: Self-Supervised Contrastive Learning with Guided Projection via Pseudo Labelling
 from .g_simclr import Autoencoder, clean_and_noisy, false_negative_rate, fixed_batches, guided_order

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 from ...pairwise import off_diagonal
 from .invariance_propagation import nearest
@@ -23,14 +23,14 @@ def neighbour_contrast(
     -log[exp(t_i·p_i / τ) / Σ_j exp(t_i·p_j / τ)], rows brought to unit length.
 
     targets  neighbours of one view's keys, or centroids; the gradient goes through if there is one
-    p        predictions from the other view; n >= 2
+    p        predictions from the other view
 
-    Raises ValueError for unlike shapes, n < 2 or tau <= 0.
+    At least 0, and 0 for a single image, which finds itself. Raises ValueError for unlike shapes, no row or tau <= 0.
     """
-    check_matrix("targets", targets, rows=2)
+    check_matrix("targets", targets)
     check_matrix("p", p, like=targets)
     check_positive(tau=tau)
-    logits = F.normalize(targets, dim=1) @ F.normalize(p, dim=1).T / tau
+    logits = unit_rows(targets) @ unit_rows(p).T / tau
     return F.cross_entropy(logits, torch.arange(len(p), device=p.device))
 
 
@@ -52,7 +52,7 @@ def feature_contrast(keys: Float[Tensor, "two_n d"], z: Float[Tensor, "two_n d"]
     n, d = len(z) // 2, z.shape[1]
     if d < 2:
         raise ValueError(f"z must have at least 2 columns, got {d}")
-    unit = lambda x: F.normalize(x.view(2, n, d), dim=1)  # noqa: E731
+    unit = lambda x: unit_rows(x.view(2, n, d), 1)  # noqa: E731
     c = unit(keys.detach()).flip(0).transpose(1, 2) @ unit(z)
     diagonal = c.diagonal(dim1=1, dim2=2)
     off = off_diagonal(c)
@@ -115,7 +115,7 @@ class All4One(nn.Module):
         self.predictor, self.query = mlp([dim, hidden, dim]), mlp([dim, hidden, dim])
         self.centroid = Centroid(dim, pool, layers, heads, places=k)
         self.keys = copy.deepcopy(nn.Sequential(encoder, self.projector)).requires_grad_(False)
-        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.register_buffer("queue", unit_rows(torch.randn(queue, dim)))
         self.register_buffer("origin", torch.full((queue,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
@@ -149,7 +149,7 @@ class All4One(nn.Module):
     @torch.no_grad()
     def keyed(self, views: Float[Tensor, "m c h w"]) -> Float[Tensor, "m d"]:
         """Unit momentum projections."""
-        return F.normalize(self.keys(views).float(), dim=1)
+        return unit_rows(self.keys(views))
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, float32
+from ...loss import float32
 from .synthetic_speech import FRAME
 
 
@@ -21,20 +21,17 @@ def info_nce(predicted: Float[Tensor, "*pools n d"], target: Float[Tensor, "*poo
     CPC (van den Oord et al., 2018), eq. 4, with the score f_k = exp(z_{t+k}ᵀ W_k c_t) of eq. 3: ``predicted`` holds
     W_k c_t and ``target`` z_{t+k}, row by row. No temperature and no normalisation; the gradient reaches both sides.
 
-    predicted, target  one pool (n, d), or several (…, n, d) that do not see each other; n >= 2
+    predicted, target  one pool (n, d), or several (…, n, d) that do not see each other
 
-    Raises ValueError for shapes that differ, a pool of fewer than two rows, and on the CPU for NaN or infinity.
+    At least 0, and 0 in pools of one row, which has only itself to be found. Raises ValueError for shapes that differ
+    or hold nothing, and on the CPU for NaN or infinity.
     """
-    if predicted.ndim > 2:
-        if predicted.shape != target.shape:
-            raise ValueError(f"target must be like predicted, {tuple(predicted.shape)}, got {tuple(target.shape)}")
-        if predicted.shape[-2] < 2:
-            raise ValueError(f"predicted must have at least 2 rows in a pool, got {predicted.shape[-2]}")
-        check_matrix("predicted", predicted.flatten(0, -2), rows=2)
-        check_matrix("target", target.flatten(0, -2), rows=2)
-    else:
-        check_matrix("predicted", predicted, rows=2)
-        check_matrix("target", target, rows=2, like=predicted)
+    for name, rows in (("predicted", predicted), ("target", target)):
+        if rows.ndim < 2 or not rows.is_floating_point() or not rows.numel():
+            wanted = "floating-point rows, one pool (n, d) or several (…, n, d)"
+            raise ValueError(f"{name} must be {wanted}, got {rows.dtype} of shape {tuple(rows.shape)}")
+    if predicted.shape != target.shape:
+        raise ValueError(f"target must be like predicted, {tuple(predicted.shape)}, got {tuple(target.shape)}")
     scores = predicted @ target.mT
     return (scores.logsumexp(-1) - scores.diagonal(dim1=-2, dim2=-1)).mean()
 

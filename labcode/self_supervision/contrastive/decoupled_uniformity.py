@@ -3,11 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 from ...pairwise import off_diagonal
 from ...parallel import gather
@@ -26,17 +25,20 @@ def kernel_weights(
     sigma  width of the kernel; the median distance if None. Too large, and all centroids become one
     lam    ridge λ > 0; 0.01 as released, where λ stands for the theorem's nλ
 
-    No gradient. Raises ValueError for fewer than 2 rows, or σ or λ that is not positive.
+    No gradient. Priors of any size: a power of 2 is taken off first, which rounds nothing. Raises
+    ValueError for fewer than 2 rows, or σ or λ that is not positive.
     """
     check_matrix("prior", prior, rows=2)
     check_positive(lam=lam)
+    size = prior.abs().amax().clamp_min(1e-30).log2().floor().exp2()
+    prior = prior / size
     squared = torch.cdist(prior, prior, compute_mode="donot_use_mm_for_euclid_dist").square()
     eye = torch.eye(len(prior), device=prior.device, dtype=prior.dtype)
     if sigma is None:
         width = off_diagonal(squared).median()
     else:
         check_positive(sigma=sigma)
-        width = squared.new_full((), sigma**2)
+        width = (sigma / size).square()
     kernel = torch.exp(-squared / (2 * width.clamp(min=1e-12)))
     factor = torch.linalg.cholesky_ex(kernel + lam * eye).L  # λ makes it definite: no look at whether it was
     return torch.cholesky_solve(kernel, factor)
@@ -55,20 +57,21 @@ def decoupled_uniformity(
     weights  α from ``kernel_weights``, a constant; None leaves every centroid alone
     t        2 as released
 
-    Between -4t and 0 without weights. Raises ValueError for an odd number of rows, n < 2, t <= 0, or weights of
-    another shape.
+    Between -4t and 0 without weights. Raises ValueError for an odd number of rows, n < 2 (one image has no other to be
+    far from), t outside 1e-20 … 1e20, or weights of another shape.
     """
     check_matrix("z", z, rows=4, even=True)
     check_positive(t=t)
-    n = len(z) // 2
-    unit = F.normalize(z, dim=1)
+    if t > 1e20:
+        raise ValueError(f"t must be at most 1e20, since float32 multiplies with it, got {t}")
+    n, unit = len(z) // 2, unit_rows(z)
     centroid = (unit[:n] + unit[n:]) / 2
     if weights is not None:
         if weights.shape != (n, n):
             raise ValueError(f"weights must be ({n}, {n}), got {tuple(weights.shape)}")
         centroid = weights.detach().to(centroid.dtype) @ centroid
     length = centroid.square().sum(1)
-    squared = length[:, None] + length - 2 * centroid @ centroid.T
+    squared = (length[:, None] + length - 2 * centroid @ centroid.T).clamp_min(0)  # equal centroids round below
     return (-t * off_diagonal(squared)).flatten().logsumexp(0) - math.log(n * (n - 1))
 
 

@@ -41,6 +41,8 @@ class Autoencoder(nn.Module):
         self.encoder.features = widths[-1]
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+        if views.shape[2] % 8 or views.shape[3] % 8:
+            raise ValueError(f"views must have sides that are multiples of 8, got shape {tuple(views.shape)}")
         clean, noisy = views.chunk(2)
         return F.mse_loss(self.decoder(self.body(noisy)).float(), clean.float())
 
@@ -49,9 +51,9 @@ def guided_order(clusters: Int[Tensor, " n"], seed: int = 0) -> Int[Tensor, " n"
     """An order of the images in which neighbours come from different clusters: rank within the cluster, then cluster.
 
     G-SimCLR (Chakraborty et al., 2020): with K clusters, batches of K consecutive images hold one image of each for as
-    long as every cluster lasts; after that the large clusters repeat.
+    long as every cluster lasts; after that the large clusters repeat. Clusters may have any integers as names.
     """
-    n = len(clusters)
+    n, clusters = len(clusters), clusters.unique(return_inverse=True)[1]
     mixed = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(clusters.device)
     grouped = mixed[clusters[mixed].argsort(stable=True)]
     sizes = torch.bincount(clusters)

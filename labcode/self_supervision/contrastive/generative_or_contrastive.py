@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from ...augment import _repeat, noise, to_float, warp
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 
 
 def noisy_views(std: float = 0.1) -> Callable[..., Float[Tensor, "two_n c h w"]]:
@@ -69,14 +68,15 @@ def negative_elbo(
     """
     if x.ndim != 4 or decoded.shape != x.shape:
         raise ValueError(f"decoded must be like the images x, {tuple(x.shape)}, got {tuple(decoded.shape)}")
-    check_matrix("x", x.flatten(1), rows=1)
+    if not x.is_floating_point() or not x.numel():
+        raise ValueError(f"x must be floating-point images, got {x.dtype} of shape {tuple(x.shape)}")
     check_matrix("mean", mean, rows=1)
     check_matrix("log_var", log_var, rows=1, like=mean)
     if len(mean) != len(x):
         raise ValueError(f"mean must have one row for each of the {len(x)} images x, got {len(mean)}")
     check_positive(sigma=sigma)
     misfit = (x - decoded).square().flatten(1).sum(1) / (2 * sigma**2)
-    kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
+    kl = 0.5 * (mean.square() + (log_var.expm1() - log_var)).sum(1)  # exp - 1 would round below 0 at the prior
     return (misfit + kl).mean()
 
 
@@ -113,7 +113,7 @@ def neighbour_r2(train_z: Tensor, train_t: Tensor, test_z: Tensor, test_t: Tenso
                          f"got {len(train_t)} and {len(test_t)}")  # fmt: skip
     if not 1 <= k <= len(train_z):
         raise ValueError(f"k must be between 1 and the {len(train_z)} training rows, got {k}")
-    train_z, test_z = F.normalize(train_z, dim=1), F.normalize(test_z, dim=1)
+    train_z, test_z = unit_rows(train_z), unit_rows(test_z)
     guess = torch.cat([train_t[(z @ train_z.T).topk(k, dim=1, sorted=False)[1]].mean(1) for z in test_z.split(4096)])
     rest = (test_t - guess).square().sum(0) / (test_t - test_t.mean(0)).square().sum(0)
     return float(1 - rest.mean())

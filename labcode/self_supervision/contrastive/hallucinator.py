@@ -2,11 +2,10 @@
 
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, float32
+from ...loss import check_matrix, float32, unit_rows
 from ...nets import mlp
 from ...parallel import gather
 from .simclr import SimCLR
@@ -26,7 +25,7 @@ def hallucinate(
     check_matrix("z2", z2, like=z1)
     if amount.shape != (len(z1),):
         raise ValueError(f"amount must be one value for each of the {len(z1)} rows, got shape {tuple(amount.shape)}")
-    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    z1, z2 = unit_rows(z1), unit_rows(z2)
     return z2 + amount[:, None] * (z2 - z1)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_index, check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 
 
@@ -109,10 +109,12 @@ def invariance_propagation(
         raise ValueError(f"background must be between 1 and {len(bank) - 1}, got {background}")
     if select not in ("hard", "easy"):
         raise ValueError(f"select must be 'hard' or 'easy', got {select!r}")
-    logits = F.normalize(z, dim=1) @ bank.detach().to(z.dtype).T / tau
+    check_index("index", index, len(bank))
+    check_index("reached", reached, len(bank))
+    logits = unit_rows(z) @ bank.detach().to(z.dtype).T / tau
     own = logits.gather(1, index[:, None])
     shared = logits.scatter(1, index[:, None], -torch.inf).topk(background, dim=1).values.logsumexp(1)
-    instance = torch.logaddexp(own[:, 0], shared) - own[:, 0]
+    instance = -F.logsigmoid(own[:, 0] - shared)
 
     kept = distinct(reached, index)
     similar = logits.gather(1, reached)
@@ -149,7 +151,7 @@ class InvariancePropagation(nn.Module):
         self.encoder, self.head = encoder, mlp([encoder.features, dim])
         self.tau, self.select, self.weight, self.k, self.levels = tau, select, weight, k, levels
         self.positives, self.background, self.momentum = positives, background, momentum
-        self.register_buffer("bank", F.normalize(torch.randn(count, dim), dim=1))
+        self.register_buffer("bank", unit_rows(torch.randn(count, dim)))
         self.register_buffer("neighbours", torch.arange(count)[:, None].repeat(1, k))
 
     def branch(self, select: str, **changed) -> "InvariancePropagation":
@@ -175,7 +177,7 @@ class InvariancePropagation(nn.Module):
     @torch.no_grad()
     def remember(self, z: Float[Tensor, "n d"], index: Int[Tensor, "n"]) -> None:
         """Renew the neighbours and the bank's rows of the images just seen."""
-        f = F.normalize(z.float(), dim=1)
+        f = unit_rows(z)
         self.neighbours = self.neighbours.index_copy(0, index, nearest(f, self.bank, self.k, index))
         mixed = self.momentum * self.bank[index] + (1 - self.momentum) * f
-        self.bank = self.bank.index_copy(0, index, F.normalize(mixed, dim=1))  # not in place: backward needs it
+        self.bank = self.bank.index_copy(0, index, unit_rows(mixed))  # not in place: backward needs it

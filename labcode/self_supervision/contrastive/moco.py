@@ -3,12 +3,11 @@
 import copy
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from ...augment import colour_jitter, noise, to_float, warp
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 
 
@@ -32,7 +31,7 @@ def moco_loss(
     if queue.shape[1] != q.shape[1]:
         raise ValueError(f"queue must have keys of {q.shape[1]} values like q, got {queue.shape[1]}")
     check_positive(tau=tau)
-    q, k, queue = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1), F.normalize(queue.detach(), dim=1)
+    q, k, queue = unit_rows(q), unit_rows(k.detach()), unit_rows(queue.detach())
     positive = (q * k).sum(1, keepdim=True)
     logits = torch.cat([positive, q @ queue.T], 1) / tau
     return (logits.logsumexp(1) - logits[:, 0]).mean()
@@ -96,7 +95,7 @@ class MoCo(nn.Module):
         self.head = mlp([d, dim] if head == "linear" else [d, d, dim], norm=False)
         self.key_encoder = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
         self.tau, self.momentum, self.splits = tau, momentum, splits
-        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.register_buffer("queue", unit_rows(torch.randn(queue, dim)))
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
         n = len(index)
@@ -121,9 +120,9 @@ class MoCo(nn.Module):
     def keys(self, views: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Normalised keys; with split BatchNorm the batch is shuffled first, and the keys are put back in order."""
         if self.splits == 1 or not self.training:
-            return F.normalize(self.key_encoder(views).float(), dim=1)
+            return unit_rows(self.key_encoder(views))
         order = torch.randperm(len(views), device=views.device)
-        return F.normalize(self.key_encoder(views[order])[order.argsort()].float(), dim=1)
+        return unit_rows(self.key_encoder(views[order])[order.argsort()])
 
 
 def jittered_views(x: Tensor, generator: Generator, views: int = 2) -> Float[Tensor, "views*n 3 h w"]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_index, check_matrix, check_positive, float32, unit_rows
 from .moco import moco_loss
 
 
@@ -70,7 +70,7 @@ def proximal(f: Float[Tensor, "b d"], old: Float[Tensor, "b d"]) -> Float[Tensor
     """Mean squared distance of normalised features from their vectors in the bank: NPID, eq. 9, without its λ."""
     check_matrix("f", f, rows=1)
     check_matrix("old", old, like=f)
-    return (F.normalize(f, dim=1) - old).square().sum(1).mean()
+    return (unit_rows(f) - old).square().sum(1).mean()
 
 
 def _unit_rows(f: Tensor, bank: Tensor, index: Tensor | None = None, noise_index: Tensor | None = None) -> tuple:
@@ -81,9 +81,12 @@ def _unit_rows(f: Tensor, bank: Tensor, index: Tensor | None = None, noise_index
         raise ValueError(f"bank must have rows of {f.shape[1]} values like f, got {bank.shape[1]}")
     if index is not None and index.shape != (len(f),):
         raise ValueError(f"index must name the image of each of the {len(f)} rows, got shape {tuple(index.shape)}")
+    for name, images in (("index", index), ("noise_index", noise_index)):
+        if images is not None:
+            check_index(name, images, len(bank))
     if noise_index is not None and (noise_index.ndim != 2 or len(noise_index) != len(f) or not noise_index.numel()):
         raise ValueError(f"noise_index must be ({len(f)}, m) with m >= 1, got shape {tuple(noise_index.shape)}")
-    return F.normalize(f, dim=1), F.normalize(bank, dim=1)
+    return unit_rows(f), unit_rows(bank)
 
 
 class NPID(nn.Module):
@@ -113,7 +116,7 @@ class NPID(nn.Module):
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         self.encoder, self.head = encoder, nn.Linear(encoder.features, dim)
         self.tau, self.softmax, self.negatives, self.momentum, self.pull = tau, softmax, negatives, momentum, pull
-        start = F.normalize(torch.randn(images, dim), dim=1)
+        start = unit_rows(torch.randn(images, dim))
         if softmax == "parametric":
             self.bank = nn.Parameter(start)
         else:
@@ -146,7 +149,7 @@ class NPID(nn.Module):
 
     @torch.no_grad()
     def remember(self, f: Float[Tensor, "n d"], index: Int[Tensor, "n"]) -> None:
-        f, old = F.normalize(f.float(), dim=1), self.bank[index]
-        new = F.normalize(self.momentum * old + (1 - self.momentum) * f, dim=1)
+        f, old = unit_rows(f), self.bank[index]
+        new = unit_rows(self.momentum * old + (1 - self.momentum) * f)
         self.moved = (f - old).norm(dim=1).mean()
         self.bank = self.bank.index_copy(0, index, new)

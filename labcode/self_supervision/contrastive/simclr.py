@@ -4,11 +4,10 @@ Chen et al. (2020): NT-Xent, and the encoder with its projection head.
 """
 
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, not_negative, unit_rows
 from ...nets import mlp
 from ...pairwise import logsumexp_others
 from ...parallel import gather
@@ -21,17 +20,18 @@ def nt_xent(z: Float[Tensor, "two_n d"], tau: float = 0.5) -> Float[Tensor, ""]:
     SimCLR (Chen et al., 2020), eq. 1. Rows i and i + n of ``z`` are the two views of image i; the other 2n - 2 rows
     are its negatives.
 
-    z    unnormalised projections, both views stacked, n >= 2
+    z    unnormalised projections, both views stacked, n >= 1
     tau  temperature > 0; 0.5 is the paper's choice for CIFAR-10
 
-    Raises ValueError for an odd number of rows, n < 2 or tau <= 0. Memory: see ``pairwise.logsumexp_others``.
+    At least 0, and 0 for a single image, which has no negatives. A row of zeros has no direction and no gradient
+    (``loss.unit_rows``). Raises ValueError for an odd number of rows, none, or tau <= 0. Memory: see
+    ``pairwise.logsumexp_others``.
     """
-    check_matrix("z", z, rows=4, even=True)
+    check_matrix("z", z, rows=2, even=True)
     check_positive(tau=tau)
-    n = len(z) // 2
-    z = F.normalize(z, dim=1)
+    n, z = len(z) // 2, unit_rows(z)
     positive = (z[:n] * z[n:]).sum(1).repeat(2) / tau
-    return (logsumexp_others(z, tau) - positive).mean()
+    return not_negative(logsumexp_others(z, tau) - positive).mean()
 
 
 class SimCLR(nn.Module):

@@ -55,7 +55,7 @@ from .multiview_redundancy import (
 )
 
 # Understanding the Behaviour of Contrastive Loss
-from .temperature import relative_penalty, temperature_loss, tolerance
+from .temperature import positive_and_negatives, relative_penalty, temperature_loss, tolerance
 
 # Correlation between Alignment-Uniformity and Performance of Dense Contrastive Representations
 from .dense_alignment_uniformity import (

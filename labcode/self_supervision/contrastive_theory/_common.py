@@ -45,9 +45,10 @@ def ridge_accuracy(
     """Mean recall over classes of a class-balanced ridge regression onto one-hot labels: a linear reader in one solve.
 
     Minimises the mean over classes of the mean squared error + l2 ‖W‖² over standardised features. Chance is one
-    over the number of classes, however unequal they are.
+    over the number of classes, however unequal they are. Labels are any integers.
     """
-    classes = int(torch.maximum(y.max(), y_test.max())) + 1
+    names, both = torch.cat([y, y_test]).unique(return_inverse=True)
+    classes, (y, y_test) = len(names), both.split([len(y), len(y_test)])
     mean, std = train.mean(0), train.std(0, correction=0).clamp_min(1e-6)
     a, b = (torch.cat([(v - mean) / std, torch.ones_like(v[:, :1])], 1).double() for v in (train, test))
     target = F.one_hot(y, classes).double()

@@ -26,10 +26,9 @@ def symmetric_kl(mu1: Rows, log_sd1: Rows, mu2: Rows, log_sd2: Rows) -> Scalar:
     for name, value in (("log_sd1", log_sd1), ("mu2", mu2), ("log_sd2", log_sd2)):
         check_matrix(name, value, like=mu1)
     a, b = log_sd1.clamp(-8, 8), log_sd2.clamp(-8, 8)
-    apart = (mu1 - mu2).square()
-    forward = ((2 * a).exp() + apart) * (-2 * b).exp()
-    backward = ((2 * b).exp() + apart) * (-2 * a).exp()
-    return (forward + backward - 2).sum(1).mean() / 4
+    spread = 4 * (a - b).sinh().square()  # σ₁²/σ₂² + σ₂²/σ₁² - 2, which rounding would take below 0
+    apart = (mu1 - mu2).square() * ((-2 * a).exp() + (-2 * b).exp())
+    return (spread + apart).sum(1).mean() / 4
 
 
 class Bottleneck(nn.Module):

@@ -16,7 +16,7 @@ from ...augment import crop, noise
 from ...data import scenes
 from ...data.synthetic import Difficulty
 from ...evaluate import alignment, uniformity
-from ...loss import check_positive, float32
+from ...loss import check_index, check_positive, float32, unit_rows
 from ...nets import mlp
 from ._common import Scalar, ridge_accuracy
 
@@ -109,7 +109,7 @@ def match_coordinates(boxes1: Boxes, boxes2: Boxes, side: int, within: float = 0
 
 def match_features(h1: Dense, h2: Dense) -> tuple[Match, Valid]:
     """The position of view 2 whose feature is most alike, by cosine: DenseCL's matching."""
-    match = (F.normalize(h1, dim=2) @ F.normalize(h2, dim=2).mT).argmax(2)
+    match = (unit_rows(h1) @ unit_rows(h2).mT).argmax(2)
     return match, torch.ones_like(match, dtype=torch.bool)
 
 
@@ -139,7 +139,8 @@ def dense_nce(
     tau     temperature > 0; 0.2 as in DenseCL (Wang et al., 2021)
 
     Departure from DenseCL: negatives are positions of the batch's other images, not pooled features from a queue.
-    Without a valid position the loss is 0. Raises ValueError for unlike shapes, n < 2 and tau <= 0.
+    At least 0; 0 without a valid position, and for one image, which has no negatives. Raises ValueError for unlike
+    shapes, positions outside 0 … p - 1 and tau <= 0.
     """
     for name, z in (("z1", z1), ("z2", z2)):
         if z.ndim != 3 or not z.is_floating_point() or not z.numel():
@@ -147,15 +148,15 @@ def dense_nce(
     if z1.shape != z2.shape or z1.device != z2.device:
         raise ValueError(f"z2 must be like z1, {tuple(z1.shape)}, got {tuple(z2.shape)}")
     n = len(z1)
-    if n < 2:
-        raise ValueError("z1 must have at least 2 images, one of them a negative")
     for name, m in (("match", match), ("valid", valid)):
         if m.shape != z1.shape[:2]:
             raise ValueError(f"{name} must have one entry per position, {tuple(z1.shape[:2])}, got {tuple(m.shape)}")
     if drawn.ndim != 2 or len(drawn) != n or not drawn.numel():
         raise ValueError(f"drawn must be ({n}, k) with k >= 1, got shape {tuple(drawn.shape)}")
+    check_index("match", match, z1.shape[1])
+    check_index("drawn", drawn, z1.shape[1])
     check_positive(tau=tau)
-    z1, z2 = F.normalize(z1, dim=2), F.normalize(z2, dim=2)
+    z1, z2 = unit_rows(z1), unit_rows(z2)
     positive = (z1 * at_match(z2, match)).sum(2, keepdim=True)
     others = z1 @ at_match(z2, drawn).flatten(0, 1).T  # (n, p, n k)
     own = torch.eye(n, dtype=torch.bool, device=z1.device).repeat_interleave(drawn.shape[1], 1)[:, None]

@@ -73,7 +73,8 @@ def moments(x: Rows, labels: Labels | None, blur: Float[Tensor, "d d"] | float =
     second = x.T @ x / n + blur
     if labels is None:
         return second, x.T @ x / n
-    means = class_means(x, labels, int(labels.max()) + 1)
+    classes, labels = labels.unique(return_inverse=True)
+    means = class_means(x, labels, len(classes))
     share = torch.bincount(labels)[:, None] / n
     return second, means.T @ (share * means)
 

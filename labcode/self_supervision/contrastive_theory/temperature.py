@@ -2,20 +2,18 @@
 
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...pairwise import off_diagonal
 from ._common import Labels, Rows, Scalar, class_means
 
 
-def _negatives(z: Tensor) -> tuple[Float[Tensor, " two_n"], Float[Tensor, "two_n two_n-2"]]:
+def positive_and_negatives(z: Tensor) -> tuple[Float[Tensor, " two_n"], Float[Tensor, "two_n two_n-2"]]:
     """Similarity of each row with its positive, and with its 2n - 2 negatives."""
     check_matrix("z", z, rows=4, even=True)
-    n = len(z) // 2
-    z = F.normalize(z, dim=1)
+    n, z = len(z) // 2, unit_rows(z)
     s = z @ z.T
     negatives = off_diagonal(s.view(2, n, 2, n).transpose(1, 2)).transpose(1, 2)
     return (z * z.roll(n, 0)).sum(1), negatives.reshape(2 * n, 2 * n - 2)
@@ -40,7 +38,7 @@ def temperature_loss(
     check_positive(tau=tau)
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
-    positive, negatives = _negatives(z)
+    positive, negatives = positive_and_negatives(z)
     if share < 1:
         negatives = negatives.topk(max(1, round(share * negatives.shape[1])), dim=1).values
     if simple:
@@ -52,14 +50,18 @@ def temperature_loss(
 def relative_penalty(z: Float[Tensor, "two_n d"], tau: float) -> Float[Tensor, "two_n two_n-2"]:
     """r: each negative's share of the push that all negatives exert, exp(s/τ) / Σ exp(s/τ). Wang and Liu (2021)."""
     check_positive(tau=tau)
-    return (_negatives(z)[1] / tau).softmax(1)
+    return (positive_and_negatives(z)[1] / tau).softmax(1)
 
 
 def tolerance(z: Rows, y: Labels) -> float:
     """E[z·z' 1(y = y')] over pairs of different rows of the unit sphere. Wang and Liu (2021).
 
-    The indicator is inside the mean, so with C equal classes it is at most 1/C.
+    The indicator is inside the mean, so with C equal classes it is at most 1/C. Labels are any integers. Raises
+    ValueError for fewer than two rows and labels that do not fit them.
     """
-    z = F.normalize(z.detach(), dim=1)
-    n, sums = len(z), class_means(z, y, int(y.max()) + 1) * torch.bincount(y)[:, None]
-    return float((sums.square().sum() - n) / (n * (n - 1)))
+    check_matrix("z", z, rows=2)
+    if y.shape != (len(z),):
+        raise ValueError(f"y must name the class of each of the {len(z)} rows, got shape {tuple(y.shape)}")
+    z, (classes, y) = unit_rows(z.detach()), y.unique(return_inverse=True)
+    n, sums = len(z), class_means(z, y, len(classes)) * torch.bincount(y)[:, None]
+    return float((sums.square().sum() - z.square().sum()) / (n * (n - 1)))

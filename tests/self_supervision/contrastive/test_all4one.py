@@ -146,7 +146,8 @@ def test_all4one_weighs_its_terms():
     ("call", "named"),
     [(lambda: C.feature_contrast(rows(6, 3), rows(6, 4)), "z"),
      (lambda: C.feature_contrast(rows(6, 1), rows(6, 1)), "z"),
-     (lambda: C.neighbour_contrast(rows(1, 3), rows(1, 3)), "targets"), (lambda: C.Centroid(7), "dim"),
+     (lambda: C.feature_contrast(rows(2, 3), rows(2, 3)), "one alone has nothing"),
+     (lambda: C.neighbour_contrast(rows(0, 3), rows(0, 3)), "targets"), (lambda: C.Centroid(7), "dim"),
      (lambda: C.neighbour_contrast(rows(3, 3), rows(3, 3), 0), "tau"), (lambda: C.Centroid(8, "max"), "pool")],
 )  # fmt: skip
 def test_all4one_names_the_wrong_argument(call, named):

@@ -69,11 +69,11 @@ def test_info_nce_in_half_precision_is_float32_arithmetic(dtype):
 @pytest.mark.parametrize(
     ("p", "t", "name"),
     [
-        (torch.zeros(1, 3), torch.zeros(1, 3), "predicted"),
-        (torch.zeros(0, 3), torch.zeros(0, 3), "predicted"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), r"predicted must .* shape \(0, 3\)"),
+        (torch.zeros(2, 4, 0), torch.zeros(2, 4, 0), r"predicted must .* shape \(2, 4, 0\)"),
+        (torch.zeros(3), torch.zeros(3), r"predicted must .* shape \(3,\)"),
         (torch.zeros(4, 3), torch.zeros(4, 2), "target"),
         (torch.zeros(2, 4, 3), torch.zeros(2, 3, 3), "target"),
-        (torch.zeros(2, 1, 3), torch.zeros(2, 1, 3), "predicted"),
         (torch.full((4, 3), math.nan), torch.zeros(4, 3), "predicted"),
         (torch.zeros(2, 4, 3), torch.full((2, 4, 3), math.inf), "target"),
     ],
@@ -81,6 +81,12 @@ def test_info_nce_in_half_precision_is_float32_arithmetic(dtype):
 def test_info_nce_refuses(p, t, name):
     with pytest.raises(ValueError, match=name):
         C.info_nce(p, t)
+
+
+def test_pools_of_one_find_themselves():
+    x = rand(3, 1, 4).requires_grad_()
+    loss = C.info_nce(x, rand(3, 1, 4, seed=1))
+    assert float(loss) == 0 and not torch.autograd.grad(loss, x)[0].any()
 
 
 def test_a_constant_batch_gives_log_n():

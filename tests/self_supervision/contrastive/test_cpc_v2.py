@@ -24,7 +24,7 @@ def slow_info_nce(predicted, target):
 
 
 def test_patches_are_the_squares_of_the_image():
-    x = rand(2, 3, 16, 16)
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grid = C.patches(x, 4, 2)
     assert grid.shape == (2, 7, 7, 3, 4, 4)
     assert torch.equal(grid[1, 2, 5], x[1, :, 4:8, 10:14])
@@ -94,7 +94,7 @@ def test_patch_loss_is_the_slow_loop_over_directions_and_horizons():
 
 def test_every_direction_has_its_own_weights_and_gradient():
     model = C.PatchCPC(C.PatchEncoder(), directions=4)
-    model(C.patches(rand(8, 3, 16, 16, dtype=torch.float32), 4, 2), torch.arange(8)).backward()
+    model(C.patches(torch.rand(8, 3, 16, 16), 4, 2), torch.arange(8)).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert len(model.contexts) == len(model.W) == 4
     with pytest.raises(ValueError, match="directions"):
@@ -104,7 +104,7 @@ def test_every_direction_has_its_own_weights_and_gradient():
 def test_labelled_patches_use_the_rows_own_labels():
     labels = torch.tensor([3, 1, 2, 0])
     model = C.LabelledPatches(C.PatchEncoder(), labels, 4)
-    x, index = rand(2, 3, 16, 16, dtype=torch.float32), torch.tensor([2, 0])
+    x, index = torch.rand(2, 3, 16, 16), torch.tensor([2, 0])
     scores = model.head(model.encoder(x))
     wanted = nn.functional.cross_entropy(scores, torch.tensor([2, 3]))
     assert torch.allclose(model(C.patches(x, 4, 2), index), wanted)

@@ -120,3 +120,17 @@ def test_decoupled_uniformity_module_uses_the_rows_of_its_batch():
     index = torch.tensor([7, 1, 19])
     want = C.decoupled_uniformity(model.head(model.encoder(pictures(6))), C.kernel_weights(prior[index]))
     assert torch.allclose(model(pictures(6), index), want)
+
+
+def test_equal_centroids_have_no_distance_below_zero():
+    z = rows(1, 16, dtype=torch.float32).repeat(8, 1)
+    for t in (2.0, 1e4, 1e9):
+        assert -1e-3 * t <= float(C.decoupled_uniformity(z, t=t)) <= 0
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e-3, 1e20, 1e30])
+def test_kernel_weights_of_priors_of_any_size(size):
+    prior = rows(6, 3, dtype=torch.float32)
+    torch.testing.assert_close(C.kernel_weights(prior * size), C.kernel_weights(prior), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(C.kernel_weights(prior * size, 0.7 * size), C.kernel_weights(prior, 0.7),
+                               rtol=1e-4, atol=1e-5)  # fmt: skip

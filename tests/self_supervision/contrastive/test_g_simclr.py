@@ -33,3 +33,13 @@ def test_the_autoencoder_learns_from_clean_targets_only():
     wanted = (model.decoder(model.body(views[4:])) - x).square().mean()
     assert torch.allclose(model(views, torch.arange(4)), wanted)
     assert model.encoder(x).shape == (4, model.encoder.features)
+
+
+@pytest.mark.bad_input
+def test_clusters_may_have_any_names_and_wrong_sides_are_named():
+    clusters = torch.arange(40) % 8
+    names = torch.tensor([10**12, -5, 7, 0, 3, -(10**9), 2, 99])
+    order = C.guided_order(names[clusters], seed=1)
+    assert all(len(set(clusters[part].tolist())) == 8 for part in order.view(5, 8))
+    with pytest.raises(ValueError, match=r"views must have sides that are multiples of 8, got shape \(4, 3, 12, 8\)"):
+        C.Autoencoder()(torch.rand(4, 3, 12, 8), torch.arange(2))

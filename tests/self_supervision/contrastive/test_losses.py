@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from labcode.self_supervision import contrastive as C
 
@@ -13,22 +12,6 @@ EPS = 1e-10
 
 def rows(n, d=5, seed=0, dtype=torch.float64):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-class Flat(nn.Module):
-    """A linear encoder of 2×2 images, with BatchNorm if asked for."""
-
-    def __init__(self, norm=False):
-        super().__init__()
-        self.features = 6
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), *[nn.BatchNorm1d(6)] * norm)
-
-    def forward(self, x):
-        return self.body(x)
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 def test_losses_that_must_agree_agree():
@@ -74,6 +57,7 @@ def test_gradients_by_finite_differences():
     log_z = torch.tensor(3.0, dtype=torch.float64)
     check = torch.autograd.gradcheck
     assert check(lambda z: C.nt_xent(z, 0.5), wanted(z))
+    assert check(lambda z: C.nt_xent(z, 0.02), wanted(z))
     assert check(lambda z: C.sup_con(z, torch.tensor([0, 2, 2, 0, 1, 2])), wanted(z))
     assert check(lambda z: C.debiased_nt_xent(z, 0.1, 0.5), wanted(z))
     assert check(lambda z: C.debiased_nt_xent(z, 0.1, 0.5, views=3), wanted(z))
@@ -91,7 +75,7 @@ def test_wrong_arguments_are_named():
     z, index = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
     bad = torch.full((4, 3), math.nan)
     for name, call in [
-        ("z", lambda: C.nt_xent(z[:3])), ("z", lambda: C.nt_xent(z[:2])), ("tau", lambda: C.nt_xent(z, 0)),
+        ("z", lambda: C.nt_xent(z[:3])), ("tau", lambda: C.nt_xent(z, 0)),
         ("z", lambda: C.nt_xent(bad)), ("z", lambda: C.nt_xent(z[:0])), ("z", lambda: C.debiased_nt_xent(bad)),
         ("z", lambda: C.debiased_nt_xent(torch.ones(7, 3), views=3)), ("views", lambda: C.debiased_nt_xent(z, views=1)),
         ("labels", lambda: C.sup_con(z, index[:3])), ("tau", lambda: C.sup_con(z, index, -1.0)),
@@ -106,31 +90,3 @@ def test_wrong_arguments_are_named():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name} must|^{name}:"):
             call()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
-    z = (100 * rows(8, seed=3)).to(dtype)
-    assert C.nt_xent(z, 0.05).dtype == torch.float32
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        for loss in (lambda z: C.nt_xent(z, 0.05), lambda z: C.debiased_nt_xent(z, tau=0.05),
-                     lambda z: C.moco_loss(z[:4], z[4:], z, 0.05)):  # fmt: skip
-            assert float(loss(z)) == pytest.approx(float(loss(z.double())), rel=1e-4)
-
-
-def test_a_constant_or_zero_batch_stays_finite():
-    zero = torch.zeros(6, 4, requires_grad=True)
-    for loss in (C.nt_xent(zero), C.debiased_nt_xent(zero), C.moco_loss(zero, zero, zero),
-                 C.sup_con(zero, torch.arange(6)),
-                 C.oracle_nt_xent(zero, torch.zeros(3, dtype=torch.long))):  # fmt: skip
-        assert torch.isfinite(loss)
-        assert torch.isfinite(torch.autograd.grad(loss, zero)[0]).all()
-
-
-def test_methods_run_under_bf16_autocast():
-    for make in (C.MoCo, lambda e: C.NPID(e, 9), lambda e: C.NPID(e, 9, softmax="nce", negatives=4), C.Hallucinator):
-        model = make(Flat()).train()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(pictures(8), torch.arange(4))
-        loss.backward()
-        assert loss.dtype == torch.float32 and torch.isfinite(loss)

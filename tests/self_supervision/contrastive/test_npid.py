@@ -25,19 +25,25 @@ def dot(a, b):
     return sum(float(p) * float(q) for p, q in zip(unit(a), unit(b), strict=True))
 
 
+def lse(scores):
+    top = max(scores)
+    return top + math.log(math.fsum(math.exp(s - top) for s in scores))
+
+
 def loop_softmax(f, bank, index, tau):
     total = 0.0
     for row, i in zip(f, index, strict=True):
-        p = [math.exp(dot(row, v) / tau) for v in bank]
-        total -= math.log(p[i] / sum(p))
+        scores = [dot(row, v) / tau for v in bank]
+        total += lse(scores) - scores[i]
     return total / len(f)
 
 
 def loop_nce(f, bank, index, noise, z, tau):
     n, m, total = len(bank), noise.shape[1], 0.0
     for row, i, drawn in zip(f, index, noise, strict=True):
-        h = lambda j: (p := math.exp(dot(row, bank[j]) / tau) / z) / (p + m / n)  # noqa: B023, E731
-        total -= math.log(h(i)) + sum(math.log(1 - h(j)) for j in drawn)
+        # odds: log P/(m Pn), so h = 1/(1 + e^-odds)
+        odds = lambda j: dot(row, bank[j]) / tau - math.log(z * m / n)  # noqa: B023, E731
+        total += lse([0.0, -odds(i)]) + sum(lse([0.0, odds(j)]) for j in drawn)
     return total / len(f)
 
 
@@ -57,18 +63,20 @@ def pictures(n, seed=0):
     return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("tau", [0.1, 1.0])
+@pytest.mark.parametrize("tau", [1e-8, 0.1, 1.0])
 def test_instance_softmax_is_the_loop(tau):
     f, bank, index = rows(4), rows(9, seed=1), torch.tensor([8, 0, 3, 3])
-    assert float(C.instance_softmax(f, bank, index, tau)) == pytest.approx(loop_softmax(f, bank, index, tau), abs=EPS)
+    wanted = loop_softmax(f, bank, index, tau)
+    assert float(C.instance_softmax(f, bank, index, tau)) == pytest.approx(wanted, rel=EPS, abs=EPS)
 
 
 @pytest.mark.parametrize("m", [1, 6])
-def test_instance_nce_is_the_loop(m):
+@pytest.mark.parametrize("tau", [1e-6, 0.3])
+def test_instance_nce_is_the_loop(m, tau):
     f, bank, index = rows(4), rows(9, seed=1), torch.tensor([8, 0, 3, 3])
     noise = torch.randint(9, (4, m), generator=torch.Generator().manual_seed(3))
-    ours = C.instance_nce(f, bank, index, noise, torch.tensor(40.0, dtype=torch.float64).log(), 0.3)
-    assert float(ours) == pytest.approx(loop_nce(f, bank, index, noise.numpy(), 40.0, 0.3), abs=EPS)
+    ours = C.instance_nce(f, bank, index, noise, torch.tensor(40.0, dtype=torch.float64).log(), tau)
+    assert float(ours) == pytest.approx(loop_nce(f, bank, index, noise.numpy(), 40.0, tau), rel=EPS, abs=EPS)
 
 
 def test_log_partition_is_the_mean_over_the_noise_times_n():
@@ -76,6 +84,8 @@ def test_log_partition_is_the_mean_over_the_noise_times_n():
     every = torch.arange(8).repeat(3, 1)  # each image once: the exact Z, averaged over the batch
     exact = sum(math.exp(dot(a, v) / 0.4) for a in f for v in bank) / 3
     assert float(C.log_partition(f, bank, every, 0.4)) == pytest.approx(math.log(exact), abs=EPS)
+    exact = lse([dot(a, v) / 1e-5 for a in f for v in bank]) - math.log(3)
+    assert float(C.log_partition(f, bank, every, 1e-5)) == pytest.approx(exact, rel=EPS)
 
 
 def test_the_bank_starts_on_the_sphere_and_moves_half_way():

@@ -21,3 +21,11 @@ def test_ridge_accuracy_is_mean_recall():
     assert T.ridge_accuracy(x, y, x, y) == 1
     rare = torch.cat([torch.zeros(95, dtype=torch.int64), torch.ones(5, dtype=torch.int64)])
     assert T.ridge_accuracy(torch.zeros(100, 2), rare, torch.zeros(100, 2), rare) == pytest.approx(0.5)
+
+
+def test_ridge_accuracy_and_moments_take_any_labels():
+    x, y = randn(60, 4), torch.arange(60) % 3
+    ids = torch.tensor([10**12, -3, 5])[y]
+    assert T.ridge_accuracy(x, ids, x, ids) == T.ridge_accuracy(x, y, x, y)
+    for a, b in zip(T.moments(x, ids), T.moments(x, y), strict=True):
+        torch.testing.assert_close(a, b)

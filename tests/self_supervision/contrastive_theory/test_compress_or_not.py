@@ -1,6 +1,8 @@
 """The bottleneck's divergence, and the toys' answers."""
 
 
+import math
+
 import pytest
 import torch
 
@@ -35,3 +37,15 @@ def test_toys_share_what_they_say():
     for view, task, good in (("x1", "shared", 1), ("x2", "shared", 1), ("x1", "private", 1), ("x2", "private", 0)):
         found = T.ridge_accuracy(data[view][:2000], data[task][:2000], data[view][2000:], data[task][2000:])
         assert (found > 0.5) == bool(good)
+
+
+def test_symmetric_kl_keeps_small_differences_and_is_never_negative():
+    """Of N(0, s²) and N(0, s² e^{2h}) it is sinh² h a dimension; 1e-8 and less are lost where 2 is taken off."""
+    for h in (1e-6, 1e-4, 0.3):
+        mu, log_sd = torch.zeros(5, 3), torch.full((5, 3), -2.0)
+        log_sd2 = torch.full((5, 3), -2.0 + h)
+        step = float(log_sd2[0, 0].double() - log_sd[0, 0].double())
+        assert float(T.symmetric_kl(mu, log_sd, mu, log_sd2)) == pytest.approx(3 * math.sinh(step) ** 2, rel=1e-5)
+    for seed in range(20):
+        mu, log_sd = randn(4, 3, seed=seed).float(), randn(4, 3, seed=seed + 99).float()
+        assert float(T.symmetric_kl(mu, log_sd, mu, log_sd)) == 0

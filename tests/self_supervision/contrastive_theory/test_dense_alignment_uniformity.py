@@ -74,3 +74,30 @@ def test_dense_contrast_trains(matching):
     assert torch.isfinite(loss) and model.encoder.conv1.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="matching"):
         T.DenseContrast("else")
+
+
+@pytest.mark.parametrize("tau", [1e-20, 1e-6, 0.011, 1.0])
+def test_dense_nce_at_any_temperature_is_what_float64_gives(tau):
+    z1, z2 = randn(3, 4, 5), randn(3, 4, 5, seed=1)
+    z1[0, 0] = 0
+    match, drawn = torch.tensor([[0, 1, 2, 3]] * 3), torch.tensor([[0, 2]] * 3)
+    valid = torch.ones(3, 4, dtype=torch.bool)
+    found = []
+    for precision in (torch.float32, torch.float64):
+        a = z1.to(precision).requires_grad_()
+        value = T.dense_nce(a, z2.to(precision), match, valid, drawn, tau)
+        found += [value.detach().double(), torch.autograd.grad(value, a)[0].double()]
+    torch.testing.assert_close(found[0], found[2], rtol=2e-5, atol=1e-6)
+    torch.testing.assert_close(found[1], found[3], rtol=1e-3, atol=1e-5 * float(found[3].abs().max()))
+    assert not found[1][0, 0].any()
+
+
+@pytest.mark.bad_input
+def test_dense_nce_names_positions_that_are_none_and_takes_one_image():
+    z = randn(1, 4, 5)
+    match, valid, drawn = torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool), torch.tensor([[0]])
+    assert float(T.dense_nce(z, z, match, valid, drawn)) == 0
+    for name, call in (("match", lambda: T.dense_nce(z, z, match + 4, valid, drawn)),
+                       ("drawn", lambda: T.dense_nce(z, z, match, valid, drawn - 1))):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name} must lie in 0 … 3"):
+            call()

@@ -7,7 +7,6 @@ import torch
 
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import contrastive_theory as T
-from labcode.self_supervision.contrastive_theory.temperature import _negatives
 
 
 def gen(seed=0):
@@ -50,7 +49,7 @@ def test_temperature_loss_is_nt_xent_and_has_its_limits():
 
 def test_relative_penalty_is_the_share_of_the_gradient():
     z, tau = randn(10, 4), 0.3
-    positive, negatives = _negatives(z)
+    positive, negatives = T.positive_and_negatives(z)
     s = negatives.clone().requires_grad_()
     logits = torch.cat([positive[:, None], s], 1) / tau
     slope = torch.autograd.grad((logits.logsumexp(1) - logits[:, 0]).sum(), s)[0]
@@ -62,3 +61,45 @@ def test_tolerance_is_the_loop():
     u = z / z.norm(dim=1, keepdim=True)
     want = [float(u[i] @ u[j]) * (y[i] == y[j]).item() for i in range(9) for j in range(9) if i != j]
     assert T.tolerance(z, y) == pytest.approx(sum(want) / len(want))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+@pytest.mark.parametrize("tau", [1e-20, 1e-6, 0.011, 1.0, 1e6])
+def test_any_temperature_gives_what_float64_gives(share, tau):
+    z = randn(8, 5).float().requires_grad_()
+    twin = z.detach().double().requires_grad_()
+    value, exact = T.temperature_loss(z, tau, share), T.temperature_loss(twin, tau, share)
+    grad, slope = torch.autograd.grad(value, z)[0], torch.autograd.grad(exact, twin)[0]
+    torch.testing.assert_close(value.double(), exact, rtol=2e-5, atol=1e-6)
+    torch.testing.assert_close(grad.double(), slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
+    push = T.relative_penalty(z, tau).detach()
+    assert torch.isfinite(push).all() and push.sum(1).tolist() == pytest.approx([1.0] * 8)
+
+
+def test_zero_rows_have_no_gradient_and_half_precision_is_single():
+    z = randn(8, 5).float()
+    z[2] = 0
+    leaf = z.clone().requires_grad_()
+    grad = torch.autograd.grad(T.temperature_loss(leaf), leaf)[0]
+    assert not grad[2].any() and grad.half().isfinite().all()
+    half = z.bfloat16()
+    assert torch.equal(T.temperature_loss(half), T.temperature_loss(half.float()))
+
+
+def test_tolerance_takes_any_labels_and_rows_of_zeros():
+    z, y = randn(12, 4), torch.arange(12) % 3
+    ids = torch.tensor([10**15, -7, 0])[y]
+    assert T.tolerance(z, ids) == pytest.approx(T.tolerance(z, y))
+    z[0] = 0
+    unit = z / z.norm(dim=1, keepdim=True).clamp_min(1e-9)
+    wanted = sum(float(unit[i] @ unit[j]) for i in range(12) for j in range(12) if i != j and y[i] == y[j]) / 132
+    assert T.tolerance(z, y) == pytest.approx(wanted)
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_compared_is_refused():
+    for name, call in (("z must have at least 4 rows, two views of 2 images", lambda: T.temperature_loss(randn(2, 3))),
+                       ("z must", lambda: T.tolerance(randn(1, 3), torch.zeros(1))),
+                       ("y must", lambda: T.tolerance(randn(4, 3), torch.zeros(3)))):  # fmt: skip
+        with pytest.raises(ValueError, match=name):
+            call()
