@@ -40,13 +40,29 @@ in the same cell. The cells with `assert` show some of what is tested. They cann
 when your work is graded. Before you hand in, choose *Restart kernel and run all cells*: nothing may depend on a cell
 that is gone."""
 CONFIG = """# Written once by `make assignments`; what you change here stays.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # grading.py
 c = get_config()
 c.CourseDirectory.course_id = "learning_without_labels"
 c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("your answer")'}
+c.Autograde.sanitize_preprocessors = [
+    "grading.Mend",  # one student's odd notebook costs nobody else's grade
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Autograde.autograde_preprocessors = [
+    "grading.Run",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
 c.Execute.timeout = 30  # seconds a cell; a loop without end costs its own cell, not the night
 c.Execute.interrupt_on_timeout = True
-c.ZipCollectApp.collector_plugin = "nbgrader.plugins.zipcollect.FileNameCollectorPlugin"
-c.FileNameCollectorPlugin.named_regexp = r".*?(?P<student_id>[A-Za-z0-9]+)_(?P<file_id>[a-z0-9_]+)\\.ipynb$"
 """
 
 
@@ -147,7 +163,7 @@ def assignments(private: Path | None = None) -> dict[str, tuple[str, list[Task]]
 
 
 def write(out: Path, wanted: dict[str, tuple[str, list[Task]]]) -> None:
-    """source/, release/, nbgrader_config.py and gradebook.db in ``out``; submissions and grades there stay.
+    """source/, release/, grading.py, nbgrader_config.py and gradebook.db in ``out``; submissions and grades stay.
 
     Where nbgrader refuses to make a student version, that assignment stays as it was and the others are made. Raises
     RuntimeError after the last, with a line for each refusal.
@@ -161,6 +177,9 @@ def write(out: Path, wanted: dict[str, tuple[str, list[Task]]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "nbgrader_config.py").exists():
         (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name("grading.py"), out / "grading.py")
+    if "grading.Mend" not in (out / "nbgrader_config.py").read_text(encoding="utf-8"):
+        print(f"{out}/nbgrader_config.py does not use grading.py: move it away, and a new one is written that does")
     config = PyFileConfigLoader("nbgrader_config.py", path=str(out)).load_config()
     config.CourseDirectory.root = str(out.resolve())
     nbgrader = NbGraderAPI(config=config)

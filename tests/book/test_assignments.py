@@ -1,6 +1,7 @@
 """Assignments: right answers get every point, the stub none, wrong answers fewer, and nothing leaks or is lost."""
 
 import contextlib
+import copy
 import csv
 import importlib.util
 import io
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -24,6 +26,11 @@ spec = importlib.util.spec_from_file_location("assignments", ROOT / "book" / "as
 assignments = importlib.util.module_from_spec(spec)
 sys.modules["assignments"] = assignments
 spec.loader.exec_module(assignments)
+grading = None
+if importlib.util.find_spec("nbgrader"):
+    spec = importlib.util.spec_from_file_location("grading", ROOT / "book" / "grading.py")
+    grading = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(grading)
 
 ANSWERS = runpy.run_path(str(Path(__file__).with_name("mutants.py")))
 MUTANTS, VARIANTS = ANSWERS["MUTANTS"], ANSWERS["VARIANTS"]
@@ -35,7 +42,7 @@ COUNTS = {c["slug"]: c["papers"] for part in yaml.safe_load((ROOT / "book" / "pl
 # a chapter is finished when every planned paper has its card
 CHAPTERS = sorted(
     p.stem for p in (ROOT / "notebooks").glob("*/*.py")
-    if len(yaml.safe_load((ROOT / "labcode" / p.parent.name / f"{p.stem}.yml").read_text())) == COUNTS[p.stem]
+    if len(yaml.safe_load((ROOT / "labcode" / p.parent.name / p.stem / "papers.yml").read_text())) == COUNTS[p.stem]
 )  # fmt: skip
 NBGRADER = importlib.util.find_spec("nbgrader") is not None
 needs_nbgrader = pytest.mark.skipif(not NBGRADER, reason="nbgrader is not installed: pip install nbgrader==0.9.6")
@@ -179,28 +186,48 @@ def _strings(value):
         yield str(value)
 
 
+def write(book, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, path)
+
+
 @needs_nbgrader
-def test_the_whole_cycle_of_nbgrader(tmp_path):
+def test_the_whole_cycle_of_nbgrader(made, tmp_path):
     """Students hand in by e-mail, are collected, graded, answered, and their grades exported, as the guide has it."""
-    assignments.write(tmp_path, {n: COURSE[n] for n in ("contrastive", "pretext")})
+    course = tmp_path / "course"
+    shutil.copytree(made, course)
     first, second = COURSE["contrastive"][1]
-    released = tmp_path / "release" / "contrastive" / "contrastive.ipynb"
-    old, new = MUTANTS[first.name]["exponentials that overflow"]
-    answers = {
-        "ada": {first.name: first.solution, second.name: second.solution},
-        "bob": {first.name: first.solution.replace(old, new)},
-        "eve": {},
-    }
-    inbox = tmp_path / "downloaded" / "contrastive" / "archive"
-    inbox.mkdir(parents=True)
-    for student, cells in answers.items():
+    released = course / "release" / "contrastive" / "contrastive.ipynb"
+    right, (old, new) = {t.name: t.solution for t in (first, second)}, MUTANTS[first.name]["exponentials that overflow"]
+    wrong = {first.name: first.solution.replace(old, new)}
+
+    def answered(cells):
         book = nbformat.read(released, as_version=4)
         for cell in book.cells:
             cell.source = cells.get(cell.id, cell.source)
-            if cell.metadata.nbgrader.grade and student == "eve":
-                cell.source = "assert True"  # no way to points: the tests are put back
-        nbformat.write(book, inbox / f"{student}_contrastive.ipynb")
+        return book
+
+    inbox, tests = course / "downloaded" / "contrastive" / "archive", f"{first.name}-tests-"
+    write(answered(wrong), inbox / "2026-11-29_bob_contrastive.ipynb")
+    copied = answered(right)  # a cell of tests was copied, and the notebook comes in a sub-folder of an archive
+    at = next(i for i, cell in enumerate(copied.cells) if cell.id == f"{tests}1")
+    copied.cells.insert(at, nbformat.from_dict(copied.cells[at] | {"id": "another"}))
+    copied.metadata["kernelspec"] = {"name": "ir", "display_name": "R", "language": "R"}
+    with zipfile.ZipFile(inbox / "ada_contrastive.zip", "w") as packed:
+        packed.writestr("work/My notebook.ipynb", nbformat.writes(copied))
+        packed.writestr("__MACOSX/work/._My notebook.ipynb", b"\0\5\x16\7")
+    deleted = answered(right)
+    deleted.cells = [cell for cell in deleted.cells if not cell.metadata.nbgrader.grade]
+    write(deleted, inbox / "cy_contrastive (1).ipynb")
+    stray = answered({})  # no way to points: the tests are put back
+    for cell in stray.cells:
+        if cell.metadata.nbgrader.grade:
+            cell.source = "assert True"
+        cell.metadata.nbgrader.schema_version = 9
+    write(stray, inbox / "eve_contrastive.ipynb")
     (inbox / "dan_contrastive.ipynb").write_text("no notebook")
+    (inbox / "fay.ipynb").write_text("whose?")
+    (inbox / "gus_contrastive.zip").write_text("no archive")
     fake = tmp_path / "bin" / "docker"
     fake.parent.mkdir()
     fake.write_text(DOCKER)
@@ -210,40 +237,53 @@ def test_the_whole_cycle_of_nbgrader(tmp_path):
     def shell(command, status=0):
         run = ["bash", "-c", command]
         done = subprocess.run(
-            run, cwd=tmp_path, env={**os.environ, "PATH": path, "TMPDIR": str(tmp_path)}, capture_output=True, text=True
+            run, cwd=course, env={**os.environ, "PATH": path, "TMPDIR": str(tmp_path)}, capture_output=True, text=True
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
     guide = (ROOT / "book" / "instructors.md").read_text(encoding="utf-8")
     blocks = [textwrap.dedent(m[2]) for m in re.finditer(r"(?ms)^( *)```bash\n(.*?)^\1```$", guide)]
-    export, ungraded, boxes = (
-        next(b for b in blocks if sign in b) for sign in ("awk -F, 'NR", 'not graded"; done', "docker run")
+    collect, look, export, boxes = (
+        next(b for b in blocks if sign in b) for sign in ("py collect", "py report", "awk -F, 'NR", "docker run")
     )
-    shell("nbgrader zip_collect contrastive")
+    lost = shell(collect).splitlines()
+    assert len(lost) == 2 and "fay.ipynb: not collected, its name does not end in STUDENT_contrastive.ipynb" in lost[0]
+    assert "gus_contrastive.zip: not collected, the archive cannot be opened (File is not a zip file)" in lost[1]
     shell("nbgrader autograde contrastive", status=1)  # dan's
+    missing = [f"{t.name}-tests-{i} was missing and is put back" for t in (first, second) for i in
+               range(1, len(t.tests) + 1)]  # fmt: skip
+    changed = [note.replace("missing", "changed") for note in missing]
+    told = [
+        f"ada: graded; {tests}1 was there 2 times, the last counts",
+        "cy: graded; " + "; ".join(missing),
+        "dan: not graded, submitted/dan/contrastive/contrastive.ipynb is no notebook (Expecting value: line 1 column 1 "
+        "(char 0))",
+        "eve: graded; " + "; ".join(changed),
+    ]
+    said = shell(look).replace(str(course) + "/", "").splitlines()
+    assert said == told
     shell("nbgrader generate_feedback contrastive")
     shell(export)
-    assert shell(ungraded) == "submitted/dan/contrastive: not graded\n"
-    assert len(_rows(tmp_path / "all.csv")) == 8, "students times assignments"
-    rows = _rows(tmp_path / "grades.csv")
+    rows = _rows(course / "grades.csv")
+    assert len(_rows(course / "all.csv")) == 4 * len(COURSE) + len(COURSE), "students times assignments"
     grades = {row["student_id"]: row for row in rows}
-    assert len(rows) == 3 and {row["assignment"] for row in rows} == {"contrastive"}
+    assert len(rows) == 4 and {row["assignment"] for row in rows} == {"contrastive"}
     points = {student: float(row["score"]) for student, row in grades.items()}
     whole = first.points + second.points
-    assert points["ada"] == whole == float(grades["ada"]["max_score"])
-    assert 0 < points["bob"] == grade(first, answers["bob"][first.name]) < first.points
+    assert points["ada"] == points["cy"] == whole == float(grades["ada"]["max_score"])
+    assert 0 < points["bob"] == grade(first, wrong[first.name]) < first.points
     assert points["eve"] == 0
-    pages = [tmp_path / "feedback" / student / "contrastive" / "contrastive.html" for student in answers]
+    pages = [course / "feedback" / student / "contrastive" / "contrastive.html" for student in ("ada", "bob", "cy")]
     assert all(page.stat().st_size > 1000 for page in pages)
 
-    for folder in ("autograded", "feedback", "submitted/bob", "submitted/eve"):
-        shutil.rmtree(tmp_path / folder)
+    for folder in ("autograded", "feedback", "submitted/bob", "submitted/cy", "submitted/eve"):
+        shutil.rmtree(course / folder)
     assert re.fullmatch("dan: not graded, look at .*\n", shell(boxes))
-    (row,) = _rows(tmp_path / "contrastive.csv")
+    (row,) = _rows(course / "contrastive.csv")
     assert row["student_id"] == "ada" and row["assignment"] == "contrastive" and float(row["score"]) == whole
     assert [page.exists() for page in pages] == [True, False, False]
-    assert shell(ungraded) == "submitted/dan/contrastive: not graded\n"
+    assert shell(look).splitlines()[0] == told[0]
 
 
 # runs what the guide runs in a container in the box's folder, and has no other limits
@@ -256,6 +296,177 @@ cd "$box" && shift && exec "$@" 1>&2
 def _rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+# What students do to a notebook, without a kernel
+
+
+def handed(name, source, points=None, locked=True):
+    """A cell as it is handed out."""
+    kind = grading.v4.new_code_cell
+    roles = dict(schema_version=3, grade_id=name, grade=points is not None, solution=not locked, locked=locked)
+    return kind(source, metadata={"nbgrader": roles | ({"points": points} if points else {})}, id=name)
+
+
+HIDE = "\n### BEGIN HIDDEN TESTS\nassert f(2) == 4\n### END HIDDEN TESTS"
+SOURCES = [("setup", "import math", None, True), ("f", "def f(x):\n    raise NotImplementedError", None, False),
+           ("f-tests-1", "assert f(1) == 1" + HIDE, 2, True), ("f-tests-2", "assert f(0) == 0", 1, True),
+           ("g", "def g(x):\n    raise NotImplementedError", None, False),
+           ("g-tests-1", "assert g(1)", 3, True)]  # fmt: skip
+ANSWER = {"f": "def f(x):\n    return x * x", "g": "def g(x):\n    return 1"}
+ODD = ([], {}, {"grade_id": 7}, "x", None, {"grade_id": "unknown", "grade": True})
+# what is done to the list of cells, and what is noted about it; the answers count in full every time
+SPOILT = {
+    "nothing": (lambda c: c, []),
+    "copied tests": (lambda c: [*c[:2], c[2], *c[1:]], ["f was there 2 times", "f-tests-1 was there 2 times"]),
+    "tests copied to the top": (lambda c: [c[2], *c], ["f-tests-1 was there 2 times"]),
+    "all copied": (lambda c: c + c, [f"{name} was there 2 times" for name, *_ in SOURCES]),
+    "split tests": (lambda c: [*c[:2], but(c[2], "assert f(1)"), but(c[2], "== 1"), *c[3:]],
+                    ["f-tests-1 was there 2 times", "f-tests-1 was changed and is put back"]),
+    "split answer": (lambda c: [c[0], but(c[1], "square = 2"), but(c[1], "def f(x):\n    return x ** square"), *c[2:]],
+                     ["f was there 2 times"]),
+    "deleted tests": (lambda c: [c[0], c[1], c[4]], [f"{n} was missing and is put back" for n in
+                                                     ("f-tests-1", "f-tests-2", "g-tests-1")]),
+    "answers alone": (lambda c: [c[1], c[4]], [f"{n} was missing and is put back" for n in
+                                               ("setup", "f-tests-1", "f-tests-2", "g-tests-1")]),
+    "answers alone, without metadata": (
+        lambda c: [bare(c[1]), bare(c[4])], [f"{n} was missing and is put back" for n in
+                                             ("setup", "f-tests-1", "f-tests-2", "g-tests-1")]),
+    "no metadata": (lambda c: [bare(cell, cell.id) for cell in c], [f"{n} had lost" for n, *_ in SOURCES]),
+    "neither metadata nor identifiers": (
+        lambda c: [bare(cell) for cell in c],
+        [f"{n} had lost" for n in ("setup", "f-tests-1", "f-tests-2", "g-tests-1")]),
+    "metadata of another kind": (lambda c: [odd(cell, roles) for cell, roles in zip(c, ODD, strict=True)], None),
+    "old and new schemata": (lambda c: [odd(cell, {"grade_id": cell.id, "schema_version": v}) for cell, v in
+                                        zip(c, (0, 1, 2, 4, 99, "x"), strict=True)], []),
+    "tests as text": (lambda c: [*c[:2], text(c[2]), *c[3:]], []),
+    "answers as text": (lambda c: [c[0], text(c[1]), *c[2:]], []),
+    "points and locks changed": (lambda c: [odd(cell, dict(cell.metadata.nbgrader, points=99, locked=False, grade=True))
+                                            for cell in c], []),
+    "cells of their own": (lambda c: [x for cell in c for x in (grading.v4.new_code_cell("1"), cell)], []),
+}  # fmt: skip
+
+
+def but(cell, source):
+    return nbformat.from_dict({**cell, "source": source})
+
+
+def text(cell):
+    return grading.v4.new_markdown_cell(cell.source, metadata=cell.metadata)
+
+
+def bare(cell, name="other"):
+    return grading.v4.new_code_cell(cell.source, id=name)
+
+
+def odd(cell, roles):
+    return nbformat.from_dict({**cell, "metadata": {"nbgrader": roles}})
+
+
+def worth(cells):
+    """The points of cells that run one after the other, as nbgrader counts them."""
+    space, points = {}, 0
+    for cell in cells:
+        roles = cell.metadata.get("nbgrader", {})
+        passed = False
+        if cell.cell_type == "code":
+            with contextlib.suppress(Exception, SyntaxError):
+                exec(cell.source, space)
+                passed = True
+        points += roles.get("points", 0) if passed and roles.get("grade") else 0
+    return points
+
+
+@needs_nbgrader
+@pytest.mark.parametrize("what", SPOILT)
+def test_whatever_becomes_of_the_cells_a_right_answer_gets_all_points(what):
+    source = {name: handed(name, text, points, locked) for name, text, points, locked in SOURCES}
+    cells = [but(cell, ANSWER.get(name, grading.HIDDEN.sub("", cell.source))) for name, cell in source.items()]
+    change, noted = SPOILT[what]
+    made, notes = grading.mended([copy.deepcopy(cell) for cell in change(cells)], source)
+    assert worth(made) == 6
+    graded = [cell.metadata.nbgrader for cell in made if "nbgrader" in cell.metadata]
+    assert len({roles["grade_id"] for roles in graded}) == len(graded)
+    assert [roles for roles in graded] == [source[roles["grade_id"]].metadata.nbgrader for roles in graded]
+    assert noted is None or len(notes) == len(noted) and all(n.startswith(m) for n, m in zip(notes, noted, strict=True))
+
+
+@needs_nbgrader
+def test_an_empty_notebook_is_graded_at_nothing():
+    source = {name: handed(name, text, points, locked) for name, text, points, locked in SOURCES}
+    made, notes = grading.mended([], source)
+    assert worth(made) == 0 and len(notes) == 6 and [cell.id for cell in made][0] == "setup"
+    assert notes[1] == "f was missing"
+
+
+@needs_nbgrader
+def test_loops_dead_kernels_and_floods_cost_their_own_cell(monkeypatch):
+    """The kernel is interrupted after the time-out, and a new one goes on where one ended, with the setup cell."""
+    lines = ["import os", "while True: pass", "assert 1 + 1 == 2", "print('x' * 10**6)", "os._exit(1)", "os", "exit()",
+             "y = 1", "assert y"]  # fmt: skip
+    cells = [handed(f"c{i}", line, points=1 if i else None) for i, line in enumerate(lines)]
+    book = grading.v4.new_notebook(cells=cells)
+    book, _ = grading.Run(timeout=3).preprocess(book, {})
+    failed = [i for i, cell in enumerate(book.cells) if any(o.output_type == "error" for o in cell.outputs)]
+    assert {1, 4} <= set(failed) <= {1, 4, 6, 7}, "exit() ends its kernel after its cell, or before the next"
+    assert len(book.cells) == len(lines) and len(book.cells[3].outputs[0].text) < 30_000
+    assert book.cells[5].outputs[0].data["text/plain"].startswith("<module 'os'"), "the setup cell ran again"
+    assert book.metadata["mended"][0] == "the kernel ended in cell 5, which counts as failed"
+
+
+@needs_nbgrader
+def test_files_are_found_under_the_names_that_come(tmp_path):
+    inbox = tmp_path / "downloaded" / "midterm" / "archive"
+    inbox.mkdir(parents=True)
+    names = {"ada_midterm.ipynb": "ada", "x_y-bob_midterm (1).ipynb": "bob", "cy_Midterm-Copy1.IPYNB": "cy",
+             "sub/dan_midterm(2).ipynb": "dan", "ps1 eve_midterm - Kopie.ipynb": "eve",
+             "77_midterm.v2.ipynb": "77"}  # fmt: skip
+    for name in [*names, ".ada_midterm.ipynb", "._bob_midterm.ipynb"]:
+        (inbox / name).parent.mkdir(exist_ok=True)
+        (inbox / name).write_text(name)
+    os.utime(inbox / "ada_midterm.ipynb", (1, 1))
+    (inbox / "ada_midterm (1).ipynb").write_text("newer")
+    for odd in ("midterm.ipynb", "fay-midterm.ipynb", "gus_final.ipynb", "hal_midterm.pdf"):
+        (inbox / odd).touch()
+    with zipfile.ZipFile(inbox / "all.zip", "w") as packed:
+        packed.writestr("class/ian_midterm.ipynb", "ian")
+        packed.writestr("../../kim_midterm.ipynb", "kim")
+        packed.writestr("notes.ipynb", "")
+    lone = tmp_path / "submitted" / "leo" / "midterm" / "work" / "other.ipynb"
+    lone.parent.mkdir(parents=True)
+    lone.write_text("leo")
+    for name in ("a", "b"):
+        (tmp_path / "submitted" / "mia" / "midterm").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "submitted" / "mia" / "midterm" / f"{name}.ipynb").touch()
+    notes = grading.collect("midterm", tmp_path)
+    found = {p.parts[-3]: p.read_text() for p in (tmp_path / "submitted").glob("*/midterm/midterm.ipynb")}
+    wanted = {student: name for name, student in names.items()}
+    assert found == wanted | {"ada": "newer", "ian": "ian", "kim": "kim", "leo": "leo"}
+    assert [note.split(": ")[0].split("/")[-1] for note in notes] == [
+        "ada", "fay-midterm.ipynb", "gus_final.ipynb", "hal_midterm.pdf", "midterm.ipynb", "leo", "mia"]  # fmt: skip
+    assert not list(tmp_path.parent.glob("kim*"))
+
+
+@needs_nbgrader
+@pytest.mark.parametrize("data,told", [
+    (b"", "is no notebook"), (b"<html>", "is no notebook"), (b"\xff\xfe", "is no notebook"),
+    (b"[]", "it says no format"), (b"{}", "it says no format"), (b'{"nbformat": 4}', "look at"),
+    (None, "there is no x.ipynb"),
+])  # fmt: skip
+def test_the_report_says_why_a_file_was_not_graded(tmp_path, data, told):
+    folder = tmp_path / "submitted" / "ada" / "x"
+    folder.mkdir(parents=True)
+    if data is not None:
+        (folder / "x.ipynb").write_bytes(data)
+    (line,) = grading.report("x", tmp_path)
+    assert line.startswith("ada: not graded, ") and told in line
+
+
+@needs_nbgrader
+def test_a_configuration_of_an_earlier_version_is_told(tmp_path, capsys):
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config()\n")
+    assignments.write(tmp_path, {})
+    assert "does not use grading.py" in capsys.readouterr().out and (tmp_path / "grading.py").exists()
 
 
 @needs_nbgrader
