@@ -1,5 +1,6 @@
 """Clusterings against known classes."""
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -20,27 +21,38 @@ def _pair(predicted, labels) -> tuple[Tensor, Tensor]:
 
 
 def contingency(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> Int[Tensor, "clusters classes"]:
-    """How many samples of each class lie in each cluster; names of clusters and classes may be any integers."""
+    """How many samples of each class lie in each cluster; names of clusters and classes may be any integers.
+
+    A sparse tensor, coalesced: at most n entries, however many clusters and classes there are.
+    """
     predicted, labels = _pair(predicted, labels)
     clusters, row = predicted.unique(return_inverse=True)
     classes, column = labels.unique(return_inverse=True)
-    counts = torch.bincount(row * len(classes) + column, minlength=len(clusters) * len(classes))
-    return counts.view(len(clusters), len(classes))
+    ones, shape = torch.ones(len(row), dtype=torch.int64), (len(clusters), len(classes))
+    return torch.sparse_coo_tensor(torch.stack([row, column]), ones, shape, check_invariants=False).coalesce()
 
 
 def clustering_accuracy(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:
     """Share of samples in the right cluster under the best one-to-one matching of clusters and classes.
 
     The Hungarian accuracy of deep clustering (DEC, eq. 10). With more clusters than classes the surplus clusters
-    count as wrong. In [0, 1].
+    count as wrong. In [0, 1]. Only pairs that occur are looked at: thousands of clusters and classes need no table.
 
     Raises ValueError for empty, unequal or non-integer inputs.
     """
-    from scipy.optimize import linear_sum_assignment
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    counts = contingency(predicted, labels).numpy()
-    rows, columns = linear_sum_assignment(counts, maximize=True)
-    return float(counts[rows, columns].sum() / counts.sum())
+    counts = contingency(predicted, labels)
+    (row, column), number, (clusters, classes) = counts.indices().numpy(), counts.values().numpy(), counts.shape
+    # A cluster may also stay alone, with a class of its own that holds nothing: then a full matching exists. As every
+    # cluster is in one pair, 1 more for each pair changes nothing, and no weight is 0, which SciPy takes for no pair.
+    alone = np.arange(clusters)
+    weight = np.concatenate([number + 1, np.ones(clusters)])
+    where = np.concatenate([row, alone]), np.concatenate([column, classes + alone])
+    graph = coo_array((weight, where), shape=(clusters, classes + clusters)).tocsr()
+    pairs = min_weight_full_bipartite_matching(graph, maximize=True)
+    return float((graph[pairs] - 1).sum() / number.sum())
 
 
 def nmi(predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> float:

@@ -2,6 +2,7 @@
 
 Representations are float tensors (n, d), one row per sample; they are flattened if they have more axes. Every function
 raises ValueError, naming the argument, for an empty input, rows that do not fit together, or NaN and infinite values.
+Labels are any integers; where a function is told the number of ``classes``, they are 0 … classes - 1.
 """
 
 import math
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..loss import check_positive, unit_rows
+
 Rows, NewRows = Float[Tensor, "n *d"], Float[Tensor, "m *d"]
 Labels, NewLabels = Int[Tensor, " n"], Int[Tensor, " m"]
 
-# Weights of the squared norm in the mean cross entropy of standardised features: scikit-learn's C = 1 / (l2 · n)
+# Weights of the squared norm in the mean cross entropy of standardised features
 L2 = (1.0, 0.1, 0.01, 0.001, 0.0001)
 
 
@@ -43,56 +46,83 @@ def _rows(**given: Tensor) -> list[Tensor]:
     return out
 
 
-def _classes(classes: int | None, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple:
-    """Labels checked against the rows they belong to and the number of classes."""
-    out, ends = [], []
-    for name, (z, y) in (("train_y", train), ("test_y", test)):
-        if not isinstance(y, Tensor) or y.is_floating_point() or y.shape != (len(z),):
+def _labels(classes: int | None, **given: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Labels as int64 beside the rows they belong to, checked."""
+    out = []
+    for name, (y, z) in given.items():
+        if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.shape != (len(z),):
             got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"{name} must be an integer tensor of the {len(z)} labels of {name[:-1]}z, got {got}")
-        out.append(y.to(z.device, torch.int64))
-        ends += [out[-1].min(), out[-1].max()]
-    low_train, high_train, low_test, high_test = torch.stack(ends).tolist()
-    found = 1 + max(high_train, high_test)
-    classes = found if classes is None else classes
-    for name, low, high in (("train_y", low_train, high_train), ("test_y", low_test, high_test)):
-        if low < 0 or high >= classes:
-            raise ValueError(f"{name} must hold classes 0 … {classes - 1}, got {low} … {high}")
-    return *out, classes
+        out.append(y.detach().to(z.device, torch.int64))
+        if classes is not None:
+            low, high = torch.stack(out[-1].aminmax()).tolist()
+            if low < 0 or high >= classes:
+                raise ValueError(f"{name} must hold classes 0 … {classes - 1}, got {low} … {high}")
+    return out
+
+
+def knn_predict(
+    train_z: Rows, train_y: Labels, test_z: NewRows, k: int = 20, tau: float = 0.1, top: int = 1, chunk: int = 4096
+) -> Int[Tensor, "m *classes"]:
+    """The class of each new row by the weighted nearest-neighbour vote, in the labels of ``train_y``.
+
+    Instance Discrimination (Wu et al. 2018), section 3.4: the k nearest by cosine vote with exp(similarity / tau).
+
+    k      neighbours, at most the training rows; the protocol for CIFAR-10 and ImageNet is 200 with tau 0.1
+    tau    any temperature from 1e-20 on; towards 0 the nearest decides, towards infinity heads are counted
+    top    how many classes, the likeliest first: (m,) for 1, else (m, top). Classes without a vote come last, and they
+           and others that are equal in the order of their labels
+    chunk  new rows a time: memory is chunk × training rows; on a CPU fewer, where that would leave its cache
+
+    Departure: votes are added up in logarithms, so none underflows. A row of zeros has similarity 0 with everything.
+    """
+    check_positive(tau=tau)
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    train_z, test_z = _rows(train_z=train_z, test_z=test_z)
+    (labels,) = _labels(None, train_y=(train_y, train_z))
+    names, which = labels.unique(return_inverse=True)
+    if not 1 <= k <= len(train_z):
+        raise ValueError(f"k must be between 1 and the {len(train_z)} training rows, got {k}")
+    if not 1 <= top <= len(names):
+        raise ValueError(f"top must be between 1 and the {len(names)} classes of train_y, got {top}")
+    train_z, test_z = unit_rows(train_z), unit_rows(test_z)
+    if train_z.device.type == "cpu":
+        chunk = min(chunk, max(1, 2**21 // len(train_z)))
+    found = []
+    with torch.autocast(train_z.device.type, enabled=False):
+        for z in test_z.split(chunk):
+            similarity, near = _largest(z @ train_z.T, k)
+            votes = _votes(similarity, which[near], len(names), tau)
+            best = votes.argmax(1, keepdim=True) if top == 1 else votes.argsort(dim=1, descending=True, stable=True)
+            found.append(names[best[:, :top]])
+    found = torch.cat(found).to(train_y.dtype)
+    return found[:, 0] if top == 1 else found
+
+
+def _votes(similarity: Float[Tensor, "m k"], which: Int[Tensor, "m k"], classes: int, tau: float) -> Tensor:
+    """log Σ exp(similarity / tau) over the neighbours of each class, less a row's largest term; -inf without one.
+
+    The largest of each class goes first, then what the others add to it: no vote underflows at any temperature.
+    """
+    top = similarity.new_full((len(similarity), classes), -math.inf).scatter_reduce_(1, which, similarity, "amax")
+    sums = torch.zeros_like(top).scatter_add_(1, which, ((similarity - top.gather(1, which)) / tau).exp_())
+    return (top - top.amax(1, keepdim=True)).div_(tau).add_(sums.log_())
 
 
 def knn(
     train_z: Rows, train_y: Labels, test_z: NewRows, test_y: NewLabels, k: int = 20, tau: float = 0.1,
-    classes: int | None = None, chunk: int = 4096,
+    classes: int | None = None, chunk: int = 4096, top: int = 1,
 ) -> float:  # fmt: skip
-    """Accuracy, in [0, 1], of the weighted nearest-neighbour vote.
+    """Accuracy, in [0, 1], of the weighted nearest-neighbour vote: see ``knn_predict``.
 
-    Instance Discrimination (Wu et al. 2018), section 3.4: the k nearest by cosine vote with exp(similarity / tau).
-
-    k        neighbours, at most the training rows; the protocol for CIFAR-10 and ImageNet is 200 with tau 0.1
-    classes  the largest label + 1 if None
-    chunk    test rows a time: memory is chunk × training rows; on a CPU fewer, where that would leave its cache
-
-    Departure: the weights are exp((similarity - 1) / tau), the same vote but finite for any tau. A row of zeros has
-    similarity 0 with everything.
+    classes  refuse labels outside 0 … classes - 1; None takes any integers
+    top      count a row as right if its class is among so many; no training row of a class, no right answer
     """
-    if tau <= 0:
-        raise ValueError(f"tau must be above 0, got {tau}")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
     train_z, test_z = _rows(train_z=train_z, test_z=test_z)
-    train_y, test_y, classes = _classes(classes, (train_z, train_y), (test_z, test_y))
-    if not 1 <= k <= len(train_z):
-        raise ValueError(f"k must be between 1 and the {len(train_z)} training rows, got {k}")
-    train_z, test_z = F.normalize(train_z, dim=1), F.normalize(test_z, dim=1)
-    right = torch.zeros((), dtype=torch.int64, device=train_z.device)
-    if train_z.device.type == "cpu":
-        chunk = min(chunk, max(1, 2**21 // len(train_z)))
-    for z, y in zip(test_z.split(chunk), test_y.split(chunk), strict=True):
-        similarity, near = _largest(z @ train_z.T, k)
-        votes = z.new_zeros(len(z), classes).scatter_add_(1, train_y[near], ((similarity - 1) / tau).exp())
-        right += (votes.argmax(1) == y).sum()
-    return right.item() / len(test_z)  # the only wait for the device after the checks
+    train_y, test_y = _labels(classes, train_y=(train_y, train_z), test_y=(test_y, test_z))
+    found = knn_predict(train_z, train_y, test_z, k, tau, top, chunk)
+    return (found.view(len(test_z), -1) == test_y[:, None]).any(1).double().mean().item()
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -122,6 +152,12 @@ class Probe:
     validation_accuracy: float  # with that regulariser, on the part of the training rows held out; NaN without one
     weight: Tensor  # (classes, d)
     bias: Tensor  # (classes,)
+    labels: Tensor  # (classes,) the label that each row of the weight stands for
+
+    def predict(self, z: Rows) -> Int[Tensor, " n"]:
+        """The likeliest label of each row."""
+        (z,) = _rows(z=z)
+        return self.labels[torch.addmm(self.bias.to(z), z, self.weight.T.to(z)).argmax(1)]
 
 
 def linear_probe(
@@ -134,7 +170,9 @@ def linear_probe(
     L-BFGS on the device. The regulariser is the best on a held-out, class-balanced part of the training rows (the
     strongest of equals); the test rows are used once, after a last fit on all training rows.
 
-    l2          candidates, >= 0; scikit-learn's C is 1 / (l2 · n)
+    train_y     any integers; so is test_y, whose labels count among the classes
+    l2          candidates, >= 0. scikit-learn's C is 1 / (l2 · n), and for two classes 2 / (l2 · n): it fits one weight
+                w, which a softmax shares as ±w/2, with half the penalty
     validation  share of each class held out, in (0, 1); with one candidate, or classes too small to hold anything
                 out, nothing is held out and the middle candidate is taken
     seed        of the split
@@ -145,8 +183,14 @@ def linear_probe(
     if not 0 < validation < 1:
         raise ValueError(f"validation must be a share in (0, 1), got {validation}")
     train_z, test_z = _rows(train_z=train_z, test_z=test_z)
-    train_y, test_y, classes = _classes(classes, (train_z, train_y), (test_z, test_y))
-    candidates = sorted(l2, reverse=True)
+    given = train_y.dtype if isinstance(train_y, Tensor) else None
+    train_y, test_y = _labels(classes, train_y=(train_y, train_z), test_y=(test_y, test_z))
+    if classes is None:
+        names, mapped = torch.cat([train_y, test_y]).unique(return_inverse=True)
+        train_y, test_y = mapped.split([len(train_y), len(test_y)])
+    else:
+        names = torch.arange(classes, device=train_z.device)
+    classes, candidates = len(names), sorted(l2, reverse=True)
     held = held_out(train_y, classes, validation, seed)
     best, accuracy, start = candidates[len(candidates) // 2], math.nan, None
     if len(candidates) > 1 and held.any():
@@ -165,7 +209,7 @@ def linear_probe(
     weight = _logistic((train_z - mean) / std, train_y, classes, best, start, tolerance, steps)
     right = (_logits((test_z - mean) / std, weight).argmax(1) == test_y).double().mean().item()
     slope = weight[:-1].T / std
-    return Probe(right, best, accuracy, slope, weight[-1] - slope @ mean)
+    return Probe(right, best, accuracy, slope, weight[-1] - slope @ mean, names.to(given))
 
 
 def few_label_probe(
@@ -176,6 +220,7 @@ def few_label_probe(
     Few labels ask for features that lie ready, where many would find anything that is not lost. One regulariser for
     all, since there is nothing to hold out. Raises ValueError for labels outside 1 … n and draws below 1.
     """
+    _labels(None, train_y=(train_y, train_z))
     if not 1 <= labels <= len(train_y):
         raise ValueError(f"labels must be between 1 and the {len(train_y)} training rows, got {labels}")
     if draws < 1:
@@ -191,11 +236,24 @@ def _moments(z: Rows) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), std, 1)  # a constant feature stays 0
 
 
-def held_out(y: Labels, classes: int, share: float, seed: int) -> Tensor:
-    """Mask (n,) of the rows to hold out: ``share`` of every class, rounded down, at random by the seed."""
+def held_out(y: Labels, classes: int | None, share: float, seed: int) -> Tensor:
+    """Mask (n,) of the rows to hold out: ``share`` of every class, rounded down, at random by the seed.
+
+    classes  how many there may be; None takes any. Labels are any integers
+
+    Raises ValueError for labels that are not integers, more of them than ``classes``, or a share outside [0, 1].
+    """
+    if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point() or y.is_complex():
+        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"y must be an integer tensor (n,), got {got}")
+    names, y = y.unique(return_inverse=True)
+    if classes is not None and len(names) > classes:
+        raise ValueError(f"y must hold at most {classes} classes, got {len(names)}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be in [0, 1], got {share}")
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
     order = order[y[order].argsort(stable=True)]  # by class, shuffled within
-    count = torch.bincount(y, minlength=classes)
+    count = torch.bincount(y, minlength=len(names))
     rank = torch.arange(len(y), device=y.device) - (count.cumsum(0) - count)[y[order]]
     held = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     held[order] = rank < (count * share).floor().long()[y[order]]
@@ -290,28 +348,31 @@ def alignment(z1: Rows, z2: Rows, alpha: float = 2) -> float:
     z1, z2 = _rows(z1=z1, z2=z2)
     if len(z1) != len(z2):
         raise ValueError(f"z2 must pair row by row with the {len(z1)} rows of z1, got {len(z2)}")
-    return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).norm(dim=1).pow(alpha).mean().item()
+    check_positive(alpha=alpha)
+    return (unit_rows(z1) - unit_rows(z2)).norm(dim=1).pow(alpha).mean().item()
 
 
 def uniformity(z: Rows, t: float = 2, chunk: int = 4096) -> float:
     """log of the mean of exp(-t · distance²) over all pairs of different rows, on the unit sphere.
 
     Wang and Isola 2020, eq. 7. 0 when all rows are one point; smaller is more uniform. Rows are normalised here.
-    Memory O(chunk · n).
+    Memory O(chunk · n). The sum is taken in logarithms, so any t > 0 will do; above 100 in float64.
     """
-    if t <= 0:
-        raise ValueError(f"t must be above 0, got {t}")
+    check_positive(t=t)
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
     (z,) = _rows(z=z)
     n = len(z)
     if n < 2:
         raise ValueError("z must have at least 2 rows to make a pair, got 1")
-    z = F.normalize(z, dim=1)
-    total = z.new_zeros((), dtype=torch.float64)
+    z = unit_rows(z if t <= 100 else z.double())
+    sums = []
     for start in range(0, n, chunk):
-        part = torch.mm(z[start : start + chunk], z.T).sub_(1).mul_(2 * t).exp_()
-        part.diagonal(start).zero_()
-        total += part.sum(dtype=torch.float64)
-    return (total / (n * (n - 1))).log().item()
+        part = torch.mm(z[start : start + chunk], z.T).sub_(1).clamp_(max=0).mul_(2 * t)
+        part.diagonal(start).fill_(-math.inf)
+        top = part.amax()
+        sums.append(top.double() + part.sub_(top).exp_().sum(dtype=torch.float64).log())
+    return torch.stack(sums).logsumexp(0).sub(math.log(n * (n - 1))).item()
 
 
 def effective_rank(z: Rows, eps: float = 1e-7) -> float:

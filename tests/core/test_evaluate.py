@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from labcode import evaluate as E
 from labcode.evaluate import representation as R
+from labcode.evaluate.clusters import contingency
 
 
 @contextlib.contextmanager
@@ -79,6 +80,105 @@ def test_the_largest_in_two_steps_are_the_largest(n, k, ties):
     values, columns = E.representation._largest(scores, k)
     assert torch.equal(values.sort(1).values, scores.sort(1).values[:, -k:])
     assert torch.equal(scores.gather(1, columns), values) and all(len(set(row)) == k for row in columns.tolist())
+
+
+@pytest.mark.parametrize("tau", [10.0, 0.1, 0.01, 0.005, 0.002, 1e-4, 1e-10, 1e-20])
+def test_knn_loses_no_vote_at_a_low_temperature(tau):
+    """The shared cases' clouds, right at 0.1, fell to chance below 0.01; with k = 1 the temperature has no say."""
+    g = torch.Generator().manual_seed(0)
+    centre, y, ty = torch.randn(10, 128, generator=g), torch.arange(2000) % 10, torch.arange(500) % 10
+    z, t = (centre[k] * 0.8 + torch.randn(len(k), 128, generator=g) for k in (y, ty))
+    assert E.knn(z, y, t, ty, tau=tau) > 0.99
+    if tau < 1e-4:
+        assert torch.equal(E.knn_predict(z, y, t, 20, tau), E.knn_predict(z, y, t, 1))
+
+
+def votes(z, y, new, k, tau):
+    """Labels from the most votes to the fewest for each new row: a loop in float64, with exact sums."""
+    z, new = (t.double().numpy() / np.linalg.norm(t.double().numpy(), axis=1, keepdims=True) for t in (z, new))
+    out = []
+    for row in new:
+        similarity = z @ row
+        near = np.argsort(-similarity, kind="stable")[:k]
+        total = {int(c): 0.0 for c in y.unique()}
+        for i in near:
+            total[int(y[i])] += math.exp((similarity[i] - similarity[near[0]]) / tau)
+        out.append(sorted(total, key=lambda c: -total[c]))  # stable: equal ones by label
+    return torch.tensor(out)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.1, 0.02])
+@pytest.mark.parametrize("names", [(0, 1, 2, 3, 4), (10**8, -3, 7, 10**12, 5)])
+def test_knn_predictions_are_those_of_a_loop_in_the_callers_labels(tau, names):
+    z, y, zt, yt = blobs(150)
+    y, yt = torch.tensor(names)[y], torch.tensor(names)[yt]
+    want = votes(z, y, zt, 12, tau)
+    assert torch.equal(E.knn_predict(z, y, zt, 12, tau), want[:, 0])
+    found = E.knn_predict(z, y, zt, 12, tau, top=3)
+    assert (found == want[:, :3]).double().mean() > 0.995  # float32 may swap two that are nearly equal
+    for top in (1, 2, 5):
+        right = (want[:, :top] == yt[:, None]).any(1).double().mean().item()
+        assert E.knn(z, y, zt, yt, 12, tau, top=top) == pytest.approx(right, abs=1 / 150 + 1e-9)
+    assert E.knn(z, y, zt, yt, 12, tau, top=5) == 1.0
+
+
+def test_knn_orders_classes_whose_votes_would_underflow():
+    angle = torch.tensor([0.1, 0.4, 0.8, 1.2])
+    z = torch.stack([angle.cos(), angle.sin()], 1)
+    found = E.knn_predict(z, torch.tensor([9, 4, 7, -2]), torch.tensor([[1.0, 0.0]]), k=4, tau=1e-5, top=4)
+    assert found.tolist() == [[9, 4, 7, -2]]
+    unvoted = E.knn_predict(z, torch.tensor([9, 4, 7, -2]), torch.tensor([[1.0, 0.0]]), k=2, top=4)
+    assert unvoted.tolist() == [[9, 4, -2, 7]]  # those without a vote last, in the order of their labels
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+def test_knn_predictions_have_the_labels_type(dtype):
+    z, y, zt, _ = blobs(60)
+    assert E.knn_predict(z, y.to(dtype), zt).dtype == dtype
+
+
+IDS = torch.tensor([10**8, -7, 3, 10**15, 0])
+
+
+def test_labels_may_be_ids_everywhere():
+    """Ids of 10⁸ made kNN ask for 20 GB and the linear probe at 10⁶ run for ever."""
+    z, y, zt, yt = blobs(300)
+    ids, ids_t = IDS[y], IDS[yt]
+    assert E.knn(z, ids, zt, ids_t) == E.knn(z, y, zt, yt)
+    plain, found = E.linear_probe(z, y, zt, yt), E.linear_probe(z, ids, zt, ids_t)
+    assert found.accuracy == pytest.approx(plain.accuracy, abs=0.01) and torch.equal(found.labels, IDS.sort().values)
+    assert (found.predict(zt) == ids_t).double().mean().item() == pytest.approx(found.accuracy, abs=0.004)
+    in_order = IDS.sort().values  # the same order of the classes: the same split, and the same probe bit by bit
+    same = E.linear_probe(z, in_order[y], zt, in_order[yt])
+    assert torch.equal(same.weight, plain.weight) and same.accuracy == plain.accuracy
+    assert torch.equal(R.held_out(y, 5, 0.2, 3), R.held_out(in_order[y], None, 0.2, 3))
+    few = [E.few_label_probe(z, a, zt, b, labels=50, draws=2) for a, b in ((y, yt), (in_order[y], in_order[yt]))]
+    assert few[0] == few[1]
+
+
+def test_a_label_that_no_training_row_has_is_wrong():
+    z, y, zt, yt = blobs(200, spread=0.1)
+    assert E.knn(z, y, zt, yt) == 1.0
+    unknown = torch.where(yt == 2, 10**9, yt)
+    share = (yt == 2).double().mean().item()
+    assert E.knn(z, y, zt, unknown) == pytest.approx(1 - share)
+    assert E.linear_probe(z, y, zt, unknown).accuracy == pytest.approx(1 - share)
+
+
+@pytest.mark.parametrize("bad", [dict(top=0), dict(top=6), dict(k=0), dict(k=61), dict(tau=-1.0), dict(chunk=0)])
+def test_knn_predict_refuses(bad):
+    z, y, zt, _ = blobs(60)
+    with refused(next(iter(bad))):
+        E.knn_predict(z, y, zt, **bad)
+
+
+def test_held_out_refuses():
+    y = torch.tensor([5, 6, 7])
+    for bad, name in ((dict(y=y.float()), "y"), (dict(y=y[None]), "y"), (dict(y=[1, 2]), "y"),
+                      (dict(classes=2), "at most 2 classes"), (dict(share=1.5), "share")):  # fmt: skip
+        with refused(name):
+            R.held_out(**dict(y=y, classes=3, share=0.2, seed=0) | bad)
+    assert R.held_out(y[:0], None, 0.2, 0).shape == (0,)
 
 
 # Linear probe
@@ -228,6 +328,39 @@ def test_uniformity_bounds():
     assert E.uniformity(sphere) == pytest.approx(-4 * (1 - 1 / 128), abs=0.02)  # E exp(4 cos) ~ exp(16 / 2d)
 
 
+@pytest.mark.parametrize("t", [1e-3, 2.0, 60.0, 1e4, 1e9])
+def test_uniformity_of_any_t_is_the_float64_loop(t):
+    z = torch.randn(12, 3, generator=torch.Generator().manual_seed(4))
+    unit = z.double().numpy() / np.linalg.norm(z.double().numpy(), axis=1, keepdims=True)
+    apart = np.array([((unit[i] - unit[j]) ** 2).sum() for i in range(12) for j in range(i)])
+    want = -t * apart.min() + math.log(np.exp(-t * (apart - apart.min())).mean())
+    assert E.uniformity(z, t) == pytest.approx(want, rel=1e-5, abs=1e-5)
+
+
+def test_measures_of_rows_far_from_the_origin_lose_no_digits():
+    """Differences of squares would: rows of length 10⁴ that differ by 1 in each entry."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 5, generator=g).double()
+    for offset in (0.0, 1e2, 1e4):
+        far = (z + offset).float()
+        unit = far.double() / far.double().norm(dim=1, keepdim=True)
+        want = (unit[:30] - unit[30:]).square().sum(1).mean().item()
+        assert E.alignment(far[:30], far[30:]) == pytest.approx(want, rel=1e-3 if offset else 1e-6)
+        pairs = torch.pdist(unit).square().mul(-2).exp().mean().log().item()
+        assert E.uniformity(far) == pytest.approx(pairs, abs=2e-6) and E.uniformity(far) <= 0
+    assert -1e-6 < E.uniformity(torch.full((40, 7), 0.1)) <= 0
+    y = (z[:, 0] > 0).long()
+    near, far = (E.linear_probe(x[:40], y[:40], x[40:], y[40:]).accuracy for x in (z.float(), (z + 1e4).float()))
+    assert near == pytest.approx(far, abs=0.11) and far >= 0.9
+
+
+def test_alignment_and_uniformity_of_tiny_and_zero_rows():
+    z = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    assert E.alignment(1e-30 * z, z.flip(0)) == pytest.approx(E.alignment(z, z.flip(0)), rel=1e-5)
+    assert E.uniformity(1e-30 * z) == pytest.approx(E.uniformity(z), rel=1e-5)
+    assert E.alignment(torch.zeros(4, 3), torch.eye(4)[:, :3]) == pytest.approx(0.75)
+
+
 def test_effective_rank():
     g = torch.Generator().manual_seed(0)
     q = torch.linalg.qr(torch.randn(40, 6, generator=g)).Q
@@ -264,6 +397,25 @@ def test_clusterings_by_any_name():
         assert measure(renamed, labels) == pytest.approx(1.0)
     constant = torch.zeros(100, dtype=torch.int64)
     assert E.clustering_accuracy(constant, labels) == 0.25 and E.nmi(constant, labels) == E.ari(constant, labels) == 0
+
+
+def test_six_thousand_singletons_need_no_table():
+    """It took 1.4 GB: the table has 36 million cells, of which 6,000 hold a sample."""
+    import tracemalloc
+    import warnings
+
+    g, n = torch.Generator().manual_seed(0), 6000
+    one, other = torch.randperm(n, generator=g) * 10**9 - 7, torch.randperm(n, generator=g)
+    E.clustering_accuracy(one[:9], other[:9])  # imports
+    table = contingency(one, other)
+    assert table.is_sparse and table.shape == (n, n) and table.values().tolist() == [1] * n
+    tracemalloc.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert E.clustering_accuracy(one, other) == 1.0
+        assert E.clustering_accuracy(one, torch.arange(n) % 10) == 10 / n
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 def test_nmi_and_ari_by_counting():
@@ -304,7 +456,7 @@ def test_bad_arguments_are_named(measure, names):
                     measure(**good | {name: spoilt})
             wrong = [value[:0], value.long(), value[:, 0] if not name.endswith("_t") else value.long(), value.tolist()]
         else:
-            wrong = [value[:-1], value.float(), value - 1, value.tolist()]
+            wrong = [value[:-1], value.float(), value.to(torch.complex64), value.tolist()]
         if name in ("train_t", "test_t", "z2"):
             wrong.append(value[:-1])
         for bad in wrong:

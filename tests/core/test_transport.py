@@ -108,7 +108,7 @@ def test_scores_that_are_not_finite_are_named(value):
         sinkhorn_codes(s)
 
 
-@pytest.mark.parametrize("eps", [1e-3, 1e-10, 1e-30, 1e10, 1e38])
+@pytest.mark.parametrize("eps", [1e-3, 1e-10, 1e-20, 1e10, 1e38])
 def test_any_eps_gives_rows_of_sum_one(eps):
     codes = sinkhorn_codes(scores().float(), eps, iterations=5)
     torch.testing.assert_close(codes.sum(1), torch.ones(12), rtol=1e-5, atol=0)
