@@ -74,6 +74,7 @@ from .lifelong_benchmarks import (
     CORRUPTIONS,
     by_sum,
     corrupted,
+    counted,
     disagreement,
     inserted,
     mistakes,
@@ -84,6 +85,7 @@ from .lifelong_benchmarks import (
     search,
     sorted_samples,
     spaced,
+    spaced_as_released,
     thresholds,
 )
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
+from ...loss import check_finite
+
 Images = Float[Tensor, "n c h w"]
 FLIPS = ("none", "random", "alternating")
 
@@ -19,8 +21,9 @@ FLIPS = ("none", "random", "alternating")
 def patch_moments(images: Images, size: int = 2) -> Float[Tensor, "d d"]:
     """Second moments E[p pᵀ] of all size×size patches, d = c·size²; the covariance where images have mean zero.
 
-    Raises ValueError for images smaller than a patch.
+    Raises ValueError for images smaller than a patch, and for images that are not finite.
     """
+    check_finite(images=images)
     if min(images.shape[-2:]) < size or size < 1:
         raise ValueError(f"images must be at least as large as a patch of {size}, got {tuple(images.shape)}")
     patches = F.unfold(images, size).transpose(1, 2).flatten(0, 1)  # (patches, d)
@@ -34,7 +37,7 @@ def whitening_filters(images: Images, size: int = 2, eps: float = 5e-4) -> Float
     eigenvalue plus eps: outputs are uncorrelated and have unit power. A GELU after them halves what a filter says, so
     each has its negative beside it.
 
-    images  float, normalised to mean 0; a few thousand suffice
+    images  float, normalised to mean 0; a few thousand suffice. Computed in float64, returned in their precision
     eps     keeps directions without signal from being blown up; with 0 the whitening is exact
     """
     values, vectors = torch.linalg.eigh(patch_moments(images.double(), size))  # small ones would drown in TF32
@@ -74,7 +77,8 @@ class SpeedNet(nn.Module):
 
     widths     channels of the blocks
     channels   of the images; ``size`` is their side in pixels, so large that every block has something to halve
-    scale      factor of the logits: 1/9 in airbench94; None is one over the head's width, with unit weights (Muon)
+    scale      factor of the logits: 1/9 in airbench94, whose first bias starts at 0; None is one over the head's width,
+               with unit weights and torch's own start of that bias (Muon)
     """
 
     def __init__(
@@ -89,9 +93,11 @@ class SpeedNet(nn.Module):
         self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(n_in, widths, strict=True)))
         self.head = nn.Linear(widths[-1], classes, bias=False)
         self.scale = 1 / widths[-1] if scale is None else scale
-        if scale is None:
-            with torch.no_grad():
+        with torch.no_grad():
+            if scale is None:
                 self.head.weight /= self.head.weight.std()
+            else:
+                self.first.bias.zero_()
 
     def forward(self, x: Images) -> Float[Tensor, "n classes"]:
         return self.head(self.blocks(F.gelu(self.first(x))).amax((2, 3))) * self.scale
@@ -196,10 +202,17 @@ test_views.__test__ = False  # pytest: a function of the method, no test
 
 @torch.no_grad()
 def predict(net: Callable[[Tensor], Tensor], images: Images, level: int = 2, batch: int = 2000) -> Float[Tensor, "n k"]:
-    """Weighted mean of the logits over ``test_views``; the net should be in evaluation mode."""
+    """Weighted mean of the logits over ``test_views``, the net in evaluation mode while it lasts."""
+    training = isinstance(net, nn.Module) and net.training
 
     def mean(part: Tensor) -> Tensor:  # one memory layout for all views: a compiled net sees a single kind of input
         views = ((w, v.contiguous(memory_format=torch.channels_last)) for w, v in test_views(part, level))
         return sum(weight * net(view).float() for weight, view in views)
 
-    return torch.cat([mean(part) for part in images.split(batch)])
+    if not training:
+        return torch.cat([mean(part) for part in images.split(batch)])
+    net.eval()
+    try:
+        return torch.cat([mean(part) for part in images.split(batch)])
+    finally:
+        net.train()

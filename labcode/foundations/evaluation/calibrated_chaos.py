@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ...loss import check_index
+
 
 def _matrix(correct: Tensor) -> Float[Tensor, "r n"]:
     if correct.ndim != 2 or len(correct) < 2 or correct.shape[1] < 2:
@@ -80,7 +82,8 @@ def calibrated_variance(error: float, n: int) -> float:
 
 
 def vote_shares(predicted: Int[Tensor, "r n"], classes: int) -> Float[Tensor, "n classes"]:
-    """The share of runs that give each image each class."""
+    """The share of runs that give each image each class. Raises ValueError for a prediction outside 0 … classes - 1."""
+    check_index("predicted", predicted, classes)
     return F.one_hot(predicted, classes).double().mean(0)
 
 
@@ -94,9 +97,14 @@ def calibration(
     Returns, for every bin of q that is not empty, the mean share, how often the class was right and the weight of the
     bin; and the expected error: the weighted mean of their absolute difference. A share counts as much as it is large:
     hundreds of classes that nobody votes for say nothing.
+
+    Raises ValueError for shares that are no numbers in [0, 1] or not one row an image, and labels that are no column.
     """
     if shares.shape[0] != len(labels):
         raise ValueError(f"shares must be one row an image, {len(labels)}, got {shares.shape[0]}")
+    if not bool(((shares >= 0) & (shares <= 1)).all()):
+        raise ValueError("shares must lie in [0, 1], all of them")
+    check_index("labels", labels, shares.shape[1])
     q = shares.double().flatten()
     right = F.one_hot(labels, shares.shape[1]).double().flatten()
     place = (q * bins).long().clamp(max=bins - 1)

@@ -3,6 +3,7 @@
 "CINIC-10 is not ImageNet or CIFAR-10"; here handwritten digits and degraded print stand for CIFAR-10 and ImageNet.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ from torch import Generator, Tensor
 from ...data.batches import mixed_seed
 from ...data.benchmarks import Benchmark
 from ...data.synthetic import _installed, digits
+from ...loss import raised
 
 Images = Float[Tensor, "n c h w"]
 Labels = Int[Tensor, " n"]
@@ -127,9 +129,13 @@ def pixel_statistics(images: Images) -> dict[str, list[float]]:
 
 
 def standardised(images: Images) -> Images:
-    """Every image with mean 0 and standard deviation 1 in every channel: brightness and contrast taken away."""
-    mean, std = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True)
-    return (images - mean) / (std + 1e-3)
+    """Every image with mean 0 and standard deviation 1 in every channel: brightness and contrast taken away.
+
+    Computed in float32 or float64, returned in the images' precision. A flat image becomes 0.
+    """
+    wide = raised(images)
+    mean, std = wide.mean((2, 3), keepdim=True), wide.std((2, 3), keepdim=True)
+    return ((wide - mean) / (std + 1e-3)).to(images.dtype)
 
 
 def source_matrix(
@@ -144,7 +150,14 @@ def source_matrix(
 
 
 def rank_agreement(a: list[float], b: list[float]) -> float:
-    """Spearman's ρ of two lists of scores; 0 where one of them is constant and so ranks nothing."""
+    """Spearman's ρ of two lists of scores; 0 where one of them is constant and so ranks nothing.
+
+    Raises ValueError for lists of different lengths, and scores that are not finite.
+    """
     from scipy.stats import spearmanr
 
+    if len(a) != len(b):
+        raise ValueError(f"b must hold as many scores as a, {len(a)}, got {len(b)}")
+    if not all(map(math.isfinite, (*a, *b))):
+        raise ValueError("a and b must be finite, got NaN or infinity")
     return float(spearmanr(a, b).statistic) if min(len(set(a)), len(set(b))) > 1 else 0.0

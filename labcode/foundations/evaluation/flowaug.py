@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from ...data.batches import shuffled
+from ...loss import raised
 from ...train import fit
 
 Images = Float[Tensor, "n c h w"]
@@ -95,8 +96,9 @@ class GlobalLocalFlow(nn.Module):
         return nn.ModuleList([Coupling(m, context, hidden) for m in moved[:layers]])
 
     def coefficients(self, x: Images) -> Float[Tensor, "n d"]:
-        """Cosine coefficients, the global ones first: an orthonormal change of basis."""
-        return (self.basis @ x @ self.basis.T).flatten(1)[:, self.order]
+        """Cosine coefficients, the global ones first: an orthonormal change of basis, in float32 at least."""
+        with torch.autocast(x.device.type, enabled=False):
+            return (self.basis @ raised(x) @ self.basis.T).flatten(1)[:, self.order]
 
     def standardise(self, x: Images) -> "GlobalLocalFlow":
         """Set the first, diagonal layer: every coefficient gets mean 0 and standard deviation 1 over these images."""
@@ -137,7 +139,12 @@ class GlobalLocalFlow(nn.Module):
 def fit_flow(
     flow: GlobalLocalFlow, images: Images, steps: int, lr: float = 2e-3, batch: int = 128, seed: int = 0
 ) -> GlobalLocalFlow:
-    """Maximum likelihood on images in [0, 1], with a grey level's worth of noise added (dequantisation)."""
+    """Maximum likelihood on images in [0, 1], with a grey level's worth of noise added (dequantisation).
+
+    Raises ValueError for images that are not float, or not in [0, 1].
+    """
+    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(f"images must be float in [0, 1], got {images.dtype}: divide bytes by 255")
     flow.standardise(images)
     g = Generator(images.device).manual_seed(seed)
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from ...loss import check_finite
 from .field import Field
 
 
@@ -19,8 +20,9 @@ def resampled(
                 "selection frequency"
     strictness  0 takes anything that at least one annotator recognised; the larger, the clearer its images
 
-    Raises ValueError where fewer candidates than ``size`` have a frequency above zero.
+    Raises ValueError for frequencies that are not finite, and where fewer candidates than ``size`` have one above zero.
     """
+    check_finite(frequency=frequency)
     possible = int((frequency > 0).sum())
     if not 1 <= size <= possible:
         raise ValueError(f"size must be in 1 … {possible}, the candidates with a frequency above 0, got {size}")
@@ -54,8 +56,9 @@ def probit(accuracy: Float[Tensor, " m"], n: int) -> Float[Tensor, " m"]:
 def fitted_line(x: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> tuple[float, float, float]:
     """Least squares y ≈ slope · x + intercept: slope, intercept and R².
 
-    Raises ValueError for fewer than two points, or points with one x.
+    Raises ValueError for fewer than two points, points with one x, and coordinates that are not finite.
     """
+    check_finite(x=x, y=y)
     x, y = x.double(), y.double()
     if len(x) < 2 or float(x.var()) == 0:
         raise ValueError(f"x must hold at least two different values, got {len(x)} points")

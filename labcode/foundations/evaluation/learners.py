@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from ...data.batches import mixed_seed, shuffled
+from ...loss import check_finite, check_index
 from ...nets import ResNet18, SmallNet, seeded
 from ...train import fit
 
@@ -39,8 +40,12 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predicted(self, x: Images, chunk: int = 2000) -> Labels:
+        """The class of every image, in evaluation mode: the result does not depend on the chunk, no statistics move."""
+        training = self.training
         self.eval()
-        return torch.cat([self(part).argmax(1) for part in x.split(chunk)])
+        found = torch.cat([self(part).argmax(1) for part in x.split(chunk)])
+        self.train(training)
+        return found
 
 
 def mixup_loss(
@@ -56,11 +61,19 @@ def fit_classifier(
     augment: Callable[..., Images] | None = None, mixup: float = 0.0, batch: int = 128, lr: float = 2e-3,
     optimizer: str = "adamw", weight_decay: float = 1e-4, precision: str = "no",
 ) -> Classifier:  # fmt: skip
-    """Train with cross entropy; images in [0, 1].
+    """Train with cross entropy; images in [0, 1], labels 0 … classes - 1.
 
     augment  ``augment(x, generator=…)``, applied to every batch
     mixup    α of the Beta(α, α) from which every batch draws the share of ``mixup_loss``; 0: none
+
+    Raises ValueError for images that are not float or not finite, and labels that are no class or not one an image.
     """
+    if not images.is_floating_point():
+        raise ValueError(f"images must be float in [0, 1], got {images.dtype}")
+    check_finite(images=images)
+    check_index("labels", labels, model.head.out_features)
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must be one an image, {len(images)}, got {tuple(labels.shape)}")
     g = Generator(images.device).manual_seed(mixed_seed(seed, 11))
     beta = np.random.default_rng(mixed_seed(seed, 12))
 
@@ -79,7 +92,7 @@ def fit_classifier(
 
 
 def crop_flip(padding: int, flip: float) -> Callable[..., Images]:
-    """The usual augmentation of small images: a crop after zero padding, and a mirror with probability ``flip``."""
+    """The usual augmentation of small images: a crop after padding by reflection, and a mirror in a share ``flip``."""
 
     def augment(x: Images, *, generator: Generator) -> Images:
         n, _, h, w = x.shape

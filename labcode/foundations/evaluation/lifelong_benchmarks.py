@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ...loss import raised
+
 CORRUPTIONS = ("none", "noise", "blur", "contrast", "occlusion", "rotation")
 
 
@@ -20,12 +22,21 @@ def corrupted(
     kind  one of CORRUPTIONS: Gaussian noise, a blur by neighbours' means, contrast taken out, a square of the side
           severity/2 painted over, a turn by up to 60° times severity
 
-    Raises ValueError for another kind or a severity outside [0, 1].
+    images  float, about 0 … 1. Computed in float32, returned in their precision
+
+    Raises ValueError for another kind, a severity outside [0, 1], and images that are not float or lie beyond -1 … 2.
     """
     if kind not in CORRUPTIONS:
         raise ValueError(f"kind must be one of {', '.join(CORRUPTIONS)}, got {kind!r}")
     if not 0 <= severity <= 1:
         raise ValueError(f"severity must be in [0, 1], got {severity}")
+    if not images.is_floating_point() or images.numel() and not bool(((images >= -1) & (images <= 2)).all()):
+        raise ValueError(f"images must be float in [0, 1], or near it, got {images.dtype}: divide bytes by 255")
+    half, images = images.dtype, raised(images)
+    return _corrupted(images, kind, severity, generator).to(half)
+
+
+def _corrupted(images: Tensor, kind: str, severity: float, generator: Generator) -> Tensor:
     n, _, h, w = images.shape
     draw = lambda *shape: torch.rand(*shape, generator=generator, device=images.device)  # noqa: E731
     if kind == "noise":
@@ -131,6 +142,27 @@ def spaced(n: int, m: int) -> Int[Tensor, " m"]:
     return ((torch.arange(m) + 0.5) * n / m).long()
 
 
+def spaced_as_released(n: int, m: int) -> Int[Tensor, " m"]:
+    """m places among n at steps of n // m, as the authors' code takes them: the first half a step in, or, where m does
+    not divide n, after all that is left over. Raises ValueError unless 1 <= m <= n.
+    """
+    if not 1 <= m <= n:
+        raise ValueError(f"m must be in 1 … {n}, got {m}")
+    step = n // m
+    return torch.arange(step // 2 if n == step * m else n - step * m, n, step)
+
+
+def counted(seen: Bool[Tensor, "r m"], places: Int[Tensor, " m"]) -> Int[Tensor, " r"]:
+    """The authors' estimate of how many samples a model is right on: the place that the count of right answers names.
+
+    Sort & Search's released code predicts accuracy so, and single outcomes by ``search``: where c of the m outcomes are
+    right, places[c], or the last place where all are.
+
+    seen  outcomes at ``places``, which rise
+    """
+    return places[seen.sum(1).clamp_max(len(places) - 1)]
+
+
 def search(seen: Bool[Tensor, "r m"], places: Int[Tensor, " m"], n: int) -> Int[Tensor, " r"]:
     """Search: thresholds among n ordered samples from outcomes at a few places, for r new models.
 
@@ -157,6 +189,8 @@ def rivals(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Sort & Search and simpler ways to use ``budget`` outcomes of each new model.
 
+    Accuracies are also estimated by ``counted``, as in the released code.
+
     Returns the share of samples whose outcome is predicted wrong, and the mean error of the accuracy, by method.
     """
     n, sums = new.shape[1], by_sum(known)
@@ -170,7 +204,9 @@ def rivals(
         "same order, cut at the share": outcomes((share * n).round().long(), order),
         "what most models do": (known.double().mean(0) > 0.5).expand_as(new),
     }
-    guessed = {"sort and search": k.double() / n, "share, spaced samples": share, "share, random samples": draws}
+    count = counted(new[:, order[spaced_as_released(n, budget)]], spaced_as_released(n, budget))
+    guessed = {"sort and search": k.double() / n, "count at spaced places": count.double() / n}
+    guessed["share, random samples"] = draws
     mistakes = {name: float((guess != new).double().mean()) for name, guess in told.items()}
     return mistakes, {name: float((guess - full).abs().mean()) for name, guess in guessed.items()}
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from ...data.batches import mixed_seed
 from ...data.synthetic import Scenes, scenes
+from ...loss import check_index, raised
 
 Labels = Int[Tensor, " n"]
 
@@ -17,7 +18,14 @@ Labels = Int[Tensor, " n"]
 def subgroup_accuracy(
     correct: Bool[Tensor, " n"], labels: Labels, groups: Labels, classes: int, subgroups: int
 ) -> tuple[Float[Tensor, "c g"], Float[Tensor, "c g"]]:
-    """Accuracy of every class in every subgroup, 0 where there is no image, and the number of images."""
+    """Accuracy of every class in every subgroup, 0 where there is no image, and the number of images.
+
+    Raises ValueError for labels outside 0 … classes - 1, groups outside 0 … subgroups - 1, or not one an image.
+    """
+    for name, x, count in (("labels", labels, classes), ("groups", groups, subgroups)):
+        check_index(name, x, count)
+        if x.shape != correct.shape:
+            raise ValueError(f"{name} must be one an image, {len(correct)}, got {tuple(x.shape)}")
     cell = labels * subgroups + groups
     counts = torch.bincount(cell, minlength=classes * subgroups).double()
     hits = torch.bincount(cell, correct.double(), minlength=classes * subgroups)
@@ -83,8 +91,17 @@ def coloured_scenes(n: int, seed: int, split: str, rho: float) -> Scenes:
 def border_colours(images: Float[Tensor, "n 3 h w"], width: int = 2) -> Labels:
     """Subgroups of photographs without annotation: which colour of ``PALETTE`` is nearest to the mean of the border.
 
-    Stands for the paper's human annotation of background colours. images in [0, 1]
+    Stands for the paper's human annotation of background colours.
+
+    images  float in [0, 1]
+
+    Raises ValueError for others, and for a border as wide as half of an image.
     """
+    if not images.is_floating_point() or images.numel() and not bool(((images >= -1) & (images <= 2)).all()):
+        raise ValueError(f"images must be float in [0, 1], got {images.dtype}: divide bytes by 255")
+    if not 1 <= width < min(images.shape[-2:]) / 2:
+        raise ValueError(f"width must be in 1 … {(min(images.shape[-2:]) - 1) // 2}, got {width}")
+    images = raised(images)
     inner = torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device)
     inner[width:-width, width:-width] = True
     mean = images[:, :, ~inner].mean(2)

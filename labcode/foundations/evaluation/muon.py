@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...loss import raised
+
 NS5 = (3.4445, -4.7750, 2.0315)  # Muon: as steep as possible at zero, singular values end in about 0.7 … 1.2
 
 
@@ -24,7 +26,7 @@ def newton_schulz(g: Float[Tensor, "a b"], steps: int = 5, eps: float = 1e-7) ->
     if g.ndim != 2:
         raise ValueError(f"g must be a matrix, got {tuple(g.shape)}")
     a, b, c = NS5
-    x = g.bfloat16() if g.is_cuda else g
+    x = g.bfloat16() if g.is_cuda else raised(g)
     x = x / (x.norm() + eps)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x  # the Gram matrix on the shorter side
@@ -62,7 +64,7 @@ class Muon(torch.optim.Optimizer):
                 buffer = state["momentum"]
                 buffer.mul_(group["momentum"]).add_(p.grad)
                 update = p.grad + group["momentum"] * buffer
-                p.mul_(len(p) ** 0.5 / p.norm())
+                p.mul_(len(p) ** 0.5 / p.norm().clamp_min(1e-12))  # weights that are all 0 stay so
                 p.sub_(_orthogonal(update.flatten(1), group["steps"]).view_as(p) * group["lr"])
 
 

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from ...data.batches import mixed_seed
 from ...data.synthetic import _installed
+from ...loss import check_finite
 
 Batch = Float[Tensor, "r n p"]  # r repetitions of n samples with p features
 Transform = Callable[[Batch], Batch]
@@ -71,7 +72,11 @@ def narrow_regression(
 
 
 def drawn_from(x: Float[Tensor, "m p"], y: Float[Tensor, " m"]) -> Callable[..., tuple[Batch, Float[Tensor, "r n"]]]:
-    """A finite data set as a population: ``draw(r, n, generator=…)`` takes n rows without replacement."""
+    """A finite data set as a population: ``draw(r, n, generator=…)`` takes n rows without replacement.
+
+    Raises ValueError for rows that are not finite.
+    """
+    check_finite(x=x, y=y)
 
     def draw(r: int, n: int, *, generator: Generator):
         index = torch.rand(r, len(x), generator=generator).topk(n, 1).indices
@@ -114,8 +119,9 @@ def rare_to_zero(m: int) -> Preprocess:
 
 
 def unit_scale(x: Batch) -> Transform:
-    """Divide each feature by the root of its mean square; means are known to be 0."""
+    """Divide each feature by the root of its mean square; means are known to be 0. A feature that is 0 stays so."""
     scale = x.square().mean(1, keepdim=True).sqrt()
+    scale = torch.where(scale > 0, scale, 1)
     return lambda z: z / scale
 
 
@@ -150,7 +156,7 @@ def lasso(alpha: float, sweeps: int = 20) -> Learn:
         for _ in range(sweeps):
             for j in range(x.shape[2]):
                 left = target[:, j] - (gram[:, j] * weight).sum(1) + gram[:, j, j] * weight[:, j]
-                weight[:, j] = F.softshrink(left, alpha) / gram[:, j, j]
+                weight[:, j] = F.softshrink(left, alpha) / torch.where(gram[:, j, j] > 0, gram[:, j, j], 1)
         return lambda z: (z @ weight[..., None])[..., 0]
 
     return learn
@@ -169,8 +175,9 @@ def cross_validated(
     inside      learn the transformation from the other folds alone; if False from all samples, before the folds are cut
     folds       divides n; ``used`` of them are evaluated, all if None: over repetitions each has the same mean
 
-    Raises ValueError for folds that do not divide the samples or are fewer than 2.
+    Raises ValueError for folds that do not divide the samples or are fewer than 2, and samples that are not finite.
     """
+    check_finite(x=x, y=y)
     n = x.shape[1]
     if folds < 2 or n % folds:
         raise ValueError(f"folds must be at least 2 and divide the {n} samples, got {folds}")

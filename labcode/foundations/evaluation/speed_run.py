@@ -11,6 +11,7 @@ from jaxtyping import Int, Shaped
 from torch import Generator, Tensor, nn
 
 from ...data.batches import mixed_seed
+from ...loss import check_finite, check_index
 from ...train import allowed
 from .airbench import FLIPS, Block, Lookahead, SpeedNet, mirrored, predict, shifted, triangle
 from .muon import Muon
@@ -38,7 +39,7 @@ class Recipe:
     lr: float = 11.5  # SGD: per 1024 images, divided by 1 + 1/(1 - momentum)
     momentum: float = 0.85  # Nesterov
     weight_decay: float = 0.0153  # SGD: per 1024 images
-    bias_scale: float = 64.0  # SGD: the biases' rate over that of the weights
+    bias_scale: float = 64.0  # SGD: the rate of BatchNorm's biases over that of all else, the first layer's bias too
     muon_lr: float = 0.24  # Muon: of the filters, whose norm is held at the square root of their number
     muon_momentum: float = 0.6
     muon_steps: int = 3  # of Newton-Schulz
@@ -84,7 +85,8 @@ class SpeedRun:
 
     images, labels  (n, c, h, w) uint8 or floats in [0, 1]; (n,) int64; the split to train on and the one to test on
 
-    Raises ValueError for fewer training images than a batch, or than labels.
+    Raises ValueError for fewer training images than a batch, or than labels, for labels that are none of the classes,
+    and for images that are not finite.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class SpeedRun:
         for name, x, y in (("labels", images, labels), ("test_labels", test_images, test_labels)):
             if len(x) != len(y):
                 raise ValueError(f"{name} must be one an image, {len(x)}, got {len(y)}")
+            check_index(name, y, classes)
+            check_finite(**{"images" if x is images else "test_images": x})
         if len(images) < recipe.batch:
             raise ValueError(f"images must fill a batch of {recipe.batch}, got {len(images)}")
         self.recipe, self.device, self.classes = recipe, images.device, classes
@@ -222,7 +226,7 @@ def optimisers_of(net: SpeedNet, r: Recipe, steps: int, frozen: int) -> list[tor
         def group(params, lr):
             return dict(params=params, lr=lr, weight_decay=decay / lr, factor=lambda step: triangle(step, steps))
 
-        groups = [group([net.first.bias, *norms], lr * r.bias_scale), group([*filters, net.head.weight], lr)]
+        groups = [group(norms, lr * r.bias_scale), group([net.first.bias, *filters, net.head.weight], lr)]
         found = [sgd(groups)]
     else:
         decay = r.muon_decay * r.batch

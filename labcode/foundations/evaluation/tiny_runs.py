@@ -15,6 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from ...data.batches import mixed_seed
 from ...data.synthetic import Difficulty, scenes
+from ...loss import check_finite
 from ...train import allowed
 
 Weights = dict[str, Tensor]  # a network's parameters by name, each with the runs as its first axis
@@ -162,14 +163,16 @@ def predictions(net: nn.Module, weights: Weights, images: Tensor, chunk: int = 1
 class TinyRuns:
     """Many runs of tiny perceptrons on one training set: ``TinyRuns(…)(sources, runs) -> {epoch: predictions}``.
 
-    images, labels  (n, 64) digits of 8×8 pixels and their classes
+    images, labels  (n, 64) digits of 8×8 pixels and their classes, any integers: predictions are among them
     test            (m, 64) images to predict
     seed            of this training set's runs
     """
 
     def __init__(self, images: Tensor, labels: Tensor, test: Tensor, seed: int, schedule: Schedule = Schedule()):
-        self.versions, self.labels, self.test, self.seed, self.schedule = moved(images), labels, test, seed, schedule
-        self.classes = int(labels.max()) + 1
+        check_finite(images=images, test=test)
+        self.names, self.labels = labels.unique(return_inverse=True)
+        self.versions, self.test, self.seed, self.schedule = moved(images), test, seed, schedule
+        self.classes = len(self.names)
 
     def __call__(
         self, sources: tuple[bool, bool, bool] = (True, True, True), runs: int = 2, hidden: tuple[int, ...] = (32, 32),
@@ -187,18 +190,22 @@ class TinyRuns:
         start = nudged(start, nudge) if nudge else start
         start = transplanted(start, body) if body else start
         trained = train_many(net, start, self.versions, self.labels, order, choice, self.schedule, marks)
-        return {epoch: predictions(net, weights, self.test) for epoch, weights in trained.items()}
+        return {epoch: self.names[predictions(net, weights, self.test)] for epoch, weights in trained.items()}
 
     def softmax(self, seed: int) -> Float[Tensor, "m k"]:
-        """The probabilities that one run gives the test images: a network's own word for how sure it is."""
+        """The probabilities that one run gives the test images: a network's own word for how sure it is.
+
+        Columns are the classes in ascending order.
+        """
         net, start, order = self._alone(seed)
         weights = train_many(net, start, self.versions, self.labels, order, order, self.schedule)[self.schedule.epochs]
         with torch.no_grad():
             return functional_call(net, {name: p[0] for name, p in weights.items()}, (self.test,)).softmax(1)
 
     def body(self, images: Tensor, labels: Tensor) -> Weights:
-        """The weights of one network trained on other images, to fine-tune from."""
+        """The weights of one network trained on other images of the same classes, to fine-tune from."""
         net, start, order = self._alone(0)
+        labels = torch.searchsorted(self.names, labels)
         return train_many(net, start, moved(images), labels, order, order, self.schedule)[self.schedule.epochs]
 
     def _alone(self, seed: int) -> tuple[nn.Module, Weights, list[int]]:

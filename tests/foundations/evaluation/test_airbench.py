@@ -161,3 +161,21 @@ def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_prediction_is_in_evaluation_mode_whatever_the_nets_and_moves_no_statistics():
+    torch.manual_seed(0)
+    net, x = E.SpeedNet((4,), 1, 8, 3), torch.rand(10, 1, 8, 8, generator=g())
+    net.train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    found = E.predict(net, x, batch=3)
+    assert net.training and all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert torch.allclose(found, E.predict(net.eval(), x), atol=1e-6) and not net.training
+
+
+@pytest.mark.bad_input
+def test_images_that_are_not_finite_are_refused_by_name():
+    x = torch.rand(3, 1, 4, 4, generator=g())
+    x[1, 0, 2, 2] = float("inf")
+    with pytest.raises(ValueError, match="images must be finite"):
+        E.whitening_filters(x)

@@ -103,3 +103,17 @@ def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert message in str(raised.value)
+
+
+@pytest.mark.bad_input
+def test_votes_and_shares_out_of_range_are_refused_by_name():
+    with pytest.raises(ValueError, match="predicted must lie in 0 … 2, got 0 … 3"):
+        E.vote_shares(torch.arange(4)[None], 3)
+    shares = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    with pytest.raises(ValueError, match="labels must lie in 0 … 1, got 0 … 2"):
+        E.calibration(shares, torch.tensor([0, 2]))
+    for odd in (1.5, -0.1, float("nan")):
+        bad = shares.clone()
+        bad[0, 0] = odd
+        with pytest.raises(ValueError, match="shares must lie in .0, 1."):
+            E.calibration(bad, torch.tensor([0, 1]))

@@ -120,3 +120,13 @@ def test_matched_sources_keep_shared_classes_under_one_label_and_shrink_the_seco
         level = (255 * u).mean((1, 2, 3)).div(20).floor().long()
         assert [theirs[k] for k in level.tolist()] == v.tolist()
     assert not rows(parts[0]["second"][0]) & rows(parts[2]["second"][0])
+
+
+@pytest.mark.bad_input
+def test_scores_that_cannot_be_ranked_are_refused_by_name():
+    with pytest.raises(ValueError, match="b must hold as many scores as a, 2, got 1"):
+        E.rank_agreement([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="a and b must be finite"):
+        E.rank_agreement([1.0, float("nan")], [1.0, 2.0])
+    x = (200 + 9 * torch.randn(2, 1, 8, 8, generator=g())).half()
+    assert torch.equal(E.standardised(x), E.standardised(x.float()).half())

@@ -106,3 +106,13 @@ def test_flows_refuse_unknown_parts_and_scales():
         E.flow_aug(random_flow(), 1.0, "all")
     with pytest.raises(ValueError, match="coarse must be in 1 … 3, got 4"):
         E.GlobalLocalFlow(4, coarse=4)
+
+
+@pytest.mark.bad_input
+def test_images_out_of_range_are_refused_and_half_precision_is_read_in_float32():
+    x, flow = torch.rand(6, 3, 4, 4, generator=g()), random_flow(4, 3).float()
+    for odd in ((255 * x).byte(), 255 * x, x * float("nan")):
+        with pytest.raises(ValueError, match="images must be float in .0, 1."):
+            E.fit_flow(flow, odd, 1)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert torch.equal(flow.coefficients(x.to(dtype)), flow.coefficients(x.to(dtype).float()))

@@ -114,3 +114,11 @@ def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert message in str(raised.value)
+
+
+@pytest.mark.bad_input
+def test_numbers_that_are_not_finite_are_refused_by_name():
+    odd = torch.tensor([0.5, float("nan"), 1.0])
+    for call, name in ((lambda: E.resampled(odd, 1, 1.0, g()), "frequency"), (lambda: E.fitted_line(odd, odd), "x")):
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            call()

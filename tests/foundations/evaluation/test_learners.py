@@ -1,10 +1,12 @@
 """Classifiers and their augmentations, against soft labels and windows."""
 
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Generator
 
+from labcode import nets
 from labcode.foundations import evaluation as E
 
 
@@ -74,3 +76,29 @@ def test_training_uses_the_augmentation_and_repeats_itself():
         assert torch.equal(a, b)
     assert not torch.equal(nets[0].head.weight, nets[2].head.weight)
     assert float((nets[0].predicted(x) == y).float().mean()) > 0.9
+
+
+def test_predictions_are_made_in_evaluation_mode_and_move_no_statistics():
+    torch.manual_seed(0)
+    model, x = E.Classifier(nets.SmallNet(8, 16), 3), torch.rand(20, 3, 8, 8, generator=g())
+    model(x)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.train()
+    found = model.predicted(x, chunk=3)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(found, model.eval().predicted(x)) and not model.training
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_learnt_from_is_refused_by_name():
+    x, y = torch.rand(6, 3, 8, 8, generator=g()), torch.arange(6) % 3
+    odd = x.clone()
+    odd[0, 0, 0, 0] = float("nan")
+    for images, labels, message in [
+        ((x * 255).byte(), y, "images must be float"),
+        (odd, y, "images must be finite"),
+        (x, y + 1, "labels must lie in 0 … 2, got 1 … 3"),
+        (x, y[:4], "labels must be one an image, 6"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            E.fit_classifier(E.Classifier(nets.SmallNet(8, 16), 3), images, labels, 1, 0)

@@ -100,7 +100,8 @@ def test_what_thresholds_explain_is_predicted_without_a_mistake():
     matrix, order = staircase(ks, 40)
     mistakes, error = E.rivals(matrix, matrix[1::2], order, 40)
     assert mistakes["sort and search"] == mistakes["search in the order by sum"] == 0
-    assert error["sort and search"] == error["share, spaced samples"] == 0
+    assert error["sort and search"] == 0
+    assert error["count at spaced places"] == pytest.approx(float((matrix[1::2].sum(1) == 40).double().mean()) / 40)
     coarse, _ = E.rivals(matrix, matrix[1::2], order, 10)
     assert coarse["sort and search"] <= 2 / 40 < coarse["what most models do"]
     exact, majority = E.inserted(matrix, 20, len(matrix))
@@ -121,8 +122,24 @@ def test_the_rivals_are_their_definitions():
     rank = order.argsort().tolist()
     cut = [[(rank[j] < round(s * 24)) != bool(r[j]) for j in range(24)] for r, s in zip(new, shares, strict=True)]
     assert mistakes["same order, cut at the share"] == pytest.approx(np.mean(cut))
-    wanted = np.mean([abs(s - float(r.double().mean())) for s, r in zip(shares, new, strict=True)])
-    assert error["share, spaced samples"] == pytest.approx(wanted)
+    steps = [2, 6, 10, 14, 18, 22]  # the released code's: n // m apart, the first half a step in
+    found = [steps[min(sum(bool(r[order[p]]) for p in steps), m - 1)] / 24 for r in new]
+    wanted = np.mean([abs(f - float(r.double().mean())) for f, r in zip(found, new, strict=True)])
+    assert error["count at spaced places"] == pytest.approx(wanted)
+
+
+def test_the_count_is_that_of_the_released_code():
+    """``uniform_sampling`` and the global estimate of bethgelab/sort-and-search, written again in NumPy."""
+    for n, m in ((24, 6), (25, 6), (1500, 64), (7, 7), (5, 1)):
+        step = n // m
+        places = np.arange(step // 2 if n == step * m else n - step * m, n, step)
+        assert len(places) == m and E.spaced_as_released(n, m).tolist() == places.tolist()
+        row = outcomes(3, n, n).numpy()
+        count = row[:, places].sum(1).astype(int)
+        count[count >= m] = m - 1
+        predicted = np.arange(n) < places[count][:, None]
+        found = E.counted(torch.from_numpy(row)[:, torch.from_numpy(places)], torch.from_numpy(places))
+        assert (found.numpy() / n).tolist() == predicted.mean(1).tolist()
 
 
 @pytest.mark.parametrize("kind", E.CORRUPTIONS)
@@ -173,3 +190,20 @@ def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", E.CORRUPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_corruptions_in_half_precision_are_those_in_float32_rounded(kind, dtype):
+    x = torch.rand(4, 1, 16, 16, generator=g()).to(dtype)
+    found = E.corrupted(x, kind, 0.7, g(1))
+    assert found.dtype == dtype and torch.equal(found, E.corrupted(x.float(), kind, 0.7, g(1)).to(dtype))
+
+
+@pytest.mark.bad_input
+def test_bytes_and_images_in_0_to_255_are_refused_by_name():
+    for x in (torch.zeros(2, 1, 8, 8).byte(), 255 * torch.rand(2, 1, 8, 8, generator=g())):
+        with pytest.raises(ValueError, match="images must be float in .0, 1."):
+            E.corrupted(x, "blur", 0.5, g())
+    with pytest.raises(ValueError, match="m must be in 1 … 3, got 4"):
+        E.spaced_as_released(3, 4)

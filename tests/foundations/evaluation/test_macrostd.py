@@ -92,3 +92,24 @@ def test_border_colours_look_at_the_border_alone():
         pixels = [image[:, i, j] for i in range(8) for j in range(8) if min(i, j, 7 - i, 7 - j) < 2]
         mean = torch.stack(pixels).mean(0)
         assert colour == int(np.argmin([float((mean - torch.tensor(p)).norm()) for p in E.PALETTE]))
+
+
+@pytest.mark.bad_input
+def test_labels_groups_and_images_out_of_range_are_refused_by_name():
+    right, y = torch.ones(4, dtype=torch.bool), torch.arange(4) % 2
+    for args, message in [
+        ((right, y + 1, y, 2, 2), "labels must lie in 0 … 1, got 1 … 2"),
+        ((right, y, y - 1, 2, 2), "groups must lie in 0 … 1, got -1 … 0"),
+        ((right, y, y[:3], 2, 2), "groups must be one an image, 4"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            E.subgroup_accuracy(*args)
+    x = torch.rand(2, 3, 8, 8, generator=g())
+    for images, width, message in [
+        ((255 * x).byte(), 2, "images must be float in .0, 1."),
+        (255 * x, 2, "images must be float in .0, 1."),
+        (x, 4, "width must be in 1 … 3, got 4"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            E.border_colours(images, width)
+    assert torch.equal(E.border_colours(x.half()), E.border_colours(x.half().float()))

@@ -94,3 +94,17 @@ def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_made_orthogonal_in_float32(dtype):
+    x = torch.randn(6, 9, generator=g()).to(dtype)
+    found = E.newton_schulz(x)
+    assert found.dtype == dtype and torch.equal(found, E.newton_schulz(x.float()).to(dtype))
+
+
+def test_weights_of_zeros_stay_finite():
+    p = nn.Parameter(torch.zeros(3, 2, 1, 1))
+    p.grad = torch.randn(p.shape, generator=g())
+    E.Muon([p]).step()
+    assert torch.isfinite(p).all() and p.abs().sum() > 0

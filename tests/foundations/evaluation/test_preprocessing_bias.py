@@ -156,3 +156,24 @@ def test_cv_choice_takes_the_true_error_of_the_smallest_estimate():
             t = preprocess(x[one])
             truths.append(float((E.least_squares(t(x[one]), y[one])(t(new[0][one])) - new[1][one]).square().mean()))
         assert float(got[r]) == pytest.approx(truths[int(np.argmin(estimates))], rel=1e-4)
+
+
+def test_features_of_zeros_stay_and_their_weights_are_zero():
+    x, y = E.narrow_regression(4, 12, generator=g())
+    x[:, :, 2] = 0
+    scaled = E.unit_scale(x)(x)
+    assert torch.isfinite(scaled).all() and not scaled[:, :, 2].any()
+    with_, without = (E.lasso(0.01)(part, y)(part) for part in (x, x[:, :, [0, 1, 3, 4]]))
+    assert torch.allclose(with_, without, atol=1e-5)
+
+
+@pytest.mark.bad_input
+def test_samples_that_are_not_finite_are_refused_by_name():
+    x, y = E.narrow_regression(2, 8, generator=g())
+    odd = x.clone()
+    odd[0, 0, 0] = float("nan")
+    for name, one, two in (("x", odd, y), ("y", x, y * float("inf"))):
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            E.cross_validated(one, two, x, y, E.unchanged, E.least_squares, True)
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            E.drawn_from(one[0], two[0])

@@ -33,7 +33,8 @@ def test_sgd_is_nesterov_with_the_decoupled_rates():
     assert biases["initial_lr"] == pytest.approx(64 * 11.5 / each)
     for group in (biases, weights):
         assert group["weight_decay"] * group["initial_lr"] == pytest.approx(0.0153 * r.batch / each)
-    assert {len(biases["params"]), len(weights["params"])} == {3, 4}  # one bias and two norms; four weights
+    assert [id(p) for p in biases["params"]] == [id(n.bias) for n in (net.blocks[0].norm1, net.blocks[0].norm2)]
+    assert {id(net.first.bias), id(net.head.weight), id(net.first.weight)} < {id(p) for p in weights["params"]}
     p, lr, decay = net.head.weight, weights["lr"], weights["weight_decay"]
     w, velocity = p.detach().clone(), 0.0
     for i in range(2):
@@ -78,6 +79,31 @@ def test_the_first_layer_is_frozen_or_learned_as_the_recipe_says(speedrun):
     start = learned._fresh(4).first.weight.detach().clone()
     learned(4)
     assert not torch.allclose(learned.net.first.weight.detach(), start, atol=1e-3)
+
+
+def test_the_first_bias_starts_at_zero_with_sgd_and_as_torch_does_with_muon(speedrun):
+    """As in the authors' airbench94 and in their Muon version; all other weights are drawn alike."""
+    sgd, muon = speedrun._fresh(3), E.SpeedRun(
+        replace(E.MUON, widths=(8, 12), batch=18), speedrun.images, speedrun.labels, speedrun.images, speedrun.labels, 9
+    )._fresh(3)
+    assert not sgd.first.bias.any() and muon.first.bias.abs().min() > 0
+    assert torch.equal(sgd.first.weight, muon.first.weight)
+    assert torch.equal(sgd.blocks[0].conv1.weight, muon.blocks[0].conv1.weight)
+
+
+@pytest.mark.bad_input
+def test_labels_that_are_no_class_and_images_that_are_not_finite_are_named(speedrun):
+    x, y = speedrun.images, speedrun.labels
+    odd = x.clone()
+    odd[0, 0, 0, 0] = float("nan")
+    for args, message in [
+        ((x, y + 1, x, y), "labels must lie in 0 … 8, got 1 … 9"),
+        ((x, y, x, y - 1), "test_labels must lie in 0 … 8, got -1 … 7"),
+        ((odd, y, x, y), "images must be finite"),
+        ((x, y, odd, y), "test_images must be finite"),
+    ]:
+        with pytest.raises(ValueError, match="^" + message):
+            E.SpeedRun(SMALL, *args, 9)
 
 
 def test_training_leaves_the_callers_random_numbers_alone(speedrun):

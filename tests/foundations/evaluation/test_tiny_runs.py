@@ -180,3 +180,27 @@ def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_classes_are_any_integers():
+    x, y = E.grey_digits(120, 3)
+    names = torch.tensor([10**8, -7, 3, 44, 5, 60, 7, 81, 9, 10])
+    named = E.TinyRuns(x, names[y], x[:30], 1, SHORT)
+    found = named(runs=2, hidden=(8,))[3]
+    assert named.classes == 10 and set(found.unique().tolist()) <= set(names.tolist())
+    order = names.argsort()
+    sorted_y = order.argsort()[y]
+    same = E.TinyRuns(x, sorted_y, x[:30], 1, SHORT)(runs=2, hidden=(8,))[3]
+    assert torch.equal(found, names[order][same]), "classes in ascending order of their numbers"
+    body, wanted = named.body(x[:60], names[y[:60]]), E.TinyRuns(x, sorted_y, x[:30], 1, SHORT)
+    assert torch.equal(body["0.weight"], wanted.body(x[:60], sorted_y[:60])["0.weight"])
+
+
+@pytest.mark.bad_input
+def test_digits_that_are_not_finite_are_refused_by_name():
+    x, y = E.grey_digits(60, 3)
+    odd = x.clone()
+    odd[4, 5] = float("nan")
+    for args, name in (((odd, y, x), "images"), ((x, y, odd), "test")):
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            E.TinyRuns(*args, 1, SHORT)
