@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...loss import check_index
 from .turning import Images, Labels, turn_all
 
 Copies = Float[Tensor, "m c h w"]
@@ -13,12 +14,15 @@ Scalar = Float[Tensor, ""]
 class Classifier(nn.Module):
     """The same classes for every copy of an image: as it is, or turned for augmentation.
 
-    labels  of the training images, in the order of ``index``
+    labels  of the training images, in the order of ``index``: 0 … classes - 1
     turned  copy v is turned by v quarters
+
+    Raises ValueError for labels that are no class.
     """
 
     def __init__(self, encoder: nn.Module, labels: Labels, classes: int, turned: bool = False):
         super().__init__()
+        check_index("labels", labels.cpu(), classes)  # once, so a look at a GPU's labels costs nothing
         self.encoder, self.turned = encoder, turned
         self.head = nn.Linear(encoder.features, classes)
         self.register_buffer("labels", labels, persistent=False)

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from ... import augment
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 from .stage import upright_views
-from .turning import Images
+from .turning import Images, check_square
 
 Copies = Float[Tensor, "m c h w"]
 Scalar = Float[Tensor, ""]
@@ -24,6 +24,7 @@ def quadrants(x: Images, cross: float = 0.3) -> Float[Tensor, "4*n c s s"]:
     """
     if not 0 <= cross <= 0.5:
         raise ValueError(f"cross must be in [0, 0.5], got {cross}")
+    check_square(x)
     side = x.shape[-1]
     s = round((0.5 + cross) * side)
     ends = slice(0, s), slice(side - s, side)
@@ -46,9 +47,10 @@ def patch_views(
 
 def montage(patches: Float[Tensor, "four_n c s s"]) -> Float[Tensor, "four_n//4 c 2*s 2*s"]:
     """Every four patches in a row become the cells of one image, row by row. Undone by ``cells``."""
+    check_square(patches, "patches")
     m, c, s, _ = patches.shape
-    if m % 4:
-        raise ValueError(f"patches must come in fours, got {m}")
+    if m % 4 or not m:
+        raise ValueError(f"patches must come in fours, got shape {tuple(patches.shape)}")
     return patches.view(-1, 2, 2, c, s, s).permute(0, 3, 1, 4, 2, 5).reshape(-1, c, 2 * s, 2 * s)
 
 
@@ -65,17 +67,20 @@ def cluster_loss(z: Float[Tensor, "n d"], source: Int[Tensor, " n"], tau: float 
     being the other rows of i's source. Rows that have none count for nothing.
 
     z       embeddings, normalised here
-    source  which image a row comes from
+    source  which image a row comes from: any whole numbers
     tau     τ > 0; 0.3 is the authors'
 
-    Raises ValueError for fewer than two rows, a source of another length, tau <= 0.
-    Departure: no factor τ/0.07, which the authors' code has; AdamW does not feel it beside the location loss's scale.
+    Raises ValueError for fewer than two rows, a source of another length, tau out of range. A row of zeros keeps a
+    bounded gradient, see ``loss.unit_rows``.
+    Departure: no factor τ/0.07, which the authors' code has. Beside the location loss it weighs this one 4.29 : 1; an
+    optimiser that forgives the scale of the whole, as AdamW does, feels the proportion. ``JigClu(clu=0.3 / 0.07)`` has
+    theirs.
     """
     check_matrix("z", z, rows=2)
     check_positive(tau=tau)
     if source.shape != (len(z),):
         raise ValueError(f"source must have one entry a row of z, {len(z)}, got shape {tuple(source.shape)}")
-    z = F.normalize(z, dim=1)
+    z = unit_rows(z)
     scores = z @ z.T / tau
     self_pair = torch.eye(len(z), dtype=torch.bool, device=z.device)
     log_p = scores - scores.masked_fill(self_pair, -torch.inf).logsumexp(1, keepdim=True)
@@ -90,7 +95,8 @@ class JigClu(nn.Module):
 
     views     patches as ``patch_views`` makes them: row i + n·p is quadrant p of image i
     dim, tau  width and temperature of the clustering branch
-    clu, loc  weights of the clustering and the location branch; 1 and 1 in the paper
+    clu, loc  weights of the clustering and the location branch; 1 and 1 in the paper, 0.3/0.07 = 4.29 and 1 in the
+              authors' code
     mix       True shuffles all 4n patches by one permutation, as in the paper; False the four of each image among
               themselves, the jigsaw puzzle of old
     """

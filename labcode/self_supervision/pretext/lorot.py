@@ -3,6 +3,7 @@
 ``turn_cell`` is LoRot-E, ``turn_patch`` LoRot-I; ``TwoHeads`` asks both questions of the same turned image.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...augment import to_float
+from ...loss import check_index, check_matrix, raised
 from .classifier import Classifier
 from .turning import Images, Labels, Turned, check_square, turn
 
@@ -26,13 +28,14 @@ def turn_cell(x: Images, grid: int = 2, label: Labels | None = None) -> Turned:
 
     label  drawn evenly if None
 
-    Raises ValueError unless grid divides the side.
+    Raises ValueError unless grid divides the side, and on a CPU for labels out of range.
     """
     check_square(x)
     n, _, side, _ = x.shape
     if grid < 1 or side % grid:
         raise ValueError(f"grid must divide the side of {side} pixels, got {grid}")
     label = torch.randint(4 * grid**2, (n,), device=x.device) if label is None else label
+    check_index("label", label, 4 * grid**2)
     s, image = side // grid, torch.arange(n, device=x.device)
     table = x.unfold(2, s, s).unfold(3, s, s).permute(0, 2, 3, 1, 4, 5).flatten(1, 2).clone()  # (n, cells, c, s, s)
     table[image, label // 4] = turn(table[image, label // 4], label % 4)
@@ -44,14 +47,20 @@ def turn_patch(x: Images, box: tuple[int, int, int] | None = None, label: Labels
 
     box    (top, left, side) in pixels; drawn with a side in 2 … half the image's if None, one a batch as the authors do
     label  quarters, drawn evenly if None
+
+    Raises ValueError for a box that leaves the image, and for images of less than 4 pixels a side without a box.
     """
     check_square(x)
     n, _, full, _ = x.shape
     if box is None:
+        if full < 4:
+            raise ValueError(f"x must have sides of at least 4 pixels, got shape {tuple(x.shape)}")
         side = int(torch.randint(2, full // 2 + 1, ()))  # on the host: no waiting for the device
         top, left = torch.randint(full - side + 1, (2,)).tolist()
     else:
         top, left, side = box
+        if side < 1 or min(top, left) < 0 or max(top, left) + side > full:
+            raise ValueError(f"box must lie in the image of {full}×{full} pixels, got (top, left, side) = {box}")
     label = torch.randint(4, (n,), device=x.device) if label is None else label
     out = x.clone()
     rows, columns = slice(top, top + side), slice(left, left + side)
@@ -69,8 +78,17 @@ def affinity(correct: Callable[[Tensor], float], images: Tensor, task: Callable[
 
 
 def distance_from_uniform(scores: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-    """KL(uniform ‖ softmax), LoRot's score of being in-distribution: 0 where all classes are alike, unbounded."""
-    return -scores.log_softmax(1).mean(1) - torch.tensor(float(scores.shape[1])).log()
+    """KL(uniform ‖ softmax), LoRot's score of being in-distribution: 0 where all classes are alike, unbounded.
+
+    It is the log of the mean of exp(s - mean s), which keeps its digits where the scores are nearly alike. Half
+    precision is raised to float32.
+    """
+    check_matrix("scores", scores)
+    s = raised(scores)
+    s = s - s.mean(1, keepdim=True)
+    near = s.clamp(-1, 1).expm1().mean(1).clamp_min(0).log1p()
+    far = s.logsumexp(1) - math.log(s.shape[1])
+    return torch.where(s.abs().amax(1) <= 1, near, far)
 
 
 class TwoHeads(Classifier):
@@ -78,7 +96,7 @@ class TwoHeads(Classifier):
 
     task   ``turn_all`` (whole images), ``turn_cell`` (LoRot-E) or ``turn_patch`` (LoRot-I)
     kinds  how many labels the task has
-    lam    λ; LoRot takes 0.1 to 0.5, the multi-task rival of SLA 1
+    lam    λ; LoRot takes 0.1 to 0.5, the multi-task rival of SLA 1. Another λ is another method: compare at one
     """
 
     def __init__(self, encoder: nn.Module, labels: Labels, classes: int, task: Callable[[Images], Turned],

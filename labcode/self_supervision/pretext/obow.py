@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from ... import augment
-from ...loss import check_matrix, float32
+from ...loss import check_matrix, float32, raised, unit_rows
 from ...nets import mlp
 from .turning import Images
 
@@ -44,12 +44,15 @@ def soft_codes(
 
     OBoW, eq. 4. sharpness, 1/δ, infinite gives the nearest word alone.
 
+    Distances are taken from the words' mean, so that they keep their digits far from the origin.
     Raises ValueError for words of another width and sharpness <= 0.
     """
     check_matrix("features", features)
     check_matrix("words", words)
     if features.shape[1] != words.shape[1]:
         raise ValueError(f"words must have the width of features, {features.shape[1]}, got {words.shape[1]}")
+    middle = words.detach().mean(0)
+    features, words = features - middle, words - middle
     distance = features.square().sum(1, keepdim=True) - 2 * features @ words.T + words.square().sum(1)
     distance = distance.clamp_min(0)
     nearest, at = distance.min(1)
@@ -62,7 +65,7 @@ def soft_codes(
 
 def bag_of_words(codes: Float[Tensor, "n l k"]) -> Float[Tensor, "n k"]:
     """The largest code of each word over the l places of an image, normalised to sum 1 (OBoW, section 3.1)."""
-    return F.normalize(codes.amax(1), p=1, dim=1)
+    return F.normalize(raised(codes).amax(1), p=1, dim=1)
 
 
 @float32
@@ -86,7 +89,8 @@ def bow_loss(scores: Float[Tensor, "two_n k"], target: Float[Tensor, "n k"]) -> 
 
 def perplexity(bags: Float[Tensor, "n k"]) -> tuple[float, float]:
     """How many words are in use, e to the entropy: in a mean image, and in the batch as a whole."""
-    entropy = lambda p: -(p * (p + 1e-12).log()).sum(-1)  # noqa: E731
+    check_matrix("bags", bags)
+    bags, entropy = raised(bags), lambda p: torch.special.entr(p).sum(-1)
     return float(entropy(bags).exp().mean()), float(entropy(bags.mean(0)).exp())
 
 
@@ -124,7 +128,7 @@ class OBoW(nn.Module):
 
     def classifiers(self) -> Float[Tensor, "k d"]:
         """κ · G(words), of length κ each."""
-        return self.kappa * F.normalize(self.generate(F.normalize(self.words, dim=1)), dim=1)
+        return self.kappa * unit_rows(self.generate(unit_rows(self.words)))
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -142,7 +146,7 @@ class OBoW(nn.Module):
         """The bags of the whole images by the vocabulary as it stands; then, in training, the queue moves on."""
         maps = self.teacher.maps(whole)[self.level - 1].float()
         places = maps.flatten(2).transpose(1, 2)
-        sharpness = float("inf") if self.inv_delta is None else self.inv_delta / self.distance
+        sharpness = float("inf") if self.inv_delta is None else self.inv_delta / self.distance.clamp_min(1e-20)
         codes, nearest = soft_codes(places.flatten(0, 1), self.words, sharpness)
         if self.training:
             self.distance.lerp_(nearest.mean(), 0.01)

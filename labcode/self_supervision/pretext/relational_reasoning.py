@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ...loss import float32
+from ...loss import float32, unit_rows
 from ...nets import mlp
 
 Copies = Float[Tensor, "m c h w"]
@@ -19,10 +19,10 @@ def relation_pairs(m: int, k: int, device="cpu") -> tuple[Int[Tensor, " p"], Int
     (z_a(i), z_b(i)) and as many negatives (z_a(i), z_b(i + shift)). The shift goes through 1 … m-1 and starts again, so
     that it is never 0. In all m·k·(k-1) pairs, half of them positive.
 
-    Raises ValueError for m < 2 or k < 2.
+    Raises ValueError for m < 2, as one image has no other to be told from, and for k < 2.
     """
     if m < 2 or k < 2:
-        raise ValueError(f"m and k must be at least 2, got {m} and {k}")
+        raise ValueError(f"m and k must be at least 2: images to tell apart and views to tell as one, got {m} and {k}")
     a, b = torch.triu_indices(k, k, 1, device=device)[:, :, None]
     image = torch.arange(m, device=device)
     shift = 1 + torch.arange(len(a), device=device)[:, None] % (m - 1)
@@ -44,10 +44,10 @@ def relation_loss(scores: Float[Tensor, " n"], same: Bool[Tensor, " n"], gamma: 
         raise ValueError(f"scores must be a floating-point vector (n,), got {scores.dtype} {tuple(scores.shape)}")
     if same.shape != scores.shape:
         raise ValueError(f"same must have the shape of scores, {tuple(scores.shape)}, got {tuple(same.shape)}")
-    if gamma < 0:
+    if not 0 <= gamma < float("inf"):
         raise ValueError(f"gamma must be at least 0, got {gamma}")
-    log_p = F.logsigmoid(torch.where(same, scores, -scores))
-    return -(0.5 * (-torch.expm1(log_p)).clamp_min(0) ** gamma * log_p).mean()
+    right = torch.where(same, scores, -scores)
+    return -(0.5 * (gamma * F.logsigmoid(-right)).exp() * F.logsigmoid(right)).mean()  # (1 - p)^γ in the logarithm
 
 
 class RelationHead(nn.Module):
@@ -78,7 +78,7 @@ class DotHead(nn.Module):
     def forward(
         self, h: Float[Tensor, "n d"], left: Int[Tensor, " p"], right: Int[Tensor, " p"]
     ) -> Float[Tensor, " p"]:
-        z = F.normalize(self.project(h), dim=1)
+        z = unit_rows(self.project(h))
         return self.scale * (z[left] * z[right]).sum(1) + self.shift
 
 

@@ -31,10 +31,18 @@ class BlockNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm1d(w) for w in self.widths)
 
     def maps(self, x: Images) -> list[Float[Tensor, "n _ _ _"]]:
-        """The map (n, channels, side, side) after each block. Raises ValueError for sides that 16 does not divide."""
+        """The map (n, channels, side, side) after each block.
+
+        Raises ValueError for sides that 16 does not divide, and in training for one image of 16×16: its last map is
+        one value a channel, which has no variance to normalise.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"x must be images (n, c, h, w), got shape {tuple(x.shape)}")
         n, c, h, w = x.shape
         if h % 16 or w % 16:
             raise ValueError(f"x must have sides that are multiples of 16, got {h}×{w}")
+        if self.training and n * h * w == 256:
+            raise ValueError(f"x must be more than one image of 16×16 in training, got shape {tuple(x.shape)}")
         y = F.pad(x - 0.5, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2).permute(0, 2, 3, 1, 4, 5).reshape(-1, 16 * c)
         found = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):

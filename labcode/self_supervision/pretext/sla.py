@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, float32
+from ...loss import check_index, check_matrix, float32
 from .classifier import Classifier
 from .turning import Images, Labels, rotations, turn_all
 
@@ -28,9 +28,12 @@ def sla_loss(scores: Float[Tensor, "two_n k"], y: Int[Tensor, " n"]) -> Scalar:
     scores  one column a joint label, M · classes of them; rows i + n·v
     y       classes of the n images
 
-    Raises ValueError where rows are no multiple of the images, or columns no multiple of M.
+    Raises ValueError where rows are no multiple of the images, or columns no multiple of M, and on a CPU for classes
+    that have no column.
     """
-    return F.cross_entropy(scores, joint_labels(y, _copies(scores, len(y))))
+    copies = _copies(scores, len(y))
+    check_index("y", y, scores.shape[1] // copies)
+    return F.cross_entropy(scores, joint_labels(y, copies))
 
 
 @float32
@@ -57,7 +60,8 @@ def self_distillation(single: Float[Tensor, "n c"], teacher: Float[Tensor, "n c"
     check_matrix("single", single)
     check_matrix("teacher", teacher, like=single)
     if y.shape != (len(single),):
-        raise ValueError(f"single must have one row a label, {len(y)}, got {len(single)}")
+        raise ValueError(f"single must have one row a label, {len(y)}, got {tuple(single.shape)}")
+    check_index("y", y, single.shape[1])
     wanted = teacher.detach().log_softmax(1)
     told = F.kl_div(single.log_softmax(1), wanted, reduction="batchmean", log_target=True)
     return told + beta * F.cross_entropy(single, y)

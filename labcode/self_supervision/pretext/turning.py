@@ -29,15 +29,20 @@ def turn(x: Images, quarters: Labels) -> Images:
 
 
 def turn_all(x: Images, copies: int = 4) -> Turned:
-    """Whole images: copy v of each is turned by v quarters, which is its label, 0 … 3."""
+    """Whole images: copy v of each is turned by v quarters, which is its label, 0 … 3.
+
+    Raises ValueError unless copies divide the number of images.
+    """
+    if copies < 1 or len(x) % copies:
+        raise ValueError(f"x must hold {copies} copies of every image, got shape {tuple(x.shape)}")
     quarters = torch.arange(copies, device=x.device).repeat_interleave(len(x) // copies)
     return turn(x, quarters), quarters
 
 
-def check_square(x: Tensor) -> None:
+def check_square(x: Tensor, name: str = "x") -> None:
     """Raise ValueError unless x are square images (n, c, s, s)."""
     if x.ndim != 4 or x.shape[2] != x.shape[3]:
-        raise ValueError(f"x must be square images (n, c, s, s), got shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must be square images (n, c, s, s), got shape {tuple(x.shape)}")
 
 
 def _wide(value: Tensor) -> Tensor:

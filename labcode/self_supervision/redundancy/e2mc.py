@@ -37,8 +37,10 @@ def m_spacing_entropy(u: Rows, m: int | None = None, eps: float = 1e-7) -> Float
 def e2mc(z1: Rows, z2: Rows, entropy: float = 10.0, cov: float = 1.0) -> Scalar:
     """Maximum entropy of each feature and no pairwise covariance: what is added to a trained model's own loss.
 
-    cov · L_cov - entropy · mean_d H_d, of the embeddings mapped to (0, 1) by the sigmoid (for VICReg), averaged over
-    views. Weights 10 and 1 are the defaults of the authors' parser.
+    cov · L_cov - entropy · mean_d H_d, of the embeddings mapped to (0, 1) by the sigmoid (for VICReg). As in the
+    authors' code entropies are averaged over the views and covariances summed; weights 10 and 1 are its defaults.
+
+    Raises ValueError for unlike views and n < 2.
     """
     check_views(z1, z2)
     total = z1.new_zeros(())
@@ -46,7 +48,7 @@ def e2mc(z1: Rows, z2: Rows, entropy: float = 10.0, cov: float = 1.0) -> Scalar:
         if entropy:
             total = total - entropy / 2 * m_spacing_entropy(u).mean()
         if cov:
-            total = total + cov / 2 * covariance_penalty(u)
+            total = total + cov * covariance_penalty(u)
     return total
 
 

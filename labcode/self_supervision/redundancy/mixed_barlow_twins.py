@@ -25,13 +25,15 @@ def mixed_barlow(
     alpha    in [0, 1], one for the batch
     order    the permutation of the second view
 
-    Raises ValueError for shapes that do not fit together.
+    Raises ValueError for shapes that do not fit together and an alpha out of range.
 
     Both differences have the residual r = z_M - α z_A - (1-α) z_B[order] as first factor, so this is
     (‖rᵀz_A‖² + ‖rᵀz_B‖²)/n², without a target matrix.
     """
     check_views(z1, z2)
     check_matrix("z_mixed", z_mixed, rows=2, like=z1)
+    if not isinstance(alpha, Tensor) and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if order.shape != (len(z1),):
         raise ValueError(f"order must be a permutation of the {len(z1)} rows, got shape {tuple(order.shape)}")
     m, a, b = standardise(z_mixed), standardise(z1), standardise(z2)
@@ -58,6 +60,8 @@ class MixedBarlow(Projected):
         self.lam, self.weight, self.scale = 1 / dim if lam is None else lam, weight, scale
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, " n"]) -> Scalar:
+        if len(views) < 4 or len(views) % 2:
+            raise ValueError(f"views must be two views of at least two images, stacked, got shape {tuple(views.shape)}")
         x1, x2 = views.chunk(2)
         z1, z2 = gather(self.project(x1)), gather(self.project(x2))
         loss = barlow_twins(z1, z2, self.lam)

@@ -75,3 +75,32 @@ def test_the_shuffle_is_undone_by_its_labels():
         model = P.JigClu(Look(), clu=0.0, mix=mix)
         model.place = nn.Identity()
         assert float(model(100 * unit(index.repeat_interleave(n)), index)) == pytest.approx(0, abs=1e-6)
+
+
+def test_any_temperature_zero_rows_and_names_of_sources():
+    z, source = draw(8, 4).float(), torch.arange(8) // 2
+    ids = torch.tensor([100_000_000_000, -7, 3, 0])[source]
+    assert float(P.cluster_loss(z, ids)) == float(P.cluster_loss(z, source))
+    for tau in (1e-20, 1e-4, 0.01, 1e8):
+        leaf = z.clone().requires_grad_()
+        loss = P.cluster_loss(leaf, source, tau)
+        assert loss.isfinite() and torch.autograd.grad(loss, leaf)[0].isfinite().all()
+    wanted = P.cluster_loss(z.double(), source, 1e-3)
+    assert float(P.cluster_loss(z, source, 1e-3)) == pytest.approx(float(wanted), rel=1e-4)
+    z[3] = 0
+    for dtype in (torch.float32, torch.float16):
+        leaf = z.to(dtype).requires_grad_()
+        assert torch.autograd.grad(P.cluster_loss(leaf, source), leaf)[0].abs().max() < 100
+
+
+def test_the_authors_weight_is_a_factor_of_the_clustering_loss():
+    torch.manual_seed(0)
+    model, index = P.JigClu(Look()), torch.arange(4)
+    patches = torch.rand(16, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def at(clu, loc):
+        model.clu, model.loc = clu, loc
+        torch.manual_seed(1)
+        return float(model(patches, index).detach())
+
+    assert at(0.3 / 0.07, 1.0) == pytest.approx(30 / 7 * at(1.0, 0.0) + at(0.0, 1.0), rel=1e-5)

@@ -76,3 +76,31 @@ def test_distance_from_uniform():
     for row, found in zip(scores.tolist(), P.distance_from_uniform(scores), strict=True):
         assert float(found) == pytest.approx(sum((math.log(1 / 5) - v) / 5 for v in log_softmax(row)))
     assert float(P.distance_from_uniform(torch.ones(1, 5))) == pytest.approx(0, abs=1e-6)
+
+
+def test_distance_from_uniform_keeps_its_digits_and_its_sign():
+    """KL is half the variance of nearly equal scores: 1e-9 beside logarithms near 1."""
+    scores = 1e-4 * draw(50, 6).float()
+    s = scores.double() - scores.double().mean(1, keepdim=True)
+    exact = s.exp().mean(1).log()
+    found = P.distance_from_uniform(scores)
+    assert (found >= 0).all() and torch.allclose(found.double(), exact, rtol=1e-2, atol=1e-12)
+    for scale in (1.0, 30.0, 1e4):
+        wide = scale * draw(20, 4).float()
+        wanted = [sum(math.log(1 / 4) - v for v in log_softmax(row)) / 4 for row in wide.tolist()]
+        assert P.distance_from_uniform(wide).tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert P.distance_from_uniform(torch.zeros(3, 4).half()).tolist() == [0, 0, 0]
+
+
+@pytest.mark.bad_input
+def test_squares_and_labels_that_leave_the_image_are_named():
+    x = pictures(2)
+    for call, name in (
+        (lambda: P.turn_patch(x, (10, 0, 8)), "box must lie in the image of 16×16"),
+        (lambda: P.turn_patch(x[..., :2, :2]), r"at least 4 pixels, got shape \(2, 3, 2, 2\)"),
+        (lambda: P.turn_cell(x, 2, torch.tensor([0, 16])), "label must lie in 0 … 15"),
+        (lambda: P.turn_all(pictures(6)), r"x must hold 4 copies of every image, got shape \(6, 3, 16, 16\)"),
+        (lambda: P.distance_from_uniform(torch.zeros(4)), r"scores must be a matrix \(n, d\), got shape \(4,\)"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()

@@ -88,3 +88,19 @@ def test_classifiers_see_labels_by_index():
         assert torch.allclose(sla.single(views), sla.joint(encoder(views))[:, [0, 4, 8]])
         each = [sla.joint(encoder(torch.rot90(views, v, (2, 3))))[:, v::4] for v in range(4)]
         assert torch.allclose(sla.aggregated(views), sum(each) / 4, atol=1e-6)
+
+
+@pytest.mark.bad_input
+def test_one_image_works_or_is_refused_for_its_reason():
+    one, index = pictures(4), torch.arange(1)
+    for method in (P.RotNet, P.JigClu):
+        views = pictures(1) if method is P.RotNet else one  # four turns, or four patches, of one image
+        assert method(P.BlockNet(8)).train()(views, index).isfinite()
+    with pytest.raises(ValueError, match="m and k must be at least 2: images to tell apart"):
+        P.Relational(P.BlockNet(8)).train()(one, index)
+    with pytest.raises(ValueError, match=r"more than one image of 16×16 in training, got shape \(1, 3, 16, 16\)"):
+        P.OBoW(P.BlockNet(8)).train()(one, index)
+    with pytest.raises(ValueError, match=r"x must be images \(n, c, h, w\), got shape \(3, 16, 16\)"):
+        P.BlockNet(8).maps(one[0])
+    with pytest.raises(ValueError, match=r"patches must come in fours, got shape \(3, 3, 16, 16\)"):
+        P.montage(one[:3])

@@ -78,3 +78,28 @@ def test_obow_momentum_rises_to_one():
         model.follow()
         at.append(float(next(model.teacher.parameters())[0, 0]))
     assert at[0] == pytest.approx(0.5) and at[1] > at[0] and at[4] == pytest.approx(at[5]) and at[5] < 1
+
+
+def test_codes_at_any_sharpness_and_far_from_the_origin():
+    f, words = draw(6, 3).float(), draw(4, 3, seed=1).float()
+    hard, nearest = P.soft_codes(f, words, float("inf"))
+    for sharpness in (1e9, 1e30, torch.tensor(1e35)):
+        assert torch.allclose(P.soft_codes(f, words, sharpness)[0], hard)
+    on_words = P.soft_codes(words, words, torch.tensor(1.5e21))  # what a collapsed teacher asks
+    assert torch.allclose(on_words[0], torch.eye(4)) and on_words[1].abs().max() < 1e-6
+    for at in (1e3, -3e4):
+        moved = (f + at), (words + at)
+        exact = torch.cdist(moved[0].double(), moved[1].double()).square()
+        codes, close = P.soft_codes(*moved, 2.0)
+        assert torch.allclose(codes.double(), (-2 * exact).softmax(1), atol=1e-4)
+        assert torch.allclose(close.double(), exact.amin(1), rtol=1e-3, atol=1e-5)
+    bag = P.bag_of_words(P.soft_codes(f, words)[0].view(2, 3, 4).half())
+    assert bag.dtype == torch.float32 and torch.allclose(bag.sum(1), torch.ones(2))
+    assert P.perplexity(torch.eye(8).half()) == pytest.approx((1, 8))
+
+
+def test_a_collapsed_teacher_gives_no_nan():
+    torch.manual_seed(0)
+    model = P.OBoW(P.BlockNet(8), words=5)
+    model.distance.zero_()
+    assert model.eval().target(pictures(2)).isfinite().all()

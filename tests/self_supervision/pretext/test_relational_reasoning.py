@@ -48,3 +48,15 @@ def test_the_head_is_the_one_on_concatenated_pairs():
     weight = torch.cat([head.left.weight, head.right.weight], 1)
     slow = head.rest(torch.cat([h[left], h[right]], 1) @ weight.T + head.left.bias)[:, 0]
     assert torch.allclose(head(h, left, right), slow)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0, 60.0])
+def test_sure_pairs_have_a_bounded_gradient_whatever_the_weight(gamma):
+    """(1 - p)^γ has no slope at p = 1 for γ below 1, unless it is taken in the logarithm."""
+    scores = torch.tensor([500.0, -500.0, 40.0, -40.0, 0.3], requires_grad=True)
+    same = torch.tensor([True, False, False, True, True])
+    loss = P.relation_loss(scores, same, gamma)
+    slope = torch.autograd.grad(loss, scores)[0]
+    assert loss.isfinite() and slope.isfinite().all() and slope.abs().max() < 5
+    half = P.relation_loss(scores.detach().half(), same, gamma)
+    assert half.dtype == torch.float32 and float(half) == pytest.approx(loss.item(), rel=1e-3)

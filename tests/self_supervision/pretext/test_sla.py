@@ -43,3 +43,14 @@ def test_self_distillation_is_the_loop_and_stops_at_the_teacher():
     loss.backward()
     assert teacher.grad is None and single.grad.abs().sum() > 0
     assert float(P.self_distillation(single.detach(), single, y, 0.0)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.bad_input
+def test_labels_that_are_no_class_are_named():
+    y = torch.tensor([100_000_000, 1])
+    with pytest.raises(ValueError, match="y must lie in 0 … 2, got 1 … 100000000"):
+        P.sla_loss(torch.zeros(8, 12), y)
+    with pytest.raises(ValueError, match="y must lie in 0 … 3"):
+        P.self_distillation(torch.zeros(2, 4), torch.zeros(2, 4), y)
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2, got -1 … 1"):
+        P.Classifier(P.BlockNet(8), torch.tensor([-1, 1]), 3)

@@ -58,3 +58,12 @@ def test_the_guard_is_zero_at_both_ends():
     assert model.guard(x1, x2, z1, z2, 1.0, order) < 1e-8
     assert model.guard(x1, x2, z1, z2, 0.0, order) < 1e-8
     assert model.guard(x1, x2, z1, z2, 0.5, order) > 1e-3
+
+
+@pytest.mark.bad_input
+def test_one_image_cannot_be_mixed_and_a_share_is_a_share():
+    with pytest.raises(ValueError, match=r"two views of at least two images, stacked, got shape \(2, 3, 8, 8\)"):
+        R.MixedBarlow(nets.SmallNet(), 12).train()(views(1), torch.arange(1))
+    z = torch.randn(4, 3)
+    with pytest.raises(ValueError, match="alpha"):
+        R.mixed_barlow(z, z, z, 1.5, torch.arange(4))
