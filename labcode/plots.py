@@ -89,8 +89,12 @@ def curve(found, width: float = 6.5, height: float = 2.8, floor: float | None = 
     return figure
 
 
-def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
-    """A grid of images (n, 1 or 3, h, w), uint8 or floats in [0, 1], row by row; returns the figure."""
+def images(pictures, rows: int = 1, labels=None, width: float = 7.0, names=None):
+    """A grid of images (n, 1 or 3, h, w), uint8 or floats in [0, 1], row by row; returns the figure.
+
+    labels  a title for each image
+    names   a word for each row, at its left
+    """
     import torch
 
     pictures = torch.as_tensor(pictures).cpu()
@@ -103,6 +107,55 @@ def images(pictures, rows: int = 1, labels=None, width: float = 7.0):
         axis.imshow(picture.permute(1, 2, 0).squeeze(-1), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
         if labels is not None:
             axis.set_title(labels[i], fontsize=8)
+    for row, name in zip(grid, names or (), strict=False):
+        row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def diagram(parts: dict[str, tuple], arrows: list[tuple], width: float = 5.4, height: float = 2.4):
+    """The mechanism of a method, drawn: boxes for what moves through it, arrows for where it goes. Returns the figure.
+
+    parts   name as shown -> (column, row) or (column, row, kind); kinds are colours, told in the legend: "data",
+            "trained", "copy" (a moving average, or frozen), "store" (queue, bank, table), "loss"; rows grow downwards
+    arrows  (from, to) by the names of ``parts``, or (from, to, words), or (from, to, words, "stop"), which is dashed
+            and crossed: no gradient flows back through it
+
+    Ten lines of a notebook are a diagram; with at most five columns and short names it is readable on a phone.
+    Raises ValueError for an arrow to or from a part that is not there, and for an unknown kind.
+    """
+    kinds = {"data": GREY, "trained": COLOURS[0], "copy": COLOURS[4], "store": COLOURS[5], "loss": COLOURS[3]}
+    figure, axis = axes(1, width, height)
+    places = {name: place[:2] for name, place in parts.items()}
+    boxes, used = {}, []
+    for name, (column, row, *kind) in parts.items():
+        kind = kind[0] if kind else "data"
+        used += [kind] if kind not in ("data", *used) else []
+        if kind not in kinds:
+            raise ValueError(f"parts[{name!r}] must be of a kind in {', '.join(kinds)}, got {kind!r}")
+        box = dict(boxstyle="round,pad=0.4", facecolor=kinds[kind], edgecolor="none")
+        shown = axis.text(column, row, name, ha="center", va="center", fontsize=10, color="white", bbox=box, zorder=5)
+        boxes[name] = shown.get_bbox_patch()
+    for start, end, *words in arrows:
+        if missing := {start, end} - parts.keys():
+            raise ValueError(f"arrows name {sorted(missing)}, which parts does not have")
+        stop = words[1:] == ["stop"]
+        tip = dict(arrowstyle="-|>", color=GREY, lw=1.2, shrinkA=2, shrinkB=2, linestyle="--" if stop else "-")
+        bend = dict(connectionstyle="arc3,rad=0.25") if (end, start) in [a[:2] for a in arrows] else {}
+        between = dict(patchA=boxes[start], patchB=boxes[end])
+        axis.annotate("", places[end], places[start], arrowprops=tip | between | bend, zorder=4)
+        (x1, y1), (x2, y2) = places[start], places[end]
+        told = " ".join([*words[:1], *(["✕"] if stop else [])]).strip()
+        if told and x1 == x2:
+            axis.text(x1 + 0.06, (y1 + y2) / 2, told, ha="left", va="center", fontsize=9, zorder=6)
+        elif told:
+            axis.text((x1 + x2) / 2, (y1 + y2) / 2 - 0.1, told, ha="center", va="bottom", fontsize=9, zorder=6)
+    columns, rows = zip(*places.values(), strict=True)
+    axis.set(xlim=(min(columns) - 0.6, max(columns) + 0.6), ylim=(max(rows) + 0.5, min(rows) - 0.5))
+    axis.axis("off")
+    for kind in used:
+        axis.plot([], [], "s", color=kinds[kind], label=kind)
+    if used:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(used), fontsize=9)
     return figure
 
 

@@ -1,8 +1,9 @@
 """A verdict as a line that is drawn: the interval, the margin and zero, every seed a dot, the numbers beside it."""
 
+import statistics
 from html import escape
 
-from .ledger import Record
+from .ledger import SCALES, Record
 
 WIDTH, HEIGHT = 220, 26
 OPEN = "#7a7f87"
@@ -50,3 +51,31 @@ def svg(record: Record) -> str:
         f'<path d="M{x(low)} {middle}H{x(high)}" stroke="{colour}" stroke-width="5" stroke-linecap="round"/>'
         f'<g fill="currentColor">{dots}</g></svg>'
     )
+
+
+def carry_over(papers: list[tuple[str, str, str]], records: dict[str, list[Record]]) -> str:
+    """What carries over, as an HTML table: a row a claim, its verdict at each scale, under what each paper reports.
+
+    papers   (key, short name, what it reports)
+    records  by scale
+    """
+    scales = [*records, *(s for s in SCALES if s not in records)]
+    head = "".join(f'<th scope="col">{scale}</th>' for scale in scales)
+    rows = []
+    for key, name, reported in papers:
+        told = f'<a href="#{key}">{escape(name)}</a> <small>{escape(" ".join(reported.split()))}</small>'
+        rows.append(f'<tr class="carry-paper"><th scope="colgroup" colspan="{1 + len(scales)}">{told}</th></tr>')
+        statements = dict.fromkeys(r.statement for found in records.values() for r in found if r.paper == key)
+        for statement in statements:
+            same = ([r for r in records.get(s, ()) if (r.paper, r.statement) == (key, statement)] for s in scales)
+            cells = "".join(f"<td>{_word(found[0] if found else None)}</td>" for found in same)
+            rows.append(f'<tr><th scope="row">{escape(statement)}</th>{cells}</tr>')
+    head = f'<thead><tr><th scope="col">claim</th>{head}</tr></thead>'
+    return f'<table class="carry-over">{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
+def _word(record: Record | None) -> str:
+    if record is None:
+        return '<span class="quiet" title="not measured">–</span>'
+    size = f"{statistics.fmean(record.differences):+.3g}" if record.kind == "claim" else f"{record.value:.3g}"
+    return f'<b class="verdict verdict-{record.verdict}">{record.verdict}</b> <small>{size}</small>'

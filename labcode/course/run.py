@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from .cards import keys
+from .cards import keys, papers
 from .curves import Curve, Pictures, picture_file, sheet
 from .ledger import SCALES, Record, Summary, Table, alone, compare, interval, put_bytes, read, write
 from .provenance import commit, device_name, fingerprint, root, versions
@@ -255,6 +255,10 @@ class Run:
         """The records so far, of all papers or of those named, as a table."""
         return Table(r for r in self.records if not papers or r.paper in papers)
 
+    def carry_over(self) -> "CarryOver":
+        """What carries over: each claim at every scale that measured it, under what its paper reports."""
+        return CarryOver(self)
+
     def verdicts(self, *papers: str) -> None:
         """Print one line a record: paper, verdict, statement. A re-run that reproduces the committed values within
         their tolerance prints the same lines."""
@@ -315,3 +319,20 @@ class Run:
             print(f"all {len(before)} committed records reproduced")
         else:
             print("no committed results to compare with")
+
+
+class CarryOver:
+    """The chapter's last table; the book makes it anew from the ledger, found by the comment."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __repr__(self) -> str:
+        return f"what carries over of {len(self.run.records)} claims"
+
+    def _repr_html_(self) -> str:
+        from .drawn import carry_over
+
+        told = [(c.key, c.name or c.key, c.reported) for c in papers(self.run.chapter)]
+        longer = {scale: read(file)["claims"] for scale, file in self.run._longer_files()}
+        return f"<!-- carry-over {self.run.chapter} -->" + carry_over(told, {self.run.scale: self.run.records} | longer)

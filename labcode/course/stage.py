@@ -74,6 +74,45 @@ class Stage:
             self.views = augment.simclr_views
         run.data = self.source
 
+    def facts(self) -> dict[str, str]:
+        """What all arms of a comparison share, in words: the rows of the stage's table."""
+        net = self.run.once("facts of the network", lambda: self.encoder(0))
+        size, b = tuple(self.train_images.shape[1:]), self.budget
+        channels, height, width = size
+        weights = sum(p.numel() for p in net.parameters())
+        views = getattr(self.views, "func", self.views)
+        return {
+            "images": f"{self.source}: {len(self.train_images):,} for training, {len(self.test_images):,} for testing, "
+            f"{height}×{width} pixels, {channels} channels, {self.classes} classes",
+            "views": f"two of each image, `labcode.{views.__module__.removeprefix('labcode.')}.{views.__name__}`",
+            "encoder": f"`{type(net).__name__}`, {weights:,} parameters, {net.features} features",
+            "training": f"{b.steps:,} steps of {b.batch_size} images, {b.optimizer}, learning rate {b.lr:g}, warm-up "
+            f"and cosine, weight decay {b.weight_decay:g}",
+            "measured": f"test accuracy of a vote of the {self.neighbours} nearest training features (cosine, "
+            "τ = 0.1); where said, of a linear probe fitted offline",
+        }
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(["| the stage | |", "|---|---|", *(f"| {k} | {v} |" for k, v in self.facts().items())])
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{k:10} {v}" for k, v in self.facts().items())
+
+    def look(self, count: int = 8, seed: int = 0):
+        """A figure: some training images, and below each the two views that a method sees of it. Returns the figure."""
+        from .. import plots
+
+        pictures = self.train_images[:count]
+        with torch.no_grad():
+            seen = self.views(pictures, generator=self.run.generator(seed)).clamp(0, 1).cpu()
+        rows = torch.cat([pictures.cpu().float() / 255, seen])
+        return plots.images(rows, rows=3, names=("image", "one view", "another"))
+
+    @property
+    def neighbours(self) -> int:
+        """How many neighbours vote."""
+        return self.run.pick(quick=20, full=200)
+
     def checkpoint(self, name: str, seed: int) -> Path:
         """Where an arm's training at long and full scale is kept."""
         folder = self.run.once("checkpoints", lambda: checkpoints(self.run.chapter))
@@ -83,12 +122,14 @@ class Stage:
         """A new encoder, its weights drawn from the seed; ``encoder.features`` is its width."""
         torch.manual_seed(seed)
         make = self.run.pick(quick=nets.SmallNet, full=nets.ResNet18)
-        return make(**keywords).to(self.run.device, memory_format=self.layout)
+        net = make(**keywords)
+        return net.to(self.run.device, memory_format=self.layout(net))
 
-    @property
-    def layout(self) -> torch.memory_format:
-        """How images lie in memory: channels last feeds convolutions faster, on CPUs and on tensor cores."""
-        return self.run.pick(quick=torch.contiguous_format, full=torch.channels_last)
+    def layout(self, net: nn.Module) -> torch.memory_format:
+        """How images and this net's weights lie in memory, see ``nets.memory_layout``."""
+        if self.run.pick(quick=True, full=False):  # small matrix products, which no layout makes faster
+            return torch.contiguous_format
+        return nets.memory_layout(net, self.run.device)
 
     def untrained(self, seed: int, batches: int = 20) -> nn.Module:
         """The random encoder, its BatchNorm statistics estimated from views of the training images."""
@@ -126,13 +167,14 @@ class Stage:
             torch.manual_seed(1000 + seed)
             model = method(encoder if encoder is not None else self.encoder(seed)).to(self.run.device)
             pictures = self.train_images if images is None else images
+            layout = self.layout(model)
             generator, make_views = self.run.generator(seed), views or self.views
             size = min(batch_size or self.budget.batch_size, len(pictures))
 
             def step(index: Tensor) -> dict[str, Tensor]:
                 with torch.no_grad():
                     seen = make_views(pictures[index], generator=generator)
-                seen = seen.contiguous(memory_format=self.layout) if seen.ndim == 4 else seen  # films have five axes
+                seen = seen.contiguous(memory_format=layout) if seen.ndim == 4 else seen  # films have five axes
                 return {"loss": model(seen, index)}
 
             options = dict(
@@ -157,11 +199,26 @@ class Stage:
 
         return self.run.once((name, seed), train)
 
-    @torch.no_grad()
     def features(self, encoder: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
-        """What the encoder makes of images (n, c, h, w) in uint8, without augmentation: (n, d) float32."""
-        encoder.eval()
-        return torch.cat([encoder(part.float() / 255).float() for part in images.split(chunk)])
+        """What the encoder makes of images (n, c, h, w) or films, without augmentation: (n, d) float32.
+
+        images  uint8, or float in [0, 1]: others are refused with their range
+        chunk   images at a time; features do not depend on it
+
+        The encoder works in evaluation mode and is left as it was, its running statistics too.
+        """
+        whole = images.dtype == torch.uint8
+        if not whole and not images.is_floating_point():
+            raise ValueError(f"images must be uint8 or float in [0, 1], got {images.dtype}")
+        if not whole and images.numel():
+            low, high = images.aminmax()
+            if not (low >= -1e-3 and high <= 1.001):
+                raise ValueError(f"images must be uint8 or float in [0, 1], got floats of {low:.4g} … {high:.4g}")
+        if chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {chunk}")
+        with nets.evaluating(encoder):
+            scaled = (part.float() / 255 if whole else part.float() for part in images.split(chunk))
+            return torch.cat([encoder(part).float() for part in scaled])
 
     def both(self, encoder: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training features and labels, test features and labels: what the evaluations take."""
@@ -170,7 +227,7 @@ class Stage:
 
     def knn(self, encoder: nn.Module) -> float:
         """Test accuracy of the weighted nearest-neighbour vote, k=20 at quick scale and 200 at full."""
-        return knn(*self.both(encoder), k=self.run.pick(quick=20, full=200))
+        return knn(*self.both(encoder), k=self.neighbours)
 
     def probe(self, encoder: nn.Module, labels: int | None = None, seed: int = 0) -> float:
         """Test accuracy of an offline linear probe, on all training labels or on ``labels`` images of them."""
@@ -186,7 +243,7 @@ class Stage:
 
         def measure() -> dict[str, float]:
             flat = [x.flatten(1).float() / 255 - 0.5 for x in (self.train_images, self.test_images)]
-            pixels = knn(flat[0], self.train_labels, flat[1], self.test_labels, k=self.run.pick(quick=20, full=200))
+            pixels = knn(flat[0], self.train_labels, flat[1], self.test_labels, k=self.neighbours)
             random = self.knn(self.untrained(seed))
             return {
                 "chance": 1 / self.classes,

@@ -499,3 +499,18 @@ def test_a_contact_sheet_is_small_and_shows_every_pixel():
             sheet(wrong)
     with pytest.raises(ValueError, match="show fewer"):
         sheet(torch.rand(400, 3, 32, 32))
+
+
+def test_what_carries_over_has_a_row_a_claim_and_a_column_a_scale(course, monkeypatch):
+    monkeypatch.setenv("LABCODE_WRITE", "1")
+    monkeypatch.setenv("LABCODE_SCALE", "long")
+    command.execute("p/c")
+    monkeypatch.setenv("LABCODE_SCALE", "quick")
+    run = running.start("p/c")
+    run.data = "toy"
+    run.claim("a", "a wins", ours=[0.2], baseline=[0.1], margin=0.2)
+    html = run.carry_over()._repr_html_()
+    assert html.startswith("<!-- carry-over p/c -->")
+    row = html[html.index("a wins") : html.index("</tr>", html.index("a wins"))]
+    assert "smaller" in row.split("</td>")[0] and "supported" in row.split("</td>")[1] and "–" in row.split("</td>")[2]
+    assert '<a href="#a">a</a> <small>r</small>' in html and "b holds" in html

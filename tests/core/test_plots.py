@@ -1,0 +1,42 @@
+"""Drawing: what is refused, and what lands where."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from labcode import plots  # noqa: E402
+from labcode.course.curves import Curve  # noqa: E402
+
+PARTS = {"image": (0, 0), "encoder": (1, 0, "trained"), "queue": (1, 1, "store"), "loss": (2, 0, "loss")}
+
+
+def test_a_diagram_draws_every_part_arrow_and_kind():
+    arrows = [("image", "encoder"), ("encoder", "loss", "z"), ("queue", "loss", "negatives", "stop")]
+    axis = plots.diagram(PARTS, arrows).axes[0]
+    assert {t.get_text() for t in axis.texts if t.get_text()} == {*PARTS, "z", "negatives ✕"}
+    tips = [t.arrow_patch for t in axis.texts if getattr(t, "arrow_patch", None)]
+    assert [tip.get_linestyle() for tip in tips] == ["-", "-", "--"]
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["trained", "store", "loss"]
+    with pytest.raises(ValueError, match="'nowhere'"):
+        plots.diagram(PARTS, [("image", "nowhere")])
+    with pytest.raises(ValueError, match="kind in data, trained"):
+        plots.diagram({"a": (0, 0, "net")}, [])
+
+
+def test_a_longer_curve_lies_over_the_points_in_its_arms_colour():
+    told = dict(paper="a", name="c", xlabel="x", ylabel="y", data="toy", device="CPU", versions={"a": "1"},
+                commit="c", code="c", date="d", seeds=[0, 1])  # fmt: skip
+    found = Curve(x=[1, 10], arms={"ours": [[1, 2], [3, 4]], "theirs": [[0, 0], [1, 1]]}, log=True, **told)
+    found.longer = {"long": Curve(x=[1, 10, 100], arms={"ours": [[2, 2], [3, 3], [4, 4]]}, **told)}
+    axis = plots.curve(found, floor=0.5).axes[0]
+    drawn = {line.get_label(): line for line in axis.lines}
+    assert list(drawn["ours"].get_ydata()) == [1.5, 3.5] and list(drawn["ours, long"].get_xdata()) == [1, 10, 100]
+    assert drawn["ours"].get_color() == drawn["ours, long"].get_color() != drawn["theirs"].get_color()
+    assert axis.get_xscale() == "log" and axis.get_xlabel() == "x"
+
+
+def test_rows_of_images_have_names():
+    figure = plots.images(torch.rand(6, 3, 4, 4), rows=2, names=("seen", "made"))
+    assert [axis.texts[0].get_text() for axis in figure.axes if axis.texts] == ["seen", "made"]
