@@ -11,6 +11,7 @@ from .airbench import (
     mirrored,
     patch_moments,
     predict,
+    predictions_by_level,
     shifted,
     test_views,
     triangle,

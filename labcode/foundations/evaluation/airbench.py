@@ -200,19 +200,28 @@ def test_views(images: Images, level: int = 2) -> list[tuple[float, Images]]:
 test_views.__test__ = False  # pytest: a function of the method, no test
 
 
-@torch.no_grad()
 def predict(net: Callable[[Tensor], Tensor], images: Images, level: int = 2, batch: int = 2000) -> Float[Tensor, "n k"]:
     """Weighted mean of the logits over ``test_views``, the net in evaluation mode while it lasts."""
+    return predictions_by_level(net, images, level, batch)[-1]
+
+
+@torch.no_grad()
+def predictions_by_level(
+    net: Callable[[Tensor], Tensor], images: Images, level: int = 2, batch: int = 2000
+) -> Float[Tensor, "levels n k"]:
+    """``predict`` for all levels from 0 to ``level``, each view seen once: a level has the first 1, 2 or 6 of them."""
     training = isinstance(net, nn.Module) and net.training
+    weights = [torch.tensor([w for w, _ in test_views(images[:1], low)]) for low in range(level + 1)]
 
-    def mean(part: Tensor) -> Tensor:  # one memory layout for all views: a compiled net sees a single kind of input
-        views = ((w, v.contiguous(memory_format=torch.channels_last)) for w, v in test_views(part, level))
-        return sum(weight * net(view).float() for weight, view in views)
+    def means(part: Tensor) -> Tensor:  # one memory layout for all views: a compiled net sees a single kind of input
+        views = (v.contiguous(memory_format=torch.channels_last) for _, v in test_views(part, level))
+        said = torch.stack([net(view).float() for view in views])
+        return torch.stack([torch.einsum("v,vnk->nk", w.to(said), said[: len(w)]) for w in weights])
 
-    if not training:
-        return torch.cat([mean(part) for part in images.split(batch)])
-    net.eval()
+    if training:
+        net.eval()
     try:
-        return torch.cat([mean(part) for part in images.split(batch)])
+        return torch.cat([means(part) for part in images.split(batch)], 1)
     finally:
-        net.train()
+        if training:
+            net.train()

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from ...data.batches import mixed_seed
 from ...loss import check_finite, check_index
 from ...train import allowed
-from .airbench import FLIPS, Block, Lookahead, SpeedNet, mirrored, predict, shifted, triangle
+from .airbench import FLIPS, Block, Lookahead, SpeedNet, mirrored, predictions_by_level, shifted, triangle
 from .muon import Muon
 from .tiny_runs import varied
 
@@ -160,10 +160,9 @@ class SpeedRun:
             net.whiten(self.images[:: max(1, len(self.images) // 5000)])  # from all over: they may be sorted by class
         self.train(seed, r.flip if flip is None else flip, steps)
         net.eval()
-        tta = predict(self.run, self.test_images, 2)
+        scores = predictions_by_level(self.run, self.test_images)
         taken = seconds()
-        self.predicted = tta.argmax(1)
-        scores = [predict(self.run, self.test_images, level) for level in (0, 1)] + [tta]
+        self.predicted = scores[-1].argmax(1)
         return Outcome(*(float((s.argmax(1) == self.test_labels).float().mean()) for s in scores), taken, seed)
 
     def train(self, seed: int, flip: str, steps: int | None = None) -> None:

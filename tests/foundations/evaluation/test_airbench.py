@@ -179,3 +179,13 @@ def test_images_that_are_not_finite_are_refused_by_name():
     x[1, 0, 2, 2] = float("inf")
     with pytest.raises(ValueError, match="images must be finite"):
         E.whitening_filters(x)
+
+
+def test_all_levels_at_once_are_each_level_alone_and_see_every_view_once():
+    torch.manual_seed(0)
+    net, x, seen = E.SpeedNet((4,), 1, 8, 3).eval(), torch.rand(5, 1, 8, 8, generator=g()), []
+    found = E.predictions_by_level(lambda v: seen.append(len(v)) or net(v), x, batch=5)
+    assert seen == [5] * 6
+    for level, said in enumerate(found):
+        wanted = sum(w * net(v) for w, v in E.test_views(x, level))
+        assert torch.allclose(said, wanted, atol=1e-6) and torch.equal(E.predict(net, x, level), said)
