@@ -1,6 +1,14 @@
 """The encoders and heads of the course."""
 
-from .conv import BasicBlock, ResNet18, SmallNet, estimate_statistics
+from .conv import (
+    BasicBlock,
+    ResNet18,
+    SmallNet,
+    estimate_statistics,
+    evaluating,
+    memory_layout,
+    to_torchvision,
+)
 from .mlp import mlp, seeded
 from .vit import (
     Transformer,
@@ -22,6 +30,8 @@ __all__ = [
     "Transformer",
     "ViT",
     "estimate_statistics",
+    "evaluating",
+    "memory_layout",
     "fill",
     "gather",
     "mlp",
@@ -31,5 +41,6 @@ __all__ = [
     "random_split",
     "seeded",
     "sincos",
+    "to_torchvision",
     "unpatchify",
 ]

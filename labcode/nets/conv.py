@@ -1,6 +1,8 @@
 """Convolutional encoders. Each takes float images and returns one feature vector an image."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +33,21 @@ class SmallNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         n, c, h, w = x.shape
-        patches = F.pad(x - 0.5, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)  # (n, c, h/2, w/2, 4, 4)
+        patches = _patches(F.pad(x - 0.5, (1, 1, 1, 1)))  # (n, c, h/2, w/2, 4, 4)
         y = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 16 * c)
         y = F.gelu(self.norm1(self.conv1(y)))
         y = y.view(n, h // 4, 2, w // 4, 2, -1).transpose(2, 3).reshape(n * (h // 4) * (w // 4), -1)
         y = F.gelu(self.norm2(self.conv2(y))).view(n, -1)
         return F.gelu(self.norm3(self.linear(y)))
+
+
+def _patches(x: Tensor) -> Tensor:
+    """4×4 patches of stride 2. TorchScript's way to ONNX has no ``unfold``, so a trace is made of slices."""
+    if not torch.jit.is_tracing():
+        return x.unfold(2, 4, 2).unfold(3, 4, 2)
+    h, w = x.shape[2:]
+    rows = torch.stack([x[:, :, i : h - 3 + i : 2] for i in range(4)], 4)  # (n, c, h/2, w, 4)
+    return torch.stack([rows[:, :, :, j : w - 3 + j : 2] for j in range(4)], 5)
 
 
 class BasicBlock(nn.Module):
@@ -59,6 +70,9 @@ class ResNet18(nn.Module):
     """ResNet-18 with the CIFAR stem: a 3×3 convolution and no max-pooling. 512 features, 11.2 M parameters.
 
     width     channels of the first stage (64 in the paper)
+
+    Images in [0, 1] are brought to mean 0 and variance 1 inside, with the mean of CIFAR-10. Parameters have names of
+    our own: ``to_torchvision`` gives those of torchvision's.
     """
 
     def __init__(self, width: int = 64, channels: int = 3):
@@ -76,6 +90,76 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         return self.stages(self.stem((x - 0.47) / 0.25)).mean((2, 3))
+
+
+def to_torchvision(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The state of a ``ResNet18`` under the names of torchvision's ``resnet18``, to be loaded there.
+
+    state   ``encoder.state_dict()``, or that of a model that holds it, or a checkpoint's
+    prefix  where it lies there, such as "encoder."
+
+    Theirs needs this stem, no classifier, and images that are normalised beforehand:
+
+        net = torchvision.models.resnet18()
+        net.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        net.maxpool = net.fc = torch.nn.Identity()
+        net.load_state_dict(to_torchvision(ours.state_dict()))
+        net((images - 0.47) / 0.25)
+
+    Raises ValueError where there is no ResNet18 under that prefix.
+    """
+    found = {}
+    for name, value in state.items():
+        if not name.startswith(prefix):
+            continue
+        part, _, rest = name.removeprefix(prefix).partition(".")
+        if part == "stem":
+            layer, _, leaf = rest.partition(".")
+            found[f"{('conv1', 'bn1')[int(layer)]}.{leaf}"] = value
+        elif part == "stages":
+            block, _, leaf = rest.partition(".")
+            leaf = f"downsample.{leaf.removeprefix('short.')}" if leaf.startswith("short.") else leaf
+            found[f"layer{int(block) // 2 + 1}.{int(block) % 2}.{leaf}"] = value
+    if "conv1.weight" not in found or "layer4.1.bn2.bias" not in found:
+        raise ValueError(f"state must hold a ResNet18 under the prefix {prefix!r}, got {', '.join(list(state)[:4])} …")
+    return found
+
+
+def memory_layout(model: nn.Module, device: torch.device | str) -> torch.memory_format:
+    """How weights and images lie in memory best: channels last, where that is safe, feeds convolutions faster.
+
+    On a CPU without AVX-512, oneDNN's backward pass of a strided 1×1 convolution in channels last writes outside its
+    memory where the input channels are fewer than its block of 8 (oneDNN's issue 6035): a crash, a hang or wrong
+    weights. With a strided 1×1 convolution of fewer than 16 input channels, on any CPU, the layout is therefore the
+    contiguous one, and a warning says so once.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.channels_last
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels // layer.groups < 16:
+            if max(layer.stride) > 1 and max(layer.kernel_size) == 1:
+                warnings.warn(
+                    f"{name or type(model).__name__} is a strided 1×1 convolution of {layer.in_channels} channels: on "
+                    "a CPU it is not run in channels_last, where oneDNN would write outside its memory",
+                    stacklevel=2,
+                )
+                return torch.contiguous_format
+    return torch.channels_last
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[nn.Module]:
+    """Inside, the net is in evaluation mode and nothing is recorded; afterwards each of its modules is in its own mode.
+
+    In training mode features would depend on what else is in the batch, and BatchNorm's statistics be overwritten.
+    """
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with torch.no_grad():
+            yield net.eval()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ def patchify(x: Float[Tensor, "n c *space"], patch: Sequence[int]) -> Float[Tens
     x = x.reshape(*x.shape[:2], *cut)  # (n, c, g1, p1, g2, p2, …)
     axes = range(len(grid))
     x = x.permute(0, *(2 + 2 * i for i in axes), *(3 + 2 * i for i in axes), 1)
-    return x.reshape(len(x), math.prod(grid), -1)
+    return x.reshape(x.shape[0], math.prod(grid), -1)
 
 
 def unpatchify(
@@ -132,8 +132,8 @@ def fill(
 
     The inverse of ``gather``, and the input of a masked autoencoder's decoder.
     """
-    whole = blank.to(visible.dtype).expand(len(visible), length, visible.shape[2])
-    index = index.expand(len(visible), -1)[:, :, None].expand_as(visible)
+    whole = blank.to(visible.dtype).expand(visible.shape[0], length, visible.shape[2])
+    index = index.expand(visible.shape[0], -1)[:, :, None].expand_as(visible)
     return whole.scatter(1, index, visible)
 
 
@@ -280,7 +280,7 @@ class ViT(nn.Module):
         if index is not None:  # what is hidden is never embedded
             patches, position = gather(patches, index), position[index]
         y = self.embed(patches) + position
-        return y if self.cls is None else torch.cat([self.cls.expand(len(y), 1, -1), y], 1)
+        return y if self.cls is None else torch.cat([self.cls.expand(y.shape[0], 1, -1), y], 1)
 
     def forward(
         self, x: Float[Tensor, "n c *space"], index: Index | Int[Tensor, " v"] | None = None,
