@@ -93,9 +93,9 @@ def pretrain(
     images = images.to(device)
     torch.manual_seed(seed)
     make = partial(nets.SmallNet, size=size) if net == "small" else NETS[net]
-    # a CPU's channels-last convolutions are not to be trusted where channels are few
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = known[method](make()).to(device, memory_format=layout)
+    model = known[method](make())
+    layout = nets.memory_layout(model, device)
+    model.to(device, memory_format=layout)
     generator = torch.Generator(device).manual_seed(seed)
 
     def step(index: Tensor) -> dict[str, Tensor]:
@@ -155,7 +155,6 @@ def _fingerprint(images: UInt8[Tensor, "n 3 s s"]) -> str:
     return f"{zlib.crc32(images.cpu().numpy().tobytes()):08x}"
 
 
-@torch.no_grad()
 def encode(encoder: nn.Module, images: Tensor, chunk: int = 1024) -> Float[Tensor, "n d"]:
     """The encoder's features of images, without augmentation, in float32 on the encoder's device.
 
@@ -182,15 +181,10 @@ def encode(encoder: nn.Module, images: Tensor, chunk: int = 1024) -> Float[Tenso
     if not len(images):
         return encode(encoder, images.new_zeros(1, *images.shape[1:]))[:0]
     held = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
+    with nets.evaluating(encoder):
         parts = (part.to(held.device) for part in images.split(chunk))
         scaled = ((part.float() / 255 if whole else part).to(held.dtype) for part in parts)
         return torch.cat([encoder(part).float() for part in scaled])
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:

@@ -1,6 +1,7 @@
 """From a folder of images to an encoder: what is read, what is refused, and that the file gives the same features."""
 
 import errno
+import importlib.util
 import os
 import resource
 import subprocess
@@ -435,14 +436,24 @@ def test_each_process_takes_its_own_device(monkeypatch, rank, gpus, wanted):
 # Elsewhere
 
 
-def test_the_encoder_goes_to_other_programs(tmp_path):
-    """A file of ``save`` is read by safetensors alone, and the encoder is traced by ``torch.export``, in any batch."""
+@pytest.mark.parametrize("net", ["small", "resnet18"])
+def test_the_encoder_goes_to_other_programs(tmp_path, net):
+    """``torch.export``, and ONNX where it is installed, for any batch; safetensors reads the file by itself."""
     from safetensors.torch import load_file
 
-    encoder, x = nets.ResNet18(width=16).eval(), torch.rand(3, 3, 16, 16)
-    exported = torch.export.export(encoder, (x,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
-    more = torch.rand(5, 3, 16, 16)
-    assert torch.allclose(exported(more), encoder(more), atol=1e-5)
-    pretrain.save(encoder, tmp_path / "e")
+    torch.manual_seed(0)
+    encoder = nets.SmallNet(size=16).eval() if net == "small" else nets.ResNet18(width=16).eval()
+    pretrain.save(encoder, tmp_path / "e", size=16)
     weights = load_file(tmp_path / "e")
     assert all(torch.equal(v, weights[k]) for k, v in encoder.state_dict().items())
+    x, more = torch.rand(3, 3, 16, 16), torch.rand(5, 3, 16, 16)
+    any_batch = ({0: torch.export.Dim("n")},)
+    exported = torch.export.export(encoder, (x,), dynamic_shapes=any_batch)
+    assert torch.allclose(exported.module()(more), encoder(more), atol=1e-5)
+    if importlib.util.find_spec("onnxscript") and importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        torch.onnx.export(encoder, (x,), tmp_path / "e.onnx", dynamo=True, dynamic_shapes=any_batch)
+        session = onnxruntime.InferenceSession(tmp_path / "e.onnx")
+        (found,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+        assert np.allclose(found, encoder(more).detach().numpy(), atol=1e-4)
