@@ -5,7 +5,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .loss import check_matrix, check_positive
+from .loss import check_matrix, check_positive, raised
 
 KEEP = 2**28  # bytes of similarities that are kept for the backward pass; above, they are computed again
 
@@ -98,7 +98,7 @@ def off_diagonal(x: Shaped[Tensor, "*batch n n"]) -> Shaped[Tensor, "*batch n n-
 def logsumexp_others(z: Float[Tensor, "n d"], tau: float, keep: int = KEEP) -> Float[Tensor, " n"]:
     """log Σ_{j≠i} exp(zᵢ·zⱼ / τ) of every row of a batch.
 
-    z     rows on the unit sphere, or shorter
+    z     rows on the unit sphere, or shorter; on a CPU longer ones are seen, and summed as at a low temperature
     tau   temperature > 0
     keep  bytes of similarities, half the matrix, that may be kept for the backward pass; where they are more, it makes
           them a second time. 256 MiB: 11,600 rows in float32
@@ -113,9 +113,11 @@ def logsumexp_others(z: Float[Tensor, "n d"], tau: float, keep: int = KEEP) -> F
     """
     check_matrix("z", z, rows=2)
     check_positive(tau=tau)
-    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    z, cpu = raised(z), z.device.type == "cpu"
     n, size = len(z), z.element_size()
-    side = 512 if z.device.type == "cpu" else 4096  # a tile stays in a core's cache, or fills a GPU
-    if 2 / tau < (80 if size < 8 else 700):
-        return _Tiles.apply(z, tau, side, n * n * size / 2 <= keep)
-    return _Rows.apply(z, tau, max(1, side**2 // n))
+    side = 512 if cpu else 4096  # a tile stays in a core's cache, or fills a GPU
+    short = not cpu or bool(z.detach().square().sum(1).amax() <= 1.01)
+    with torch.autocast(z.device.type, enabled=False):
+        if short and 2 / tau < (80 if size < 8 else 700):
+            return _Tiles.apply(z, tau, side, n * n * size / 2 <= keep)
+        return _Rows.apply(z, tau, max(1, side**2 // n))

@@ -86,3 +86,34 @@ def test_off_diagonal_is_what_a_mask_selects(shape):
     n = shape[-1]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(off_diagonal(x), x[..., ~torch.eye(n, dtype=torch.bool)].view(*shape[:-1], n - 1))
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.5])
+def test_rows_longer_than_the_sphere_do_not_overflow(tau):
+    wanted, slope = plain(4 * rows(40), tau)
+    z = (4 * rows(40)).float().requires_grad_()
+    sums = logsumexp_others(z, tau)
+    (got,) = torch.autograd.grad(sums, z, torch.arange(1.0, 41))
+    np.testing.assert_allclose(sums.detach().numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(got.numpy(), slope, rtol=1e-3, atol=1e-4 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("tau", [0.001, 0.2])
+def test_autocast_does_not_reach_the_sums(tau):
+    z = rows(30).float()
+    wanted = logsumexp_others(z, tau)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(logsumexp_others(z, tau), wanted)
+    assert torch.equal(logsumexp_others(z.T.contiguous().T, tau), wanted)  # strided
+
+
+@pytest.mark.parametrize("tau", [1e-20, 1e-6, 1e6, 1e30])
+def test_extreme_temperatures_are_finite(tau):
+    z = rows(12).float().requires_grad_()
+    sums = logsumexp_others(z, tau)
+    sums.sum().backward()
+    s = z.detach().double() @ z.detach().double().T
+    largest = s.fill_diagonal_(-np.inf).amax(1) / tau
+    assert sums.isfinite().all() and z.grad.isfinite().all()
+    wanted = largest if tau < 1 else torch.full((12,), np.log(11.0), dtype=torch.float64)
+    torch.testing.assert_close(sums.detach().double(), wanted, rtol=1e-4, atol=1e-4)
