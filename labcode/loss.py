@@ -103,7 +103,7 @@ def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None
 
 
 def check_positive(**values: float) -> None:
-    """Raise ValueError unless every named number is finite and at least 1e-20, whose inverse float32 still multiplies."""
+    """Raise ValueError unless every named number is finite and at least 1e-20: float32 multiplies with its inverse."""
     for name, value in values.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive, got {value}")

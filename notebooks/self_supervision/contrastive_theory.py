@@ -51,12 +51,12 @@ import math
 import torch
 
 import labcode as lab
+from labcode.course.stage import Stage
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import contrastive_theory as T
 from labcode.self_supervision.redundancy import spearman
-from labcode.course.stage import Stage
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. From InfoNCE at the left an arrow leads to the critique of mutual information, and from there to the Wasserstein measure and to the review of compression; others lead from InfoNCE to latent classes and on to multi-view redundancy; from InfoNCE to temperature and on to dense alignment and uniformity; and all ends meet in simplicity bias."}, "figure": {"caption": "Who answers whom: three readings of one loss, and what all of them leave open.", "name": "fig-theory-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. From InfoNCE at the left an arrow leads to the critique of mutual information, and from there to the Wasserstein measure and to the review of compression; others lead from InfoNCE to latent classes and on to multi-view redundancy; from InfoNCE to temperature and on to dense alignment and uniformity. The review, multi-view redundancy and dense alignment and uniformity meet in simplicity bias."}, "figure": {"caption": "Who answers whom: three readings of one loss, and what all of them leave open.", "name": "fig-theory-family"}}
 PAPERS = {
     "InfoNCE": (0, 1.5, "explained elsewhere"),
     "MI is not it": (1.3, 0.4, "information"),
@@ -615,7 +615,7 @@ weigh(
 )
 
 # %% [markdown]
-# Then linear regression on the landmarks, which may choose better weights than these. Its third arm uses a *wrong* ratio,
+# Then linear regression on the landmarks, which may choose better weights than these. Another arm uses a *wrong* ratio,
 # that of views with correlation 0.05.
 
 # %%
@@ -985,7 +985,7 @@ WIDTHS, WALK = (2, 4, 8, 16, 32), run.pick(quick=800, full=2000)
 traces = {name: [T.subclass_response(name, s, WALK) for s in run.seeds] for name in ("supervised", "unsupervised", "joint")}
 by_width = {w: [T.narrow_subclass(w, s, steps=WALK) for s in run.seeds] for w in WIDTHS}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the response to the subclass direction against training step: near zero for the supervised loss, above one for the unsupervised and the joint loss. Right: subclass accuracy of an unsupervised encoder against its width, rising from chance to one."}, "figure": {"caption": "Left: the response to the subclass relative to the class, all seeds. Right: subclass accuracy against width, eight strong irrelevant features. Dots are seeds.", "name": "fig-simplicity-linear"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: the response to the subclass direction against training step: near zero for the supervised loss, above one for the unsupervised and the joint loss. Right: subclass accuracy of an unsupervised encoder against its width, rising to one."}, "figure": {"caption": "Left: the response to the subclass relative to the class, all seeds. Right: subclass accuracy against width, eight strong irrelevant features. Dots are seeds.", "name": "fig-simplicity-linear"}}
 figure, panels = lab.plots.axes(2, 8, 2.8)
 for i, (name, found) in enumerate(traces.items()):
     for j, trace in enumerate(found):
@@ -1056,7 +1056,7 @@ with torch.no_grad():
     plain = {"chance": [[0.1, 0.5]] * len(run.seeds), "inputs": [told(lambda x: x)] * len(run.seeds)}
     plain["random encoder"] = [told(n) for n in blank]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts, accuracy of naming the digit and its parity: chance, inputs, random encoder, and six encoders. Width and new patterns raise the digit; labels alone give the parity and not the digit; both together give both."}, "figure": {"caption": "What a linear reader finds of the digit, left, and of its parity, right. Dots are seeds.", "name": "fig-simplicity-digits"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts, accuracy of naming the digit and its parity: chance, inputs, random encoder, and seven encoders. Width and new patterns raise the digit; labels alone, and labels with views, read the digit about alike, above views alone of the same width."}, "figure": {"caption": "What a linear reader finds of the digit, left, and of its parity, right. Dots are seeds.", "name": "fig-simplicity-digits"}}
 figure, panels = lab.plots.axes(2, 9, 3.0)
 for j, (panel, label, chance) in enumerate(zip(panels, ("digit accuracy", "parity accuracy"), (0.1, 0.5), strict=True)):
     lab.plots.bars(panel, {name: [v[j] for v in values] for name, values in (plain | seen).items()}, label, chance=chance)
@@ -1091,13 +1091,13 @@ weigh("simplicity", run.claim("cl-simplicity-bias",
 
 # %% [markdown]
 # ## What is left standing
-# The rows of the table, filled by the ledger. A statement that was confirmed speaks for its explanation, or against it;
-# one that was contradicted speaks the other way.
+# The rows of the table, filled by the ledger. A statement that was supported speaks for its explanation, or against it;
+# one whose effect came out smaller than asked, or reversed, speaks the other way.
 
 # %%
 def verdict(record, speaks):
     """+1 for the explanation, -1 against it, 0 open."""
-    sign = {"supported": 1, "contradicted": -1, "inconclusive": 0}[record.verdict]
+    sign = {"supported": 1, "smaller": -1, "reversed": -1}.get(record.verdict, 0)
     return sign if speaks == "for" else -sign
 
 

@@ -68,22 +68,27 @@ def shifted(query: Float[Tensor, "n d"], sequence: Float[Tensor, "n k d"]) -> Fl
 class Centroid(nn.Module):
     """One vector for a short sequence of neighbours: self-attention, read off at the first place; or the mean.
 
-    dim     width, divisible by ``heads`` and by 2
+    dim     width, divisible by ``heads``
     pool    "attention" or "mean"
-    layers, heads   3 and 8 in the paper; feed-forward 2·dim, dropout 0.1, sinusoidal positions added
+    layers, heads   3 and 8 in the paper; feed-forward 2·dim, dropout 0.1
+
+    What is added to tell the places apart is the released code's, whose axes are exchanged: a wave along the *features*
+    for each place, sin or cos of one of three frequencies, in place of the usual sinusoids along the places.
     """
 
     def __init__(self, dim: int, pool: str = "attention", layers: int = 1, heads: int = 2, places: int = 5):
         super().__init__()
         if pool not in ("attention", "mean"):
             raise ValueError(f"pool must be 'attention' or 'mean', got {pool!r}")
-        if dim % heads or dim % 2:
-            raise ValueError(f"dim must be even and divisible by heads={heads}, got {dim}")
+        if dim % heads:
+            raise ValueError(f"dim must be divisible by heads={heads}, got {dim}")
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout=0.1, batch_first=True)
         stack = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.body = stack if pool == "attention" else None
-        angle = torch.arange(places)[:, None] / 10000 ** (torch.arange(0, dim, 2) / dim)
-        self.register_buffer("places", torch.stack([angle.sin(), angle.cos()], 2).flatten(1), persistent=False)
+        even = places + places % 2
+        angle = torch.arange(dim) / 10000 ** (torch.arange(0, even, 2)[:, None] / even)
+        waves = torch.stack([angle.sin(), angle.cos()], 1).flatten(0, 1)[:places]  # (places, dim)
+        self.register_buffer("places", waves, persistent=False)
 
     def forward(self, sequence: Float[Tensor, "n k d"]) -> Float[Tensor, "n d"]:
         if self.body is None:
@@ -99,6 +104,10 @@ class All4One(nn.Module):
     queue     rows of the queue, a multiple of no particular batch; random unit rows at first
     k         neighbours a key; the neighbour contrast uses the nearest alone
     momentum  of the key network
+    hidden    width of the hidden layers: two in the projector, which ends in a BatchNorm, one in either predictor
+
+    Networks and losses are the released code's. Departures: the transformer trains at the rate of the rest (there at
+    0.1, whatever the rest has), and the keys follow before they are made, not after the step.
 
     Buffers ``queue`` (rows, dim), ``origin`` (rows,) the image of each row, -1 at first, and ``pointer``.
     """
@@ -111,7 +120,7 @@ class All4One(nn.Module):
         super().__init__()
         self.encoder, self.weights, self.k, self.momentum = encoder, weights, k, momentum
         self.tau, self.centroid_tau = tau, centroid_tau
-        self.projector = mlp([encoder.features, hidden, dim])
+        self.projector = nn.Sequential(*mlp([encoder.features, hidden, hidden, dim]), nn.BatchNorm1d(dim))
         self.predictor, self.query = mlp([dim, hidden, dim]), mlp([dim, hidden, dim])
         self.centroid = Centroid(dim, pool, layers, heads, places=k)
         self.keys = copy.deepcopy(nn.Sequential(encoder, self.projector)).requires_grad_(False)

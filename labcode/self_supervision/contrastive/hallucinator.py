@@ -1,6 +1,5 @@
 """Hallucinator: a harder positive, made in feature space (Wu et al., 2023)."""
 
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn

@@ -3,7 +3,6 @@
 Chen et al. (2020): NT-Xent, and the encoder with its projection head.
 """
 
-
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 

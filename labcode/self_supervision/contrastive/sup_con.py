@@ -1,6 +1,5 @@
 """SupCon: rows of one class are each other's positives (Khosla et al., 2020)."""
 
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int

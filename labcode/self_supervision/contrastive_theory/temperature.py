@@ -1,6 +1,5 @@
 """Temperature (Wang and Liu, 2021): how much of the push falls on the hardest negatives."""
 
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

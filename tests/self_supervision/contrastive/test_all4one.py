@@ -83,6 +83,25 @@ def test_shift_puts_the_query_in_front_and_drops_the_last():
     assert torch.equal(moved[:, 1:], sequence[:, :4]) and moved[:, 0, 0].tolist() == [-1, -2]
 
 
+def test_places_are_marked_as_in_the_released_code():
+    """Channels = 5 places, positions = features: place 2i is sin(j f_i), place 2i + 1 is cos(j f_i)."""
+    places = C.Centroid(8, heads=2).places
+    assert places.shape == (5, 8)
+    for place in range(5):
+        frequency = 10000 ** (-2 * (place // 2) / 6)
+        wave = [(math.cos if place % 2 else math.sin)(feature * frequency) for feature in range(8)]
+        assert places[place].tolist() == pytest.approx(wave, abs=1e-6)
+
+
+def test_the_projector_is_the_released_code_s_and_ends_in_batchnorm():
+    model = C.All4One(Tiny(), dim=4, queue=8, hidden=10)
+    kinds = [type(layer).__name__ for layer in model.projector]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "BatchNorm1d"]
+    z = model.projector(model.encoder(pictures(32)))
+    assert z.mean(0).abs().max() < 1e-5 and (z.std(0, correction=0) - 1).abs().max() < 1e-3
+    assert [type(layer).__name__ for layer in model.predictor] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+
+
 def test_centroid_reads_order_and_mean_does_not():
     torch.manual_seed(0)
     sequence, attention, mean = rows(2, 5, 0, torch.float32)[:, :, None] * torch.ones(8), None, None
@@ -90,8 +109,6 @@ def test_centroid_reads_order_and_mean_does_not():
     turned = sequence[:, [0, 2, 1, 4, 3]]
     assert torch.allclose(mean(turned), mean(sequence)) and torch.allclose(mean(sequence), sequence.mean(1))
     assert not torch.allclose(attention(turned), attention(sequence), atol=1e-4)
-    want = [math.sin(2 / 10000 ** (2 / 8)), math.cos(2 / 10000 ** (2 / 8))]
-    assert attention.places[2, 2:4].tolist() == pytest.approx(want)
 
 
 def test_queue_is_first_in_first_out_and_wraps():

@@ -1,6 +1,5 @@
 """Decoupled contrastive learning."""
 
-
 import math
 
 import pytest

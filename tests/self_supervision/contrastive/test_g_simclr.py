@@ -1,6 +1,5 @@
 """Guided batches, the share of false negatives, and the autoencoder."""
 
-
 import pytest
 import torch
 

@@ -1,6 +1,5 @@
 """The generative rivals, and what is read from a representation."""
 
-
 import math
 
 import pytest

@@ -1,6 +1,5 @@
 """Harder positives in feature space."""
 
-
 import torch
 import torch.nn.functional as F
 from torch import nn

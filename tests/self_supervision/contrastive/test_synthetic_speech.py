@@ -1,6 +1,5 @@
 """Signals with known phones and speakers."""
 
-
 import pytest
 import torch
 

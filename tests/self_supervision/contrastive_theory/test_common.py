@@ -1,6 +1,5 @@
 """The linear reader."""
 
-
 import pytest
 import torch
 

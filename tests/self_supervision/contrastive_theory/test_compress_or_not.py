@@ -1,6 +1,5 @@
 """The bottleneck's divergence, and the toys' answers."""
 
-
 import math
 
 import pytest

@@ -1,6 +1,5 @@
 """Conditional means, landmarks and the linear model."""
 
-
 import pytest
 import torch
 

@@ -1,6 +1,5 @@
 """Bijections, and one trained to hide the classes."""
 
-
 import pytest
 import torch
 

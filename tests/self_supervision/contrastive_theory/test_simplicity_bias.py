@@ -1,6 +1,5 @@
 """The spectral loss, its descent, and its two minimisers."""
 
-
 import pytest
 import torch
 

@@ -1,6 +1,5 @@
 """Transport against a closed form, and the penalty on slopes."""
 
-
 import pytest
 import torch
 
