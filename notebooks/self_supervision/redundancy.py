@@ -52,7 +52,7 @@ from labcode.course.stage import Stage
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import redundancy as R
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Barlow Twins at the left answers SimCLR. Arrows lead from it to Mixed Barlow Twins, SSL-EY and VICReg; from VICReg to E2MC; from BYOL to orthonormal BYOL; and from all of them to RankMe, which judges them."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer.", "name": "fig-redundancy-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Barlow Twins at the left answers SimCLR. Arrows lead from it to Mixed Barlow Twins, SSL-EY and VICReg; from VICReg to E2MC; from BYOL to orthonormal BYOL; and from Mixed Barlow Twins, SSL-EY, E2MC and orthonormal BYOL to RankMe, which judges runs of all."}, "figure": {"caption": "Who answers whom. An arrow leads to the method that came as an answer, and to RankMe from what it judges.", "name": "fig-redundancy-family"}}
 PAPERS = {
     "SimCLR": (0, 1, "explained elsewhere"), "BYOL": (0, 3, "explained elsewhere"), "VICReg": (2.4, 2, "explained elsewhere"),
     "Barlow Twins": (1.2, 1, "this chapter"), "Mixed Barlow": (2.4, 0, "this chapter"), "SSL-EY": (2.4, 1, "this chapter"),
@@ -98,7 +98,15 @@ def barlow(seed, name="full", dim=WIDE, lr=5e-4, **terms):
 
 
 # %% [markdown]
-# VICReg, which other chapters explain, serves two papers here: one goes on training it, one judges a sweep of it.
+# VICReg has no section of its own; it serves two papers here: one goes on training it, one judges a sweep of it. Weighted by $s$, $\mu$ and $\nu$, over the
+# batch it asks for a small distance of the views, for each feature a standard deviation of at least 1, and for covariances
+# $C_{ij}$ near 0 within each view,
+#
+# $$\mathcal L = s\,\frac{1}{Nd}\lVert Z^A - Z^B \rVert^2 + \frac{\mu}{2d} \sum_{A,B} \sum_i \bigl(1 - \sqrt{C_{ii} + 10^{-4}}\bigr)_+ +
+# \frac{\nu}{d} \sum_{A,B} \sum_{i \neq j} C_{ij}^2 .$$
+
+# %%
+lab.show(R.vicreg)
 
 # %%
 SWEEP = run.pick(quick=(0.0, 0.2, 1.0, 5.0, 20.0, 60.0), full=(0.0, 0.04, 0.2, 1.0, 5.0, 25.0, 125.0))
@@ -144,13 +152,14 @@ print(
 # and ask for the identity. The diagonal is *invariance*, the rest is *redundancy*. Gradients flow through both views.
 
 # %%
-lab.show(R.barlow_twins, R.cross_norm2)
+lab.show(R.barlow_twins, R.off_diagonal2)
 
 # %% [markdown]
-# Why `cross_norm2`? The paper's projector has 8192 features, so $C$ has 67 million entries for a batch of 256. But the
+# Why `off_diagonal2`? The paper's projector has 8192 features, so $C$ has 67 million entries for a batch of 256. But the
 # sum of their squares is an inner product of two N×N matrices:
-# $\lVert Z_1^\top Z_2\rVert^2 = \langle Z_1 Z_1^\top,\; Z_2 Z_2^\top\rangle$. The loss takes the cheaper way by itself.
-# Is it the same loss, and the same gradient?
+# $\lVert Z_1^\top Z_2\rVert^2 = \langle Z_1 Z_1^\top,\; Z_2 Z_2^\top\rangle$. To leave the diagonal out, the features are
+# cut into strips: what two different strips share comes from their N×N matrices, what a strip shares with itself from a
+# small block without its diagonal. The loss takes the cheaper way by itself. Is it the same loss, and the same gradient?
 
 # %%
 apart = []
@@ -490,7 +499,7 @@ run.claim("orthonormal-byol", "Without stop-gradient the effective rank falls be
 # is hopeless to estimate in many dimensions, but the entropy of *one* feature is a sort away. E2MC maps each feature to
 # (0, 1) and adds, for a few last epochs, on top of the model's own loss,
 #
-# $$\beta\,\mathcal L_{cov} - \frac{\alpha}{D}\sum_d \hat H_d, \qquad
+# $$\beta \sum_{A,B} \mathcal L_{cov} - \frac{\alpha}{2D} \sum_{A,B} \sum_d \hat H_d, \qquad
 # \hat H_d = \frac1{N-m}\sum_i \log\Bigl(\tfrac{N+1}{m}\,(x_{(i+m)} - x_{(i)})\Bigr),\quad m = \sqrt N .$$
 
 # %%
