@@ -481,12 +481,12 @@ run.claim("gio",
           right["every candidate"], right["GIO, jumping"], margin=0.02, data="digits, photo patches, noise")
 
 # %% [markdown]
-# The choice is pure, and the descent has no part in it: from either start, the same point without any descent chooses as
+# The choice is pure, and the descent has no part in that: from either start, the same point without any descent chooses as
 # purely. Not because it stands still: after a jump the point leaves its target, where the estimate has a pole, and walks a good
-# part of its own length. But the row nearest to where it arrives is, for a classifier, worth about what the row nearest to where
-# it started is worth. What keeps the classes is the jump. From the mean the point walks into one region and stays there, and classes are lost.
-# The rival without a gradient is the better one: on a quantised pool, trying *every* candidate
-# with an estimate that sees coverage costs nothing and gives the better classifier.
+# part of its own length. For a classifier the row nearest to where it arrives is on average worth a little more than the row
+# nearest to where it started, and the seeds do not settle it. What keeps the classes is the jump: from the mean the point
+# walks into one region and stays there, and classes are lost. And the rival without a gradient is the better one: on a
+# quantised pool, trying *every* candidate with an estimate that sees coverage costs nothing and gives the better classifier.
 
 # %% [markdown]
 # (sas-data-efficient-ssl)=
