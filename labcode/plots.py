@@ -94,10 +94,17 @@ def images(pictures, rows: int = 1, labels=None, width: float = 7.0, names=None)
 
     labels  a title for each image
     names   a word for each row, at its left
+
+    What lies a little outside of [0, 1] is clamped. Raises ValueError for another shape, and for floats in 0 … 255.
     """
     import torch
 
-    pictures = torch.as_tensor(pictures).cpu()
+    pictures = torch.as_tensor(pictures).detach().cpu()
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3) or not len(pictures):
+        raise ValueError(f"pictures must be (n, 1 or 3, height, width), got {tuple(pictures.shape)}")
+    if pictures.dtype != torch.uint8 and pictures.max() > 16:
+        high = float(pictures.max())
+        raise ValueError(f"pictures must be uint8 or in [0, 1], got values up to {high:.4g}, which would all be white")
     pictures = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures.float().clamp(0, 1)
     columns = -(-len(pictures) // rows)
     figure, grid = axes(columns, width, width / columns * rows * 1.08, rows, squeeze=False)

@@ -107,6 +107,12 @@ def fit(
         raise ValueError(f"lr must be positive, got {lr}")
     if precision not in ("no", "bf16", "fp16"):
         raise ValueError(f"precision must be 'no', 'bf16' or 'fp16', got {precision!r}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive or None, got {clip}")
+    if warmup is not None and warmup < 0:
+        raise ValueError(f"warmup must be at least 0 steps, got {warmup}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
     if ema is not None and not 0 <= ema < 1:
         raise ValueError(f"ema must be in [0, 1), got {ema}")
     steps = allowed(steps, stretch)
@@ -325,6 +331,7 @@ def _check(losses: Tensor, start: int, end: int, steps: int, rate: Callable[[int
         raise FloatingPointError(
             f"the loss is {float(losses[at])} at step {at} of {steps}, learning rate {rate(at):.3g}: "
             "lower lr, lengthen warmup or clip the gradient"
+            + ("; at the first step, look at the range of the images" if at == 0 else "")
         )
 
 

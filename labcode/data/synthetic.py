@@ -121,6 +121,8 @@ def scenes(n: int, seed: int = 0, split: str = "train", difficulty: Difficulty =
     digit = pool[torch.randint(len(pool), (n,), generator=g)]
     if "label" in factors:
         want = torch.as_tensor(factors["label"]).expand(n)
+        if bool((~torch.isin(want, classes[pool])).any()):
+            raise ValueError(f"label must hold digits 0 … 9, got {want.min()} … {want.max()}")
         rank = torch.rand(n, len(pool), generator=g).masked_fill(classes[pool][None] != want[:, None], -1)
         digit = pool[rank.argmax(1)]
     digit = draw("digit", digit)

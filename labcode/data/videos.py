@@ -83,6 +83,8 @@ def moving_scenes(n: int, seed: int = 0, split: str = "train", motion: Motion = 
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    if min(m.objects, m.frames, m.size) < 1:
+        raise ValueError(f"objects, frames and size must be at least 1, got {m.objects}, {m.frames} and {m.size}")
     if m.walls not in ("wrap", "bounce"):
         raise ValueError(f"walls must be 'wrap' or 'bounce', got {m.walls!r}")
     if not m.classes or set(m.classes) - set(range(10)):

@@ -40,3 +40,11 @@ def test_a_longer_curve_lies_over_the_points_in_its_arms_colour():
 def test_rows_of_images_have_names():
     figure = plots.images(torch.rand(6, 3, 4, 4), rows=2, names=("seen", "made"))
     assert [axis.texts[0].get_text() for axis in figure.axes if axis.texts] == ["seen", "made"]
+
+
+def test_pictures_that_would_all_be_white_are_refused():
+    x = torch.rand(2, 3, 4, 4)
+    for wrong, got in ((255 * x, "up to 2"), (x[0], r"\(3, 4, 4\)"), (x[:, :2], r"\(2, 2"), (x[:0], r"\(0, 3")):
+        with pytest.raises(ValueError, match=got):
+            plots.images(wrong)
+    plots.images(1.3 * x - 0.1)

@@ -83,6 +83,13 @@ def test_bad_arguments_are_named(arguments, words):
         scenes(**arguments)
 
 
+def test_a_label_that_is_no_digit_is_refused_where_it_drew_a_wrong_digit():
+    for label in (10, -1, torch.tensor([3, 12])):
+        with pytest.raises(ValueError, match="label must hold digits 0 … 9"):
+            scenes(2, label=label)
+    assert scenes(2, label=torch.tensor([3, 9])).labels.tolist() == [3, 9]
+
+
 def test_shuffled_covers_every_image_once_an_epoch_and_depends_on_the_step_alone():
     batch = shuffled(10, 3, seed=1)
     epoch = torch.cat([batch(i) for i in range(3)])

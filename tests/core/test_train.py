@@ -190,9 +190,29 @@ def test_a_loss_that_is_not_finite_names_step_and_rate():
         fit(model, step, lambda i: torch.arange(1), steps=20, lr=0.1)
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(state, file):
+        file.write(b"half")
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RuntimeError, match="no space left"):
+        setting(checkpoint=tmp_path / "run.pt")[1]()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_first_loss_that_is_not_finite_points_to_the_images():
+    model = nn.Linear(2, 1)
+    with pytest.raises(FloatingPointError, match="at step 0 of 3.* range of the images"):
+        fit(model, lambda b: {"loss": model(torch.ones(1, 2)).sum() * float("nan")}, lambda i: torch.arange(1), steps=3)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (dict(clip=0.0), "clip"),
+        (dict(warmup=-1), "warmup"),
+        (dict(weight_decay=-0.1), "weight_decay"),
         (dict(steps=0), "steps"),
         (dict(lr=0.0), "lr"),
         (dict(precision="f8"), "precision"),
