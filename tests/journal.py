@@ -10,7 +10,11 @@ names parts, chapters or ``shared``, which is all that belongs to no chapter; wi
 import json
 import os
 import re
+import sys
 from pathlib import Path
+
+# jsonschema, which reads notebooks, would build a grammar of web addresses at its import: four seconds in every process
+sys.modules.setdefault("rfc3987_syntax", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(p.relative_to(ROOT / "notebooks").with_suffix("").as_posix() for p in ROOT.glob("notebooks/*/*.py"))
