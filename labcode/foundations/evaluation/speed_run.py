@@ -94,6 +94,9 @@ class SpeedRun:
         test_images: Shaped[Tensor, "m c h w"], test_labels: Int[Tensor, " m"], classes: int = 10,
     ):  # fmt: skip
         for name, x, y in (("labels", images, labels), ("test_labels", test_images, test_labels)):
+            if x.ndim != 4:
+                which = "images" if x is images else "test_images"
+                raise ValueError(f"{which} must be (n, c, h, w), got shape {tuple(x.shape)}")
             if len(x) != len(y):
                 raise ValueError(f"{name} must be one an image, {len(x)}, got {len(y)}")
             check_index(name, y, classes)

@@ -87,6 +87,8 @@ class ClipNet(nn.Module):
         self.linear, self.norm3 = nn.Linear(2 * width, features, bias=False), nn.BatchNorm1d(features)
 
     def forward(self, x: Clips) -> Rows:
+        if x.ndim != 5:
+            raise ValueError(f"x must be clips (n, t, c, h, w), got shape {tuple(x.shape)}")
         n, t, c, h, w = x.shape
         if t % 4 or h % 4 or w % 4:
             raise ValueError(f"x must have frames and sides that 4 divides, got shape {tuple(x.shape)}")
@@ -100,6 +102,8 @@ class ClipViT(ViT):
 
     @staticmethod
     def centred(x: Clips) -> Float[Tensor, "n c t h w"]:
+        if x.ndim != 5:
+            raise ValueError(f"x must be clips (n, t, c, h, w), got shape {tuple(x.shape)}")
         return (x.transpose(1, 2) - 0.5) * 4
 
     def tokens(self, x: Clips, index: Int[Tensor, "..."] | None = None) -> Float[Tensor, "n k d"]:

@@ -132,6 +132,8 @@ class DSM(nn.Module):
         self.register_buffer("queue", unit_rows(torch.randn(queue, dim)))
 
     def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
+        if views.ndim != 5 or len(views) % 2:
+            raise ValueError(f"views must be two views of each clip (2n, t, c, h, w), got shape {tuple(views.shape)}")
         generator = torch.Generator(views.device).manual_seed(int(torch.randint(2**31, ())))
         first, second = views.chunk(2)
         shown = spatial_disturbance(first, self.strength, generator=generator) if self.disturb else first

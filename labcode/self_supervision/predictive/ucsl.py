@@ -202,6 +202,8 @@ class UCSL(nn.Module):
         return self.head(self.encoder(crops.flatten(0, 1))).view(*crops.shape[:2], -1)
 
     def forward(self, views: Float[Tensor, "b t k c h w"], index: Int[Tensor, " b"]) -> Scalar:
+        if views.ndim != 6 or views.shape[1] != 3:
+            raise ValueError(f"views must be crops (b, 3, k, c, h, w) of three frames, got shape {tuple(views.shape)}")
         b, t, k = views.shape[:3]
         taken = views.flatten(3).amax(3) > 0
         z = self.embed(views.flatten(0, 1)).view(b, t, k, -1)

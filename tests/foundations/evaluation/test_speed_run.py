@@ -160,3 +160,12 @@ def test_errors_of_the_run_name_the_argument():
         E.SpeedRun(SMALL, x, y[1:], x, y)
     with pytest.raises(ValueError, match="images must fill a batch of 18, got 10"):
         E.SpeedRun(SMALL, x[:10], y[:10], x, y)
+
+
+@pytest.mark.bad_input
+def test_images_without_a_batch_are_named_with_their_shape(speedrun):
+    x, y = speedrun.images, speedrun.labels
+    with pytest.raises(ValueError, match=r"^images must be \(n, c, h, w\), got shape \(3, 32, 32\)"):
+        E.SpeedRun(SMALL, torch.rand(3, 32, 32), y[:3], x, y, 9)
+    with pytest.raises(ValueError, match=r"^test_images must be \(n, c, h, w\), got shape \(3, 32, 32\)"):
+        E.SpeedRun(SMALL, x, y, torch.rand(3, 32, 32), y[:3], 9)

@@ -90,3 +90,19 @@ def test_clips_of_another_range_or_shape_are_refused_by_name():
     ]:
         with pytest.raises(ValueError, match=message):
             P.to_float(x)
+
+
+@pytest.mark.bad_input
+def test_networks_and_methods_name_the_shape_that_they_were_given():
+    x = torch.rand(3, 32, 32)
+    views = torch.rand(3, 4, 3, 8, 8)
+    ucsl, aim = P.UCSL(nets.SmallNet(4, 8), ("direct",), 1), P.AIM(nets.ViT((4, 4), (2, 2), 1, 8, 1, 2))
+    for call, shape in [
+        (lambda: P.ClipNet(4, 8)(x), r"x must be clips .*got shape \(3, 32, 32\)"),
+        (lambda: vit()(x), r"x must be clips .*got shape \(3, 32, 32\)"),
+        (lambda: P.DSM(P.ClipNet(4, 8))(views, torch.arange(1)), r"views must be two views .*\(3, 4, 3, 8, 8\)"),
+        (lambda: ucsl(views, torch.arange(3)), r"views must be crops .*\(3, 4, 3, 8, 8\)"),
+        (lambda: aim.validation_loss(x), r"x must be .*got shape \(3, 32, 32\)"),
+    ]:
+        with pytest.raises(ValueError, match=shape):
+            call()

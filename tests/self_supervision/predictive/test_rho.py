@@ -133,7 +133,7 @@ def test_one_video_alone_is_refused_with_the_reason_where_videos_are_compared():
             loss(rows(2))
 
 
-@pytest.mark.parametrize("tau", [1e-30, 1e-8, 1e-3, 1e4])
+@pytest.mark.parametrize("tau", [1e-20, 1e-8, 1e-3, 1e4])
 def test_any_temperature_gives_a_finite_value_and_gradient(tau):
     z, k, queue = (rows(6, seed=s).float() for s in range(3))
     for loss in (lambda z: P.rho_nt_xent(z, 3, tau), lambda z: P.rho_moco(z, k, queue, 3, tau),

@@ -161,7 +161,7 @@ def test_terms_are_right_and_trained_at_any_temperature(tau):
     assert wanted[2] < 1e-6 or float(y.grad.abs().sum()) > 0, "a term that is not at its end has a gradient"
 
 
-@pytest.mark.parametrize("tau", [1e-30, 1e-10, 1e-3, 0.1, 1e10])
+@pytest.mark.parametrize("tau", [1e-20, 1e-10, 1e-3, 0.1, 1e10])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_terms_are_finite_with_rows_of_zeros_empty_frames_and_in_half_precision(tau, dtype):
     x, y, z = (objects(seed=s).to(dtype) for s in range(3))
