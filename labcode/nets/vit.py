@@ -29,8 +29,10 @@ def patchify(x: Float[Tensor, "n c *space"], patch: Sequence[int]) -> Float[Tens
     patch  side of a patch along each axis; each must divide its axis
 
     A token holds its patch with the channel fastest: (…, row, column, channel), so p = c · prod(patch).
-    Raises ValueError for a patch that does not fit.
+    Raises ValueError for a patch that does not fit, naming the shape of x where it has another number of sides.
     """
+    if x.ndim != 2 + len(patch):
+        raise ValueError(f"x must be (n, channels, …) with {len(patch)} sides, got shape {tuple(x.shape)}")
     grid = _grid(x.shape[2:], patch)
     cut = [s for g, p in zip(grid, patch, strict=True) for s in (g, p)]
     x = x.reshape(*x.shape[:2], *cut)  # (n, c, g1, p1, g2, p2, …)
