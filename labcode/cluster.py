@@ -20,6 +20,9 @@ def kmeans(
                 the best stays. Uniformly drawn seeds would copy the density of the rows
     iterations  at most; it ends before when no row changes its centroid
 
+    Rows are centred first, so a common offset costs no digit. Clusters that are closer to one another than a thousandth
+    of the rows' spread want float64, as they do in scikit-learn.
+
     A centroid that loses all its rows moves to the row farthest from its own. What scikit-learn's ``KMeans`` computes,
     without its copy to the host. On a GPU products are in the precision that PyTorch is set to. No gradient.
 

@@ -52,8 +52,22 @@ def test_seeds_are_as_good_as_scikit_learns():
 
 def test_rows_far_from_the_origin_keep_their_clusters():
     x = clumps(spread=0.05, k=4)
-    near, far = cluster.kmeans(x, 4)[1], cluster.kmeans(x + 1000, 4)[1]
-    assert torch.equal(near, far)
+    near = cluster.kmeans(x, 4)[1]
+    for offset in (1e3, 1e4):
+        assert torch.equal(near, cluster.kmeans(x + offset, 4)[1])
+    assert torch.equal(near, cluster.kmeans(x.double() + 1e10, 4)[1])
+
+
+def test_clusters_much_closer_than_the_spread_are_found():
+    """Two pairs, 1 apart within a pair and 1,000 between them; with 10⁵ between them in float64."""
+    y = torch.arange(400) % 4
+    noise = 0.05 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    for far, dtype in ((1e3, torch.float32), (1e5, torch.float64)):
+        x = noise.to(dtype).clone()
+        x[:, 0] += y // 2 * far
+        x[:, 1] += y % 2
+        which = cluster.kmeans(x, 4)[1]
+        assert len({(a, b) for a, b in zip(which.tolist(), y.tolist(), strict=True)}) == 4
 
 
 def test_size_and_precision_of_the_rows_do_not_matter():
