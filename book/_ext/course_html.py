@@ -14,7 +14,7 @@ SIGNS = {"supported": "✓", "smaller": "<", "reversed": "✗", "contradicted": 
 EVIDENCE = "book/evidence"
 Link = Callable[..., str]
 BLOCKS = re.compile(
-    r"(?=<(?:blockquote|br|button|caption|dd|details|desc|dt|figcaption|figure|h[1-6]|label|li|ol|option|p|section|"
+    r"(?=<(?:blockquote|br|button|caption|dd|details|desc|div|dt|figcaption|figure|h[1-6]|label|li|ol|option|p|section|"
     r'summary|svg|td|text|th|tr|tspan|ul|span class="(?:idea|quiet)")\b)|(?<=</summary>)|(?<=</h\d>)|(?<=</p>)'
 )
 

@@ -81,10 +81,8 @@ def _named(chapter: Chapter, paper: Paper, link: Link, code: Code) -> str:
         title = f'<a class="title" href="{link(chapter.page, paper.key)}">{escape(paper.title)}</a>'
     symbols = _symbols(chapter, paper, code)
     more = f'<p class="idea">{escape(paper.idea)}</p>' + (f"<p>Code: {symbols}</p>" if symbols else "")
-    return (
-        f'{short}{title}<details><summary><span class="sr-only">More about {escape(paper.name)}</span></summary>'
-        f"{more}</details>"
-    )
+    mark = f'<summary><span class="sr-only">More about {escape(paper.name)}</span></summary>'
+    return f'<div class="line">{short}{title}</div><details>{mark}{more}</details>'
 
 
 def _result(course: Course, chapter: Chapter, key: str, link: Link, text: str) -> str:

@@ -117,3 +117,16 @@
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();
+
+// The sidebar's triangles say which part they open.
+(function () {
+  "use strict";
+  const start = () => {
+    for (const mark of document.querySelectorAll(".bd-links li > details > summary")) {
+      const part = mark.closest("li").querySelector(":scope > a");
+      if (part) mark.setAttribute("aria-label", `Chapters of ${part.textContent.trim()}`);
+    }
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();
