@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from .ledger import interval
+from .judging import interval
 
 PICTURE_BYTES = 40_000
 

@@ -3,7 +3,7 @@
 import statistics
 from html import escape
 
-from .ledger import SCALES, Record
+from .judging import SCALES
 
 WIDTH, HEIGHT = 220, 26
 OPEN = "#7a7f87"
@@ -11,24 +11,24 @@ OPEN = "#7a7f87"
 COLOURS = dict(supported="#2f9e6e", smaller="#b08a1e", reversed="#d9534f", inconclusive=OPEN, untaught=OPEN)
 
 
-def block(records: dict[str, Record]) -> str:
+def block(records: dict) -> str:
     """One statement as HTML: what is claimed, and for each scale that measured it the verdict, drawn, with its numbers.
 
-    records  by scale, in the order in which they are shown
+    records  the ledger's, by scale, in the order in which they are shown
     """
     statement = escape(next(iter(records.values())).statement)
     lines = "".join(_line(scale, record) for scale, record in records.items())
     return f'<div class="claim"><p class="claim-statement">{statement}</p>{lines}</div>'
 
 
-def _line(scale: str, record: Record) -> str:
+def _line(scale: str, record) -> str:
     verdict = f'<b class="verdict verdict-{record.verdict}">{record.verdict}</b>'
     picture = svg(record) if record.kind == "claim" else ""
     numbers = f'<small class="claim-numbers">{escape(record.evidence())}</small>'
     return f'<p class="claim-line"><span class="claim-scale">{scale}</span> {verdict} {picture} {numbers}</p>'
 
 
-def svg(record: Record) -> str:
+def svg(record) -> str:
     """The paired differences of a claim: a thick line for the interval, dots for seeds, a solid tick at the margin, a
     dashed one at zero. To the right is better for ours.
     """
@@ -53,11 +53,11 @@ def svg(record: Record) -> str:
     )
 
 
-def carry_over(papers: list[tuple[str, str, str]], records: dict[str, list[Record]]) -> str:
+def carry_over(papers: list[tuple[str, str, str]], records: dict[str, list]) -> str:
     """What carries over, as an HTML table: a row a claim, its verdict at each scale, under what each paper reports.
 
     papers   (key, short name, what it reports)
-    records  by scale
+    records  lists of the ledger's, by scale
     """
     scales = [*records, *(s for s in SCALES if s not in records)]
     head = "".join(f'<th scope="col">{scale}</th>' for scale in scales)
@@ -74,7 +74,7 @@ def carry_over(papers: list[tuple[str, str, str]], records: dict[str, list[Recor
     return f'<table class="carry-over">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
-def _word(record: Record | None) -> str:
+def _word(record) -> str:
     if record is None:
         return '<span class="quiet" title="not measured">–</span>'
     size = f"{statistics.fmean(record.differences):+.3g}" if record.kind == "claim" else f"{record.value:.3g}"

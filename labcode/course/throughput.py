@@ -80,8 +80,9 @@ def make_step(images: Tensor, width: int, batch: int, way: str, device: torch.de
     from ..self_supervision.contrastive import SimCLR
 
     torch.manual_seed(0)
-    layout = torch.contiguous_format if way == "plain" else torch.channels_last
-    model = SimCLR(nets.ResNet18(width), head="mlp").to(device, memory_format=layout)
+    model = SimCLR(nets.ResNet18(width), head="mlp").to(device)
+    layout = torch.contiguous_format if way == "plain" else nets.memory_layout(model, device)
+    model = model.to(memory_format=layout)
     if "compiled" in way:
         model.encoder.compile()
     half = torch.bfloat16 if device.type == "cuda" else None
