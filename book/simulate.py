@@ -66,6 +66,7 @@ def copy(source: str, chapter: str, title: str, rare: set[str], folder: Path) ->
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             text = PLAIN.sub(own, renamed(text))
+            text = re.sub(r"\]\((?=\w+\.ipynb)", f"](../{source.split('/')[0]}/", text)  # a sister elsewhere
             if i == 0:
                 text = re.sub(r"(?m)^# .*$", f"# {title}", text, count=1)
         cell["source"] = text
