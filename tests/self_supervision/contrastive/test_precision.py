@@ -53,7 +53,7 @@ def value_and_gradient(loss, z):
     return value.detach(), torch.autograd.grad(value, z)[0]
 
 
-@pytest.mark.parametrize("tau", [1e-20, 1e-12, 1e-6, 1e-3, 0.011, 0.02, 0.07, 1.0, 100.0, 1e9])
+@pytest.mark.parametrize("tau", [1e-20, 1e-6, 0.011, 0.02, 1.0, 1e9])
 @pytest.mark.parametrize("name", AT)
 def test_any_temperature_gives_what_float64_gives(name, tau):
     """In float32 the cosines are right to about 1e-7, so a value is right to that over tau."""
