@@ -199,7 +199,8 @@ added = [[hit - untrained[width][s] for hit, (width, _) in zip(row, grid, strict
 # %% mystnb={"image": {"alt": "Two panels. Left: what training added to the probe's accuracy against validation loss; two colours for two widths; each seed joins two lengths of training by a line. Right: bars of probe accuracy for chance, raw patches, a random encoder and AIM after a short and a long training, at the larger width."}, "figure": {"caption": "Left: validation loss against what training added to an untrained network's accuracy. A line joins the two lengths of training, the longer at the left. Right: what a probe reads at the larger width.", "name": "fig-aim-loss"}}
 table = {"chance": [1 / 10] * len(run.seeds)}
 side = SHAPE.get("patch", 3)
-table["raw patches"] = [probed(lambda part: nets.patchify(part, (side, side)), s) for s in run.seeds]
+raw = probed(lambda part: nets.patchify(part, (side, side)), run.seeds[0])  # the images are the same for all seeds
+table["raw patches"] = [raw] * len(run.seeds)
 table["random encoder"] = untrained[WIDTHS[-1]]
 for i, steps in enumerate(LENGTHS):
     table[f"AIM, {steps} steps"] = [row[i - len(LENGTHS)] for row in accuracy]
@@ -766,11 +767,12 @@ def few_labels(encode, kind):
 
 # %%
 pooled = lambda encoder: lambda x: encoder.eval()(x).mean(1)
-readers = {"raw pixels": [lambda x: x.flatten(1) - 0.5] * len(run.seeds),
-           "random encoder": [pooled(clip_vit(s)) for s in run.seeds]}
+readers = {"random encoder": [pooled(clip_vit(s)) for s in run.seeds]}
 readers |= {name: [pooled(m.evaluated) for m in ms] for name, ms in jepa.items()}
-read = {kind: {arm: [few_labels(encode, kind) for encode in all_seeds]
-               for arm, all_seeds in readers.items()} for kind in answers}
+read = {kind: {"raw pixels": [few_labels(lambda x: x.flatten(1) - 0.5, kind)] * len(run.seeds)}
+        for kind in answers}  # the films are the same for all seeds
+for kind, arms in read.items():
+    arms |= {arm: [few_labels(encode, kind) for encode in encoders] for arm, encoders in readers.items()}
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts of probe accuracy with a hundred labels, for the texture and for the direction of the pan, each for raw pixels, a random encoder, feature prediction and pixel prediction."}, "figure": {"caption": "What a hundred labels read from the mean of frozen tokens. Dots are seeds, the dashed line is chance.", "name": "fig-vjepa"}}
 figure, panels = lab.plots.axes(2, 8, 2.2)
@@ -1024,9 +1026,11 @@ probe = lambda e, name: lab.evaluate.linear_probe(
 
 
 # %%
-arms = {"raw pixels": [None] * len(run.seeds), "random encoder": [clip_net(s) for s in run.seeds]}
+arms = {"random encoder": [clip_net(s) for s in run.seeds]}
 arms |= {name: [decoupled(name, s) for s in run.seeds] for name in parts}
-halved = {name: {arm: [probe(e, name) for e in es] for arm, es in arms.items()} for name in factors}
+halved = {name: {"raw pixels": [probe(None, name)] * len(run.seeds)} for name in factors}
+for name, read_of in halved.items():
+    read_of |= {arm: [probe(e, name) for e in es] for arm, es in arms.items()}
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two bar charts of probe accuracy, for motion and for the scene, each for raw pixels, a random encoder, MoCo, MoCo with a broken scene, and DSM."}, "figure": {"caption": "What a linear probe reads about motion and about the scene, in films where they are independent.", "name": "fig-dsm"}}
 figure, panels = lab.plots.axes(2, 8, 2.3)
