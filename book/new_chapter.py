@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> int:
         (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / file).write_text(text, encoding="utf-8")
         print(f"wrote {file}")
-    print("Next: its line in _toc.yml, and what CONTRIBUTING.md asks of a chapter")
+    print("Next: its line in _toc.yml, under its part's page, and what CONTRIBUTING.md asks of a chapter")
     return 0
 
 

@@ -5,7 +5,8 @@ PART`` (every paper's verdicts, chapter by chapter), ``course-results PART`` (ev
 ``course-sample`` (measured results), ``course-papers`` (the paper index), ``course-evidence`` (verdicts, part by part),
 ``course-failures`` (the clearest failures), ``course-leaderboard`` (methods at full size), ``course-machines``,
 ``course-speed`` (``make bench``'s figures), ``course-tasks`` (what is graded), ``course-prerequisites`` (what builds on
-what), ``course-api`` (the package's reference). On a chapter's page each paper's section has a strip with the ways to
+what), ``course-api`` (the package's reference), ``course-legend`` (how a verdict is drawn).
+On a chapter's page each paper's section has a strip with the ways to
 its card, code, exercises and result. Role: ``{course}`papers``` and other counts.
 Made at the end: ``book/evidence/PART`` (every claim), ``book/reference/PART`` (the chapters' symbols), and ``code/…``,
 the package's source, one anchor a symbol.
@@ -19,6 +20,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from course_claims import claims, legend_html
 from course_data import PAGES, Course, load
 from course_evidence import evidence_html, evidence_pages, failures_html, machines_html
 from course_html import Link
@@ -104,6 +106,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         return
     course, link = written(app), linker(app, here)
     strips(course, doctree, here, link)
+    claims(course, doctree, here)
     make = {
         "parts": lambda _: parts_html(course, link),
         "sample": lambda _: sample_html(course, link),
@@ -117,6 +120,7 @@ def fill(app, doctree: nodes.document, here: str) -> None:
         "speed": lambda what: training_html(course) if what == "training" else speed_html(course),
         "api": lambda _: api_html(course, link),
         "tasks": lambda _: tasks_html(course, link),
+        "legend": lambda _: legend_html(),
         "leaderboard": lambda _: leaderboard_html(course, link),
         "prerequisites": lambda _: prerequisites_html(course, link),
     }
@@ -219,7 +223,7 @@ def setup(app) -> dict[str, Any]:
     app.add_node(course_block)
     for name in (
         "parts", "sample", "map", "verdicts", "results", "papers", "evidence", "failures", "machines", "speed", "tasks",
-        "api", "prerequisites", "leaderboard",
+        "api", "prerequisites", "leaderboard", "legend",
     ):  # fmt: skip
         app.add_directive(f"course-{name}", Block)
     app.add_role("course", Count())

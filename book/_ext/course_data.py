@@ -33,6 +33,7 @@ class Paper:
     needs: tuple[str, ...] = ()  # keys of the papers to know first
     exercises: tuple[str, ...] = ()  # labels of exercises
     name: str = ""  # for short
+    shows: tuple[tuple[str, str], ...] = ()  # (what the paper shows, what answers it here)
 
 
 @dataclass
@@ -175,6 +176,7 @@ def load(root: Path) -> Course:
                     x.get("differs") or "",
                     *(tuple(x.get(name) or ()) for name in ("code", "needs", "exercises")),
                     x.get("name") or x["title"].split(": ")[0],
+                    tuple((str(a), str(b)) for item in x.get("shows") or () for a, b in item.items()),
                 )
                 for x in cards
             ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from html import escape
 from statistics import fmean
 
+from course_claims import broken_html, shown
 from course_data import SCALES, VERDICTS, Chapter, Course, Part
 from course_html import (
     EVIDENCE,
@@ -78,6 +79,10 @@ def part_evidence_html(course: Course, part: Part, link: Link) -> str:
     reading = (course.maps.get(part.slug) or {}).get("reading", [])
     chapters = sorted(part.chapters, key=lambda c: reading.index(c.slug) if c.slug in reading else len(reading))
     out = [f'<p><a href="{link(EVIDENCE)}">How to read these figures, and the other parts</a></p>']
+    done, reach = shown([paper for c in chapters for paper in c.papers])
+    if reach:
+        out.append(f"<p>The papers show {reach} things that are within reach: {done} are answered here.</p>")
+    out.append(broken_html(course.root, chapters))
     for s in SCALES:
         rows: list[Row] = []
         for c in chapters:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable
 from html import escape
 
+from course_claims import shows_html
 from course_data import SCALES, VERDICTS, Chapter, Course, Paper
 from course_html import SIGNS, Link, Row, apart, count, evidence, signs, table, tally, titled
 
@@ -121,7 +122,7 @@ def section_html(course: Course, chapter: Chapter, paper: Paper, link: Link, cod
     return apart(
         f'<aside class="paper-strip" aria-label="About the paper"><p><a href="{escape(search_link(paper.title))}">'
         f"{escape(paper.title)}</a></p>{_terms(facts)}<details><summary>The paper's card</summary>"
-        f"{card}<p>{index}</p></details></aside>"
+        f"{card}<p>{index}</p></details>{shows_html(chapter, paper)}</aside>"
     )
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def load_course():
     """All that the modules of the book's extension define, under one name."""
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
-    names = ("data", "html", "parts", "evidence", "papers", "source")
+    names = ("data", "html", "claims", "parts", "evidence", "papers", "source")
     names = [*(f"course_{name}" for name in names), "course"]
     return SimpleNamespace(**{k: v for name in names for k, v in vars(importlib.import_module(name)).items()})
 
@@ -60,7 +60,7 @@ CLAIM = {
     "paper": "one",
     "statement": "ours gains 10 points",
     "kind": "claim",
-    "verdict": "contradicted",
+    "verdict": "reversed",
     "ours": [0.5, 0.52],
     "baseline": [0.5, 0.5],
     "margin": 0.1,
@@ -147,8 +147,8 @@ def test_counts(root):
         measured=1,
         claims=2,
         supported=1,
-        contradicted=1,
-        inconclusive=0,
+        reversed=1,
+        smaller=0, inconclusive=0, untaught=0,
     )
 
 
@@ -156,7 +156,7 @@ def test_parts_link_written_chapters_and_grey_out_the_others(root):
     page = soup(course.parts_html(course.load(root), link))
     written, planned = page.select_one("li.is-written"), page.select_one("li.is-planned")
     assert (
-        written.a["href"] == "notebooks/p/a.html" and "1 supported" in written.text and "1 contradicted" in written.text
+        written.a["href"] == "notebooks/p/a.html" and "1 supported" in written.text and "1 reversed" in written.text
     )
     assert "1 of 2 chapters · 2 of 9 papers" in page.select_one(".part-head").text
     assert "about 50 s" in written.text  # for one of two seeds
@@ -172,10 +172,10 @@ def test_index_row(root):
     assert head.th.text == "Part 2 papers"
     assert one.th.a["href"] == "notebooks/p/a.html#one" and one.th.a.text == "One <b> & more"
     assert one["data-part"] == "p" and one["data-kind"] == "method"
-    assert one["data-verdicts"].split() == ["supported", "contradicted"] and two["data-verdicts"] == "none"
+    assert one["data-verdicts"].split() == ["supported", "reversed"] and two["data-verdicts"] == "none"
     assert [a["href"] for a in one.select("details a")] == ["code/p/a/one.html#loss"]  # and no link for `gone`
     assert "gone" in one.details.text and "An idea." in one.details.text and "An idea." not in one.summary.text
-    assert [v.text for v in one.select("td .verdict")] == ["✓\u202f11 supported", "✗\u202f11 contradicted"]
+    assert [v.text for v in one.select("td .verdict")] == ["✓\u202f11 supported", "✗\u202f11 reversed"]
     page, target = one.select_one("a.plain")["href"].split("#")
     ((name, _, html),) = course.evidence_pages(found)
     assert page == f"{name}.html" and soup(html(link)).find(id=target), "the result links to no row of the evidence"
@@ -192,8 +192,8 @@ def test_filters_are_hidden_without_javascript_and_labelled(root):
 
 def test_evidence_shows_arms_interval_verdict_and_origin(root):
     row = soup(listing(root)).find(id="claim-quick-p-a-1")
-    cells = [c.text for c in row.find_all("td")]
-    assert cells[0] == "0.510" and cells[1] == "0.500" and cells[3] == "2" and "contradicted" in cells[4]
+    cells = [c.text.strip() for c in row.find_all("td")]
+    assert cells[0] == "0.510" and cells[1] == "0.500" and cells[3] == "2" and "reversed" in cells[4]
     assert "+0.01 [−0.100, 0.0800]" in cells[2] and "at least +0.1 wanted" in cells[2]
     for part in ("scenes", "cpu", "2.14.1", "abc"):
         assert part in row.details.text
@@ -211,7 +211,7 @@ def test_exact_claims_show_value_and_bound(root):
 
 def test_sample_is_no_selection_of_successes(root):
     page = soup(course.sample_html(course.load(root), link))
-    assert [f.select_one(".verdict").text.split()[-1] for f in page.select("figure")] == ["contradicted"]
+    assert [f.select_one(".verdict").text.split()[-1] for f in page.select("figure")] == ["reversed"]
 
 
 def test_map_says_in_words_what_it_draws(root):
@@ -403,7 +403,7 @@ def test_the_longest_scale_speaks_first(root):
     scales, parts = soup(course.evidence_html(found, link)).find_all("table")
     assert [tr.th.text for tr in scales.tbody.find_all("tr")] == ["Quick scale", "Long scale", "Full scale"]
     counted = dict(zip([th.text.split()[-1] for th in parts.thead.find_all("th")],
-                       [c.text for c in parts.tbody.find_all(["th", "td"])], strict=True))  # fmt: skip
+                       [c.text.strip() for c in parts.tbody.find_all(["th", "td"])], strict=True))  # fmt: skip
     assert {k for k, v in counted.items() if v == "2"} == {"supported", "Claims"} and counted["Papers"] == "1"
 
 
@@ -413,3 +413,46 @@ def test_what_was_read_is_read_again_when_it_changes(root):
     path.write_text(yaml.safe_dump(CARDS[:1]))
     os.utime(path, ns=(1, 1))
     assert (before, course.load(root).counts()["cards"]) == (2, 1)
+
+
+def test_a_statement_of_a_notebook_has_the_ledgers_verdict_at_every_scale(root):
+    from docutils import nodes
+
+    from labcode.course.ledger import Record
+
+    whole = CLAIM | dict(verdict="smaller", code="c", date="2026-01-01")
+    longer = whole | dict(verdict="supported", ours=[0.7, 0.72], interval=[0.19, 0.23], seeds=[0, 1])
+    for scale, claim in (("quick", whole), ("long", longer)):
+        file = root / "book" / "results" / scale / "p" / "a.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"chapter": "p/a", "scale": scale, "seeds": [0, 1], "claims": [claim]}))
+    drawn = "<p>before</p>" + Record(**whole)._repr_html_() + "<p>after</p>"
+    carry = "<!-- carry-over p/a --><table><tr><td>old</td></tr></table>"
+    page = nodes.document(None, None)
+    page += [nodes.raw("", drawn, format="html"), nodes.raw("", carry, format="html")]
+    loaded = course.load(root)
+    for chapter in loaded.chapters():
+        chapter.written = True
+    course.claims(loaded, page, "notebooks/p/a")
+    one, two = (BeautifulSoup(raw.astext(), "html.parser") for raw in page.findall(nodes.raw))
+    assert [s.text for s in one.select(".claim-scale")] == ["long", "quick"]
+    assert [v.text for v in one.select(".verdict")] == ["supported", "smaller"]
+    assert one.text.startswith("before") and one.text.endswith("after") and len(one.select("svg")) == 2
+    assert [th.text for th in two.select("thead th")] == ["claim", "quick", "long", "full"] and "old" not in two.text
+    assert [td.text.split()[0] for td in two.select("td")] == ["smaller", "supported", "–"]
+
+
+def test_what_a_paper_shows_is_told_with_its_answers(root):
+    items = [("its main claim", CLAIM["statement"]), ("a sweep", "left out: no time"), ("ImageNet", "out of reach")]
+    cards = [CARDS[0] | {"shows": [{what: answer} for what, answer in items]}, CARDS[1]]
+    (root / "labcode" / "p" / "a" / "papers.yml").write_text(yaml.safe_dump(cards))
+    chapter = next(course.load(root).chapters())
+    assert course.shown(chapter.papers) == (1, 2)
+    page = BeautifulSoup(course.shows_html(chapter, chapter.papers[0]), "html.parser")
+    assert page.summary.text == "What the paper shows: 1 of 2 within reach answered here"
+    assert page.select_one("li .verdict").text == CLAIM["verdict"] and len(page.select("li .quiet")) == 2
+
+
+def test_the_legend_has_an_example_of_every_drawn_verdict():
+    page = BeautifulSoup(course.legend_html(), "html.parser")
+    assert [v.text for v in page.select(".verdict")] == ["supported", "smaller", "reversed", "inconclusive"]
