@@ -10,7 +10,7 @@ from typing import Any
 
 from course_data import VERDICTS, Chapter
 
-SIGNS = {"supported": "✓", "smaller": "<", "reversed": "✗", "contradicted": "✗", "inconclusive": "~", "untaught": "○"}
+SIGNS = {"supported": "✓", "smaller": "<", "reversed": "✗", "inconclusive": "~", "untaught": "○"}
 EVIDENCE = "book/evidence"
 Link = Callable[..., str]
 BLOCKS = re.compile(

@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 
 from course_data import VERDICTS, Course
 from course_html import (
+    SIGNS,
     Link,
     Row,
     apart,
@@ -170,7 +171,8 @@ def verdicts_html(course: Course, part_slug: str, link: Link) -> str:
             rows.append(("", [title, signs or '<span class="quiet">not measured</span>']))
     if not rows:
         return '<p class="quiet">No paper of this part has been worked through yet.</p>'
-    caption = "One sign a claim: ✓ supported, ✗ contradicted, ~ inconclusive. Each leads to its numbers."
+    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
+    caption = f"One sign a claim: {escape(signs)}. Each leads to its numbers."
     return table(["Paper", "Claims"], rows, cls="verdicts", label="Verdicts by paper", caption=caption)
 
 
