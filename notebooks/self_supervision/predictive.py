@@ -140,7 +140,8 @@ stage
 
 # %% [markdown]
 # Later sections have pictures of their own: sections and cells from a drawn microscope, then films. Each says what is
-# different there. Every statement carries a line that says how it came out: [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
+# different there. Every statement carries a line that says how it came out:
+# [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows of grey images of handwritten digits, small, off centre and turned, on a dark background; in the lower row only the upper part of each is left, the rest is one grey."}, "figure": {"caption": "Images of the first section, and what a prefix shows of them: whoever wants to say what comes below has to know which digit it is.", "name": "fig-predictive-digits"}}
 pieces = nets.patchify(x[:8], (side, side)).clone()
@@ -162,7 +163,9 @@ print(tuple(x.shape[1:]), "an image,", len(y.unique()), "classes")
 # $$\mathcal L = \frac1{K-S}\sum_{j > S} \bigl\lVert \hat x_j(x_{<j}) - \mathrm{norm}(x_j) \bigr\rVert^2 ,$$
 #
 # with $x_j$ the pixels of the patch at place $j$ of $K$, $\hat x_j$ what the network says of them from the patches $x_{<j}$
-# before it, $S$ the length of a prefix that is no target, and norm, which gives each patch mean 0 and variance 1. Two details make it a representation learner. *A prefix:* the first
+# before it, $S$ the length of a prefix that is no target, and norm, which gives each patch mean 0 and variance 1.
+#
+# Two details make it a representation learner. *A prefix:* the first
 # $S \sim U\{1, K-1\}$ patches see each other in both directions and are no targets, so the trunk is not surprised when attention
 # goes everywhere downstream. *A head:* an MLP on each token takes the work on pixels, and is thrown away.
 
@@ -429,7 +432,7 @@ gained["TokenUnify, Dice"] = difference(dice["mixture"], dice["random encoder"])
 # with $x$ the image, $\hat x$ the painted one, $\mathcal F$ the Fourier transform of each channel, and the squared error taken over
 # hidden tokens alone.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Stains are cut into tokens, each stain into its own; a quarter of all tokens goes through one shared encoder. Cross-attention from blanks to what was seen, then one decoder for each stain paints it, and the error compares with the hidden patches."}, "figure": {"caption": "CA-MAE: one encoder for all stains, one small decoder for each.", "name": "fig-ca-mae-mechanism"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Stains are cut into tokens, each stain into its own; a quarter of all tokens goes through one shared encoder. Cross-attention from blanks to what was seen, then one decoder for each stain paints it."}, "figure": {"caption": "CA-MAE: one encoder for all stains, one small decoder for each.", "name": "fig-ca-mae-mechanism"}}
 parts = {
     "stain 1": (0, 0), "stain 2": (0, 1), "stain …": (0, 2), "a quarter\nof tokens": (1, 1),
     "shared\nencoder": (2, 1, "trained"), "cross-\nattention": (3, 1, "trained"),
@@ -986,7 +989,7 @@ parts = {
 }
 arrows = [
     ("film", "clip a"), ("film", "clip b"), ("clip a", "encoder"), ("clip b", "slow\nencoder"), ("encoder", "loss", "q"),
-    ("encoder", "slow\nencoder", "momentum"), ("slow\nencoder", "loss", "k", "stop"),
+    ("encoder", "slow\nencoder"), ("slow\nencoder", "loss", "k", "stop"),
     ("slow\nencoder", "queue"), ("queue", "loss"),
 ]
 _ = lab.plots.diagram(parts, arrows)
@@ -1141,7 +1144,7 @@ parts = {
 }
 arrows = [("clip", "scene\nbroken"), ("clip", "motion\nbroken"), ("clip", "as it is")]
 arrows += [("scene\nbroken", "encoder"), ("motion\nbroken", "encoder"), ("encoder", "loss", "q, n")]
-arrows += [("as it is", "slow\nencoder"), ("encoder", "slow\nencoder", "momentum")]
+arrows += [("as it is", "slow\nencoder"), ("encoder", "slow\nencoder")]
 arrows += [("slow\nencoder", "loss", "k", "stop"), ("slow\nencoder", "queue"), ("queue", "loss", "u")]
 _ = lab.plots.diagram(parts, arrows)
 
@@ -1247,7 +1250,7 @@ gained["DSM, probe of motion"] = difference(motion["DSM"], motion["random encode
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Patches go through the encoder and a head to a cross-entropy. The encoder's features also enter a memory; memory and centroids make labels, a vote along each track makes them one, and the labels enter the cross-entropy. Every few steps the memory makes new centroids."}, "figure": {"caption": "ODC with tracks: the memory makes the labels, the track makes them agree.", "name": "fig-odct-mechanism"}}
 parts = {
     "patches": (0, 0), "encoder": (1, 0, "trained"), "head": (2, 0, "trained"), "cross-\nentropy": (3, 0, "loss"),
-    "memory f": (1, 1, "store"), "labels y": (3, 1, "store"), "centroids": (1, 2, "store"), "track vote": (2, 2),
+    "memory f": (1, 1, "store"), "labels y": (3, 1, "store"), "centroids": (1, 2, "store"), "track vote": (3, 2),
 }
 arrows = [
     ("patches", "encoder"), ("encoder", "head"), ("head", "cross-\nentropy"), ("encoder", "memory f", "", "stop"),
