@@ -17,7 +17,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint chapter notebooks assignments serve lab repository colab-test full long broken bench pdf picture clean
+.PHONY: help env book test lint chapter find notebooks assignments serve lab repository colab-test full long broken bench pdf picture clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
@@ -50,6 +50,9 @@ test: $(READY)  ## lint, every notebook executed again and compared, all tests (
 
 chapter: $(READY)  ## write the skeleton of a chapter of the plan (NAME=clustering/deep_clustering)
 	@$(PY) book/new_chapter.py $(NAME)
+
+find: $(READY)  ## where a paper's page, code, tests and results are (PAPER=odc, or words of its title)
+	@$(PY) -m labcode.course.find "$(PAPER)"
 
 notebooks: $(READY)  ## execute changed chapters in place, five seeds, and write their results (ALL=1: every chapter)
 	@$(PY) book/make_notebooks.py $(if $(ALL),--all) $(ONLY)

@@ -27,8 +27,8 @@ QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYT
 FIRST_SEED = {"LABCODE_SCALE": "quick", "LABCODE_SEEDS": "1", "LABCODE_WRITE": "0", "LABCODE_PROGRESS": "0"}
 WORKERS = 2
 LIMIT = 300  # seconds for a test; some with a dear fixture say more themselves
-HARD = 900  # then its process is ended, whatever it does
-STALL = 1000  # seconds in which no test begins or ends
+HARD = 1900  # then its process is ended, whatever it does; tests of the pages wait for the book to be built
+STALL = 2000  # seconds in which no test begins or ends
 PLANNED = 62  # chapters of the whole course
 
 

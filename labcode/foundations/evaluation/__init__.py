@@ -71,7 +71,7 @@ from .cinic_10 import (
 from .learners import Classifier, crop_flip, fit_classifier, learners, mixup_loss, network, scikit
 
 # Lifelong Benchmarks: Efficient Model Evaluation in an Era of Rapid Progress
-from .lifelong_benchmarks import (
+from .sort_and_search import (
     CORRUPTIONS,
     by_sum,
     corrupted,

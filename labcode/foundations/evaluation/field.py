@@ -1,6 +1,6 @@
 """Many models on candidates for new test sets and on the samples of a lifelong benchmark.
 
-What ``imagenet_v2.py`` and ``lifelong_benchmarks.py`` measure on: scikit-learn's classifiers on digits at quick scale,
+What ``imagenet_v2.py`` and ``sort_and_search.py`` measure on: scikit-learn's classifiers on digits at quick scale,
 speed-run networks on CIFAR-10 at full.
 """
 
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from ...data.batches import mixed_seed
 from .airbench import FLIPS
-from .lifelong_benchmarks import mixture
+from .sort_and_search import mixture
 from .speed_run import MUON, Recipe, SpeedRun, repeated
 from .tiny_runs import Schedule, TinyRuns, grey_digits
 
