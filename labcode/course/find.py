@@ -25,11 +25,14 @@ def files(card: Card) -> list[Path]:
 
 
 def find(words: str) -> list[Card]:
-    """The cards that words name: those that do so exactly, else those that hold them."""
+    """The cards that words name: by key or short name, else by symbol, file or title, else those that hold the words."""
     wanted, cards = plain(words), papers()
-    names = {c.key: [c.key, c.name, c.title, *c.code, *(f.stem for f in files(c))] for c in cards}
-    exact = [c for c in cards if wanted in map(plain, names[c.key])]
-    return exact or [c for c in cards if any(wanted in plain(name) for name in names[c.key])]
+    called = {c.key: [c.key, c.name] for c in cards}
+    names = {c.key: [*called[c.key], c.title, *c.code, *(f.stem for f in files(c))] for c in cards}
+    for told, fits in ((called, str.__eq__), (names, str.__eq__), (names, str.__contains__)):
+        if found := [c for c in cards if any(fits(plain(name), wanted) for name in told[c.key])]:
+            return found
+    return []
 
 
 def places(card: Card) -> str:
