@@ -25,7 +25,7 @@ def files(card: Card) -> list[Path]:
 
 
 def find(words: str) -> list[Card]:
-    """The cards that words name: by key or short name, else by symbol, file or title, else those that hold the words."""
+    """The cards that words name: by key or short name, else by symbol, file or title, else by a part of these."""
     wanted, cards = plain(words), papers()
     called = {c.key: [c.key, c.name] for c in cards}
     names = {c.key: [*called[c.key], c.title, *c.code, *(f.stem for f in files(c))] for c in cards}
