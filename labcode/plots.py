@@ -12,6 +12,7 @@ STYLE = {
     "text.color": GREY, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "lines.markersize": 5,
     "figure.constrained_layout.use": True, "image.cmap": "viridis",
+    "figure.max_open_warning": 0,  # a chapter has more than twenty figures, and as a script keeps them
 }  # fmt: skip
 
 
