@@ -917,7 +917,7 @@ for seed in run.seeds:
     for name, made in (("guided", order), ("random", C.guided_order(torch.zeros_like(order), seed))):
         rate[f"{name}, one colour"].append(C.false_negative_rate(made, plain.labels.to(made), 8))
 
-# %% mystnb={"image": {"alt": "Bars of false-negative rates in batches: random, guided and by label on the chapter's images, and random and guided on scenes of one colour."}, "figure": {"caption": "On the chapter's images the guide sorts no better than chance; labels themselves avoid little. Share of an anchor's negatives with its label. Dashed: the share of a class.", "name": "fig-g-simclr"}}
+# %% mystnb={"image": {"alt": "Bars of false-negative rates in batches: random, guided and by label on the chapter's images, and random and guided on scenes of one colour."}, "figure": {"caption": "On the chapter's images the guide changes next to nothing, and even true labels leave most false negatives in. Share of an anchor's negatives with its label. Dashed: the share of a class.", "name": "fig-g-simclr"}}
 figure, axis = lab.plots.axes(height=2.3)
 lab.plots.bars(axis, rate, "false-negative rate (share of negatives)", chance=1 / stage.classes)
 
@@ -1268,7 +1268,7 @@ for (_, *trial), model in trained.items():
     same = stage.train_labels[first] == stage.test_labels[:1000]
     right[tuple(trial)].append(same.float().mean().item())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars for NNCLR, each term added, and All4One at width 8, and for NNCLR and All4One at width 64: kNN accuracy with a dashed line at the untrained encoder, and how often the nearest key in the queue has the right label, with a dashed line at chance."}, "figure": {"caption": "At width 8 all terms together end above NNCLR. By objective and width: the encoder's kNN accuracy (dashed: untrained), and how often a test image's nearest key in the queue shows its class (dashed: chance).", "name": "fig-all4one"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars for NNCLR, each term added, and All4One at width 8, and for NNCLR and All4One at width 64: kNN accuracy with a dashed line at the untrained encoder, and how often the nearest key in the queue has the right label, with a dashed line at chance."}, "figure": {"caption": "What each term adds at width 8, and what is left of it at 64. By objective and width: the encoder's kNN accuracy (dashed: untrained), and how often a test image's nearest key in the queue shows its class (dashed: chance).", "name": "fig-all4one"}}
 figure, panels = lab.plots.axes(2, height=2.6, sharey=True)
 drawn = ((accuracy, "kNN test accuracy", untrained), (right, "nearest key right (share)", 1 / stage.classes))
 for panel, (values, label, line) in zip(panels, drawn, strict=True):
@@ -1316,9 +1316,10 @@ run.claim("all4one", "The centroid reads the neighbours behind it: another image
           solved["all its own"], solved["another's neighbours"], margin=0.05)  # fmt: skip
 
 # %% [markdown]
-# What each term adds by itself stands in the figure; no statement of ours hangs on it. The centroid needs little of its
-# company (measured): it is read off at the place where the prediction stands, and another image's neighbours behind it
-# matter less than was asked. Neither attention nor its four neighbours could be told from something simpler in so short a training.
+# What each term adds by itself stands in the figure; no statement of ours hangs on it. How much the centroid needs its
+# company is what the last statement measures: it is read off at the place where the prediction stands, which alone could
+# do for the task, and we guess that a training this short leaves it at that. The two statements on the centroid go together:
+# as long as the neighbours behind it hardly matter, attention cannot be worth more than a mean.
 
 # %% [markdown]
 # (ssl-gen-or-con)=
