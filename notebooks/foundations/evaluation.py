@@ -1730,7 +1730,7 @@ for k in (1, 5, 20):
 # ````{solution-start} ex-airbench-quintic
 # :class: dropdown
 # ````
-# Near zero an iteration multiplies by 1.5 or by 3.4445. But the quintic does not converge to 1: it leaves singular
+# Near zero an iteration multiplies by $3/2$ or by the quintic's $a$. But the quintic does not converge to 1: it leaves singular
 # values scattered about it.
 
 # %%

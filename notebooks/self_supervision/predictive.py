@@ -239,13 +239,15 @@ untrained = {width: [read(seed, vit(seed, width, **SHAPE)) for seed in run.seeds
 added = [[hit - untrained[width][s] for hit, (width, _) in zip(row, grid, strict=True)]
          for s, row in enumerate(accuracy)]
 
-# %% mystnb={"image": {"alt": "Two panels. Left: what training added to the probe's accuracy against validation loss; two colours for two widths; each seed joins two lengths of training by a line. Right: bars of probe accuracy for chance, raw patches, a random encoder and AIM after a short and a long training, at the larger width, and a dashed line at the random encoder."}, "figure": {"caption": "In every line a lower loss goes with more accuracy added to the untrained network's; a line joins the two lengths of training, the longer at the left. Right: what a probe reads at the larger width; the dashed line is the untrained network.", "name": "fig-aim-loss"}}
+# %%
 table = {"chance": [1 / 10] * len(run.seeds)}
 raw = probed(lambda part: nets.patchify(part, (side, side)), run.seeds[0])  # the images are the same for all seeds
 table["raw patches"] = [raw] * len(run.seeds)
 table["random encoder"] = untrained[WIDTHS[-1]]
 for i, steps in enumerate(LENGTHS):
     table[f"AIM, {steps} steps"] = [row[i - len(LENGTHS)] for row in accuracy]
+
+# %% mystnb={"image": {"alt": "Two panels. Left: what training added to the probe's accuracy against validation loss; two colours for two widths; each seed joins two lengths of training by a line. Right: bars of probe accuracy for chance, raw patches, a random encoder and AIM after a short and a long training, at the larger width, and a dashed line at the random encoder."}, "figure": {"caption": "In every line a lower loss goes with more accuracy added to the untrained network's; a line joins the two lengths of training, the longer at the left. Right: what a probe reads at the larger width; the dashed line is the untrained network.", "name": "fig-aim-loss"}}
 figure, panels = lab.plots.axes(2, 8.5, 2.8)
 for i, width in enumerate(WIDTHS):
     for s in range(len(run.seeds)):
