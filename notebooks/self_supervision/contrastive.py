@@ -1318,8 +1318,7 @@ run.claim("all4one", "The centroid reads the neighbours behind it: another image
 # %% [markdown]
 # What each term adds by itself stands in the figure; no statement of ours hangs on it. How much the centroid needs its
 # company is what the last statement measures: it is read off at the place where the prediction stands, which alone could
-# do for the task, and we guess that a training this short leaves it at that. The two statements on the centroid go together:
-# as long as the neighbours behind it hardly matter, attention cannot be worth more than a mean.
+# do for the task, and we guess that a training this short leaves it at that.
 
 # %% [markdown]
 # (ssl-gen-or-con)=
