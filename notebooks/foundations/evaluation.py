@@ -18,7 +18,7 @@
 # cross-validation, through which information leaks even where no label does.
 #
 # **You will be able to**
-# - say what each part of a speed-run does: whitening, identity initialisation, Lookahead, averaged views, Muon;
+# - say what the parts of a speed-run are for, and measure what four of them bring: whitening, flips, averaged views, Muon;
 # - compare two settings by pairs of runs, and say how many runs a difference needs;
 # - split the variance between runs into what belongs to the test set and what belongs to the networks;
 # - tell overfitting to a test set from a harder test set, and measure a shift between two sources as a table;

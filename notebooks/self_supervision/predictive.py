@@ -17,7 +17,7 @@
 #
 # **You will be able to**
 # - write a transformer that predicts patches, and show that it never sees what it predicts;
-# - say what a mask, an order and a prefix change about the same objective, and let a model go on by itself;
+# - say what a mask, an order and a prefix ask of the same network, and let a model go on by itself;
 # - build a masked autoencoder that takes any number of channels;
 # - judge a claim such as "the loss tracks accuracy" by a baseline that also tracks it;
 # - predict features instead of pixels in video, and take a film's own continuity as the label.
