@@ -915,7 +915,13 @@ run.claim("imagenet-generalize",
 # brought down to the same 8×8 pixels. No two parts share a handwritten digit or a font.
 
 # %%
-lab.show(E.printed_digits, E.two_sources, E.source_matrix)
+lab.show(E.printed_digits, E.two_sources)
+
+# %% [markdown]
+# The table itself, a row of it for every source to learn from:
+
+# %%
+lab.show(E.source_matrix)
 
 # %%
 TESTED = "validation" if run.tuning else "test"
