@@ -52,7 +52,7 @@ import labcode as lab
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import pretext as P
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Arrows lead from RotNet to SLA, to the comparison Revisiting and to OBoW; from SLA to LoRot; from jigsaw puzzles to JigClu and Revisiting; from SimCLR to JigClu and relational reasoning."}, "figure": {"caption": "Who answers whom. An arrow leads to the work that came as an answer.", "name": "fig-pretext-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Arrows lead from RotNet to SLA, to LoRot, to the comparison Revisiting and to OBoW; from jigsaw puzzles to JigClu and Revisiting; from SimCLR to JigClu and relational reasoning."}, "figure": {"caption": "Who answers whom. An arrow leads to the work that came as an answer.", "name": "fig-pretext-family"}}
 PAPERS = {
     "jigsaw puzzles": (0, 2, "explained elsewhere"),
     "SimCLR": (0, 3, "explained elsewhere"),
@@ -62,11 +62,11 @@ PAPERS = {
     "OBoW": (2.8, 2.5, "a question about the image"),
     "Revisiting": (2.8, 1.25, "a comparison"),
     "SLA": (1.4, -0.3, "turning beside labels"),
-    "LoRot": (2.8, -0.3, "turning beside labels"),
+    "LoRot": (2.8, 0.5, "turning beside labels"),
 }
 ARROWS = [
     ("RotNet", "Revisiting"), ("jigsaw puzzles", "Revisiting"), ("jigsaw puzzles", "JigClu"), ("SimCLR", "JigClu"),
-    ("SimCLR", "relational\nreasoning"), ("RotNet", "OBoW"), ("RotNet", "SLA"), ("SLA", "LoRot"),
+    ("SimCLR", "relational\nreasoning"), ("RotNet", "OBoW"), ("RotNet", "SLA"), ("RotNet", "LoRot"),
 ]
 _ = lab.plots.family(PAPERS, ARROWS)
 
