@@ -136,7 +136,7 @@ class Stage(dict):
         return "\n".join(["| the stage | |", "|---|---|", *(f"| {what} | {how} |" for what, how in self.items())])
 
 
-net = E.SpeedNet(SGD.widths, x.shape[1], x.shape[2], len(set(y.tolist())))
+net = lab.nets.seeded(0, E.SpeedNet, SGD.widths, x.shape[1], x.shape[2], len(set(y.tolist())))
 Stage({
     "images": f"{run.data}: {len(x):,} for training, {len(test_x):,} for testing, {x.shape[2]}×{x.shape[3]} pixels, "
     f"{x.shape[1]} channels, {len(set(y.tolist()))} classes",
