@@ -91,6 +91,7 @@ OPTIONS = dict(lr=1e-3, optimizer="adamw", weight_decay=run.pick(quick=1e-4, ful
 HEAD, LONG, SHORT = run.pick(quick=("linear", 320, 80), full=("mlp", 200 * 97, 40 * 97))
 
 
+# %%
 def pretrain(name, loss, seed, dim=WIDE, head=HEAD, **options):
     """An encoder trained with a loss of two views' projections; the same name and seed are trained once."""
     return stage.pretrain(name, lambda e: R.TwoViews(e, loss, dim, head), seed, **(OPTIONS | options))
@@ -326,21 +327,21 @@ print("the guard at α = ½ is far from zero:", middle > 100 * max(ends + [1e-6]
 few = stage.train_images[: run.pick(quick=256, full=5000)]
 lengths = run.pick(quick=(50, 150), full=(40 * 97, 160 * 97))
 encoder = run.pick(quick=lambda seed: torch.manual_seed(seed) and R.FlatNet(), full=stage.encoder)
-trained = {}
-for weight, name in ((0.0, "plain"), (4.0, "mixed")):
-    for steps in lengths:
-        trained[name, steps] = [
-            stage.pretrain(
-                f"{name} few {steps}",
-                lambda e, w=weight: R.MixedBarlow(e, WIDE, LAM, w),
-                s,
-                images=few,
-                encoder=encoder(s),
-                steps=steps if weight else steps * 3 // 2,
-                **OPTIONS,
-            )
-            for s in run.seeds
-        ]
+
+
+def on_few(name, steps, weight, seed):
+    """Barlow Twins on the few images with a guard of this weight, or without it and half as many steps again."""
+    method = lambda e: R.MixedBarlow(e, WIDE, LAM, weight)  # noqa: E731
+    passes = steps if weight else steps * 3 // 2
+    return stage.pretrain(f"{name} few {steps}", method, seed, images=few, encoder=encoder(seed), steps=passes, **OPTIONS)
+
+
+# %%
+trained = {
+    (name, steps): [on_few(name, steps, weight, s) for s in run.seeds]
+    for weight, name in ((0.0, "plain"), (4.0, "mixed"))
+    for steps in lengths
+}
 
 # %%
 held = stage.test_images[: len(few)]
@@ -358,12 +359,8 @@ figure, panels = lab.plots.axes(2, 7, 2.6)
 for panel, values, label in zip(panels, (gap, late), ("loss gap, held-out − training", "kNN test accuracy"), strict=True):
     for i, name in enumerate(("plain", "mixed")):
         panel.plot(lengths, [sum(values[name, n]) / len(run.seeds) for n in lengths], color=lab.plots.COLOURS[i], label=name)
-        panel.plot(
-            [n for n in lengths for _ in run.seeds],
-            [v for n in lengths for v in values[name, n]],
-            "o",
-            color=lab.plots.COLOURS[i],
-        )
+        for n in lengths:
+            panel.plot([n] * len(run.seeds), values[name, n], "o", color=lab.plots.COLOURS[i])
     panel.set(xlabel="steps of the mixed arm (equal forwards)", ylabel=label)
 panels[1].axhline(sum(results["pixels"]) / len(run.seeds), color=lab.plots.GREY, linestyle="--", linewidth=1)
 _ = panels[0].legend()
@@ -646,6 +643,8 @@ extra = {
     "+ both (E2MC)": R.e2mc,
     "+ uniformity": lambda a, b: (R.uniformity_loss(a) + R.uniformity_loss(b)) / 2,
 }
+
+# %%
 after = {name: [] for name in extra}
 options = OPTIONS | dict(lr=5e-4, steps=run.pick(quick=45, full=3 * 97))
 for seed in run.seeds:
@@ -754,10 +753,11 @@ without = [
 ]
 lost = {name: [R.regret(s, a) for s, a in zip(rows, probe, strict=True)] for name, rows in scores.items()}
 lost["random pick"] = [max(a) - sum(a) / len(a) for a in probe]
+
+# %%
 for name in scores:
-    print(
-        f"{name:12} Spearman {sum(order[name]) / len(order[name]):+.2f}   regret {100 * sum(lost[name]) / len(lost[name]):.1f} points"
-    )
+    spearman, regret = sum(order[name]) / len(order[name]), 100 * sum(lost[name]) / len(lost[name])
+    print(f"{name:12} Spearman {spearman:+.2f}   regret {regret:.1f} points")
 print(f"RankMe without collapsed runs: Spearman {sum(without) / len(without):+.2f}")
 
 # %%
