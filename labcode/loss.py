@@ -39,7 +39,8 @@ def float32(function):
     """Make a public loss of ``function``: float32 arithmetic, and tensors that hold finite numbers on one device.
 
     It computes in float32 whatever the precision of the surrounding autocast or of its arguments: similarities in
-    half precision lose the digits that a softmax at low temperature lives on. Float64 stays as it is.
+    half precision lose the digits that a softmax at low temperature lives on. Float64 stays as it is. Integers of any
+    width become int64.
 
     On the CPU NaN and infinity are refused; on a GPU the look would stall the queue, and ``fit`` names the step.
     Raises ValueError naming the argument.
@@ -63,7 +64,7 @@ def float32(function):
             if value.is_floating_point() and device.type == "cpu" and not bool(torch.isfinite(value.detach()).all()):
                 raise ValueError(f"{name} must be finite, got NaN or infinity")
         with torch.autocast(device.type, enabled=False):
-            return function(*map(raised, arguments), **{k: raised(v) for k, v in keywords.items()})
+            return function(*map(_wide, arguments), **{k: _wide(v) for k, v in keywords.items()})
 
     wrapped.is_loss = True  # the tests throw bad input at every one
     return wrapped
@@ -72,6 +73,13 @@ def float32(function):
 def raised(value):
     """A tensor of half precision in float32; anything else as it is."""
     return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _wide(value):
+    """``raised``, and integers as int64: labels and places come in bytes, which wrap around and which torch refuses."""
+    if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool):
+        return value.long()
+    return raised(value)
 
 
 def check_matrix(name: str, z: Tensor, rows: int = 1, like: Tensor | None = None, even: bool = False) -> None:

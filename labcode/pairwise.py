@@ -99,7 +99,7 @@ def logsumexp_others(z: Float[Tensor, "n d"], tau: float, keep: int = KEEP) -> F
     """log Σ_{j≠i} exp(zᵢ·zⱼ / τ) of every row of a batch.
 
     z     rows on the unit sphere, or shorter; on a CPU longer ones are seen, and summed as at a low temperature
-    tau   temperature > 0
+    tau   temperature > 0; a tensor that is learnt gets its gradient
     keep  bytes of similarities, half the matrix, that may be kept for the backward pass; where they are more, it makes
           them a second time. 256 MiB: 11,600 rows in float32
 
@@ -116,7 +116,10 @@ def logsumexp_others(z: Float[Tensor, "n d"], tau: float, keep: int = KEEP) -> F
     z, cpu = raised(z), z.device.type == "cpu"
     n, size = len(z), z.element_size()
     side = 512 if cpu else 4096  # a tile stays in a core's cache, or fills a GPU
-    short = not cpu or bool(z.detach().square().sum(1).amax() <= 1.01)
+    learnt = isinstance(tau, Tensor) and tau.requires_grad
+    if learnt:
+        z, tau = z / tau.sqrt(), 1.0  # autograd sees τ in the rows
+    short = not learnt and (not cpu or bool(z.detach().square().sum(1).amax() <= 1.01))
     with torch.autocast(z.device.type, enabled=False):
         if short and 2 / tau < (80 if size < 8 else 700):
             return _Tiles.apply(z, tau, side, n * n * size / 2 <= keep)

@@ -27,15 +27,15 @@ class _Told:
 def write_aside(path: str | Path, writer: Callable[[BinaryIO], object] | bytes | str) -> None:
     """Write a file beside its place and move it there: whoever reads finds the old file or the new one, never a half.
 
-    path    its folder must exist; the name may be as long as the file system lets it
+    path    its folder must exist; the name may be as long as the file system lets it. A link is followed and stays one
     writer  ``writer(file)`` writes to a binary file, such as ``lambda file: torch.save(state, file)``; or the contents
             themselves, text in UTF-8
 
     Raises OSError with the file's name and the system's reason (no space, too large, too long, no right), whatever the
     writer made of it, and what else the writer raises. Nothing stays behind, and an older file stays as it was.
     """
-    path = Path(path)
-    aside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")  # short, whatever the file's own name
+    place = Path(os.path.realpath(path))  # on its own disk
+    aside = place.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")  # short, whatever the file's own name
     told = None
     try:
         with open(aside, "xb") as file:
@@ -45,7 +45,7 @@ def write_aside(path: str | Path, writer: Callable[[BinaryIO], object] | bytes |
             else:
                 told.write(writer.encode() if isinstance(writer, str) else writer)
             file.flush()
-        os.replace(aside, path)
+        os.replace(aside, place)
     except Exception as error:
         reason = error if isinstance(error, OSError) else told and told.error
         if reason is None:
@@ -67,9 +67,10 @@ def writable(file: str | Path, name: str) -> Path:
         if path.exists() and not path.is_file():
             raise ValueError(f"{name} must be a file, got {str(file)!r}, which is something else, such as a device")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(aside := path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tried"), b"")
+        place = Path(os.path.realpath(path))
+        write_aside(aside := place.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tried"), b"")
         aside.unlink()
-        _try_name(path)
+        _try_name(place)
     except OSError as error:
         told = f"got {str(file)!r}, where that fails ({error.strerror})"
         raise ValueError(f"{name} must be a file in a folder that can be made and written, {told}") from error

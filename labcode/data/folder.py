@@ -29,8 +29,8 @@ FEWEST = 16  # images
 HIDDEN = {"__macosx", "__pycache__", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found",
           "system volume information"}  # fmt: skip
 _END = r"[ _-]?(?:set|data|split|images|imgs)?[ _-]?\d*"
-TRAINING = re.compile(rf"(?:train|training){_END}", re.I)
-HELD_OUT = re.compile(rf"(?:val|valid|validation|test|testing|dev|eval|evaluation){_END}", re.I)
+SPLIT = re.compile(r"(?P<of>.+[ _-])?(?:(?P<train>train|training)|val|valid|validation|test|testing|dev|eval|"
+                   rf"evaluation|hold[ _-]?out|held[ _-]?out|unlabell?ed|pred|prediction){_END}", re.I)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,14 @@ def class_names(folders: list[tuple[str, ...]]) -> list[str] | None:
     """Each image's class from the names of the folders it lies in, or None where some lie in none.
 
     The first name counts, below folders that hold all images and below splits: a training folder with one for
-    validation or testing beside it. A class called "train" among cars and buses is a class.
+    validation or testing beside it, of one name but for that (seg_train, seg_test). A class called "train" among cars
+    and buses is a class.
     """
     while all(len(names) > 1 for names in folders) and len({names[0] for names in folders}) == 1:
         folders = [names[1:] for names in folders]
-    first = {names[0] for names in folders if names}
-    held_out = {name for name in first if HELD_OUT.fullmatch(name)}
-    splits = {name for name in first if TRAINING.fullmatch(name)} | held_out
-    if held_out and splits > held_out:
+    named = [match for match in map(SPLIT.fullmatch, {names[0] for names in folders if names}) if match]
+    training, held_out = ({match["of"] for match in named if bool(match["train"]) == kind} for kind in (True, False))
+    if splits := {match[0] for match in named if match["of"] in training & held_out}:
         return class_names([names[1:] if names and names[0] in splits else names for names in folders])
     if not all(folders):
         return None

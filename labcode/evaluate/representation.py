@@ -313,6 +313,8 @@ def ridge_r2(
     train_t, test_t = train_t.to(train_z), test_t.to(train_z)
     if (test_t.amax(0) == test_t.amin(0)).any():
         raise ValueError("test_t holds a constant factor: its R² is not defined")
+    size = torch.frexp(train_t.abs().amax(0)).exponent  # a power of two: squares stay in range, and no digit changes
+    train_t, test_t = torch.ldexp(train_t, -size), torch.ldexp(test_t, -size)
     held = torch.zeros(len(train_z), dtype=torch.bool, device=train_z.device)
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
     held[order[: max(1, int(len(held) * validation))].to(held.device)] = True

@@ -288,6 +288,15 @@ def test_ridge_is_scikit_learns():
         assert E.ridge_r2(z, t, zt, tt, l2=(0.3,)) == pytest.approx(want, abs=1e-4)
 
 
+@pytest.mark.parametrize("power", [-66, -30, 30, 66, 120])
+def test_ridge_of_factors_of_any_size_is_the_same(power):
+    g = torch.Generator().manual_seed(0)
+    z, zt, t, tt = (torch.randn(n, d, generator=g) for n, d in ((40, 6), (20, 6), (40, 2), (20, 2)))
+    t, tt = t + z[:, :2], tt + zt[:, :2]
+    size = torch.tensor([1.0, 2.0**power])
+    assert E.ridge_r2(z, t * size, zt, tt * size) == E.ridge_r2(z, t, zt, tt)
+
+
 def test_ridge_bounds():
     g = torch.Generator().manual_seed(0)
     z = torch.randn(500, 10, generator=g)

@@ -121,6 +121,13 @@ def test_folders_that_all_link_to_all_are_read_once(tmp_path):
     ("train test", None),  # a split without classes
     ("train/cat train/dog test", None),
     ("train/cat val/dog extra", "cat dog extra"),
+    ("train/cat holdout/dog", "cat dog"),
+    ("train/cat test/dog unlabeled", None),  # STL-10
+    ("train/cat unlabelled/x", "cat x"),
+    ("seg_train/seg_train/cat seg_test/seg_test/dog", "cat dog"),  # Intel's scenes
+    ("birds-train/owl birds-test/owl", "owl owl"),
+    ("steam_train/a crash_test/b", "steam_train crash_test"),
+    ("train/a val/a old_test/b", "a a old_test"),
     ("cat  dog", None),  # some lie outside
     (" ", None),
     ("cat cat", "cat cat"),

@@ -255,6 +255,21 @@ def test_a_file_is_written_whole_under_the_longest_name(tmp_path, writer):
     assert told.value.errno == errno.ENAMETOOLONG
 
 
+def test_a_link_is_followed_and_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("there", "new"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    (tmp_path / "disk" / "there").write_bytes(b"before")
+    for name in ("there", "new"):
+        assert files.writable(tmp_path / name, "out") == tmp_path / name
+        files.write_aside(tmp_path / name, b"after")
+        assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / name).read_bytes() == b"after"
+    (tmp_path / "nowhere").symlink_to(tmp_path / "no" / "disk")
+    with pytest.raises(ValueError, match="out must be a file in a folder that can be made"):
+        files.writable(tmp_path / "nowhere", "out")
+    assert len(list(tmp_path.iterdir())) == 4 and len(list((tmp_path / "disk").iterdir())) == 2
+
+
 def test_the_systems_reason_is_told_whatever_the_writer_makes_of_it(tmp_path):
     """As torch.save does, which ends in a RuntimeError about its archive."""
 

@@ -162,3 +162,32 @@ def test_bad_input_is_named_or_survived(name, data):
 def test_a_temperature_that_is_none_is_refused(name, tau):
     with pytest.raises(ValueError, match="tau"):
         LOSSES[name](**(arguments(LOSSES[name]) | {"tau": tau}))
+
+
+INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_and_places_may_be_integers_of_any_width(name):
+    given = arguments(LOSSES[name])
+    wanted = flat(LOSSES[name](**given))
+    for argument, value in given.items():
+        if isinstance(value, Tensor) and value.dtype == torch.int64:
+            for dtype in INTEGERS:
+                for a, b in zip(wanted, flat(LOSSES[name](**given | {argument: value.to(dtype)})), strict=True):
+                    assert torch.equal(a, b), f"{name} with {argument} in {dtype}"
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", [n for n, f in LOSSES.items() if "tau" in inspect.signature(f).parameters])
+def test_a_temperature_that_is_learnt_has_its_gradient(name):
+    given = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v
+             for k, v in arguments(LOSSES[name]).items()}  # fmt: skip
+
+    def total(tau):
+        return sum(t.sum() for t in flat(LOSSES[name](**given | {"tau": tau})) if t.is_floating_point())
+
+    tau = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    if total(tau).requires_grad:
+        total(tau).backward()
+        assert float(tau.grad) == pytest.approx(float(total(0.5 + 1e-5) - total(0.5 - 1e-5)) / 2e-5, rel=1e-5, abs=1e-7)

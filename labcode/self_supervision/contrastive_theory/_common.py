@@ -34,8 +34,8 @@ def perceptron(*widths: int) -> nn.Sequential:
 
 def class_means(f: Rows, y: Labels, classes: int) -> Float[Tensor, "c d"]:
     """Mean feature of every class."""
-    sums = f.new_zeros(classes, f.shape[1]).index_add_(0, y, f)
-    return sums / torch.bincount(y, minlength=classes).clamp_min(1)[:, None]
+    sums = f.new_zeros(classes, f.shape[1]).index_add_(0, y.long(), f)
+    return sums / torch.bincount(y.long(), minlength=classes).clamp_min(1)[:, None]
 
 
 def ridge_accuracy(

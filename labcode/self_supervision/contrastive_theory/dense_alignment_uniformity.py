@@ -160,7 +160,7 @@ def dense_nce(
     positive = (z1 * at_match(z2, match)).sum(2, keepdim=True)
     others = z1 @ at_match(z2, drawn).flatten(0, 1).T  # (n, p, n k)
     own = torch.eye(n, dtype=torch.bool, device=z1.device).repeat_interleave(drawn.shape[1], 1)[:, None]
-    logits = torch.cat([positive, others.masked_fill(own, -math.inf)], 2) / tau
+    logits = torch.cat([positive / tau, (others / tau).masked_fill(own, -math.inf)], 2)  # a learnt τ meets no infinity
     each = logits.logsumexp(2) - logits[..., 0]
     return (each * valid).sum() / valid.sum().clamp_min(1)
 

@@ -45,6 +45,8 @@ def nwj_bound(scores: Scores, clip: float = 40.0) -> Scalar:
     clip  scores off the diagonal are cut at this value before the exponential, which float32 would not survive
     """
     _check_scores(scores)
+    if math.isnan(clip):
+        raise ValueError("clip must be a number, got nan")
     return scores.diagonal().mean() - off_diagonal(scores).clamp(max=clip).sub(1).exp().mean()
 
 

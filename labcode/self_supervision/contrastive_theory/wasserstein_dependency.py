@@ -46,6 +46,8 @@ def lipschitz_penalty(gradient: Float[Tensor, "n d"], target: float = 1.0) -> Sc
     Wasserstein dependency measure (Ozair et al., 2019) takes it from improved Wasserstein GANs.
     """
     check_matrix("gradient", gradient)
+    if not 0 <= target <= 1e15:
+        raise ValueError(f"target must be a length in 0 … 1e15, got {target}")
     return ((gradient.square().sum(1) + 1e-12).sqrt() - target).square().mean()
 
 

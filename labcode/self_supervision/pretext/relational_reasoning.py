@@ -42,8 +42,8 @@ def relation_loss(scores: Float[Tensor, " n"], same: Bool[Tensor, " n"], gamma: 
     """
     if scores.ndim != 1 or not len(scores) or not scores.dtype.is_floating_point:
         raise ValueError(f"scores must be a floating-point vector (n,), got {scores.dtype} {tuple(scores.shape)}")
-    if same.shape != scores.shape:
-        raise ValueError(f"same must have the shape of scores, {tuple(scores.shape)}, got {tuple(same.shape)}")
+    if same.shape != scores.shape or same.dtype != torch.bool:
+        raise ValueError(f"same must be bool {tuple(scores.shape)} like scores, got {same.dtype} {tuple(same.shape)}")
     if not 0 <= gamma < float("inf"):
         raise ValueError(f"gamma must be at least 0, got {gamma}")
     right = torch.where(same, scores, -scores)

@@ -14,9 +14,9 @@ Scalar = Float[Tensor, ""]
 
 
 def joint_labels(y: Labels, copies: int = 4) -> Int[Tensor, " m"]:
-    """Class and turn as one label: copies · y + v for copy v. Rows i + n·v."""
+    """Class and turn as one label: copies · y + v for copy v. Rows i + n·v. In int64, where bytes would wrap around."""
     turns = torch.arange(copies, device=y.device)
-    return (copies * y + turns[:, None]).flatten()
+    return (copies * y.long() + turns[:, None]).flatten()
 
 
 @float32

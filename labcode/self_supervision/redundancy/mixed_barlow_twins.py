@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...loss import check_matrix, check_positive, float32
+from ...loss import check_index, check_matrix, check_positive, float32
 from ...nets import mlp
 from ...parallel import gather
 from .barlow_twins import barlow_twins
@@ -36,6 +36,7 @@ def mixed_barlow(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if order.shape != (len(z1),):
         raise ValueError(f"order must be a permutation of the {len(z1)} rows, got shape {tuple(order.shape)}")
+    check_index("order", order, len(z1))
     m, a, b = standardise(z_mixed), standardise(z1), standardise(z2)
     residual = m - alpha * a - (1 - alpha) * b[order]
     return (cross_norm2(residual, a, gram) + cross_norm2(residual, b, gram)) / len(a) ** 2

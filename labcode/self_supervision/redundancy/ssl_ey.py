@@ -71,7 +71,7 @@ def whitened_correlation(z1: Rows, z2: Rows, ridge: float = 1e-3) -> Scalar:
         size = x.detach().square().mean().mul(n / (n - 1)).sqrt()  # the mean feature has variance 1, at any scale
         size = torch.where(size > 0, size, torch.ones_like(size))
         x = x / size
-        floor = (ridge / size**2).clamp_min(1e-6 if x.dtype == torch.float32 else 1e-14)
+        floor = (ridge / size**2).clamp(1e-6 if x.dtype == torch.float32 else 1e-14, 1e30)  # a root, however small z
         root = torch.linalg.cholesky(x.T @ x / (n - 1) + floor * torch.eye(d, device=x.device, dtype=x.dtype))
         inverse.append(torch.linalg.solve_triangular(root, x.T, upper=False))  # whitened, (d, n)
     return -torch.linalg.svdvals(inverse[0] @ inverse[1].T / (n - 1)).sum()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from labcode.self_supervision import contrastive_theory as T
+from labcode.self_supervision.contrastive_theory._common import class_means
 
 
 def gen(seed=0):
@@ -28,3 +29,10 @@ def test_ridge_accuracy_and_moments_take_any_labels():
     assert T.ridge_accuracy(x, ids, x, ids) == T.ridge_accuracy(x, y, x, y)
     for a, b in zip(T.moments(x, ids), T.moments(x, y), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
+def test_class_means_of_labels_of_any_width(dtype):
+    f, y = randn(9, 2), torch.arange(9) % 2
+    wanted = torch.stack([f[y == c].mean(0) for c in (0, 1)])
+    assert torch.allclose(class_means(f, y.to(dtype), 2), wanted)

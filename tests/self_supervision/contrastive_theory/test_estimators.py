@@ -92,3 +92,8 @@ def test_the_joint_critic_is_a_perceptron_on_the_concatenation():
         for j in range(6):
             hidden = torch.relu(weight @ torch.cat([x[i], y[j]]) + critic.left.bias)
             assert torch.allclose(critic(x, y)[i, j], critic.out(hidden)[0], atol=1e-6)
+
+
+def test_a_cut_that_is_no_number_is_named():
+    with pytest.raises(ValueError, match="clip"):
+        T.nwj_bound(randn(3, 3), clip=math.nan)

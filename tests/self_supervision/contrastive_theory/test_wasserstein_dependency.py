@@ -44,3 +44,9 @@ def test_penalty_is_zero_for_unit_slopes_and_reaches_the_encoders():
         return 3 * x[:, 0] + 4 * y[:, 1]
 
     assert float(T.wpc_penalty(linear, x, y, torch.randperm(6))) == pytest.approx(16, rel=1e-5)
+
+
+@pytest.mark.parametrize("target", [float("nan"), float("inf"), -1.0, 1e30])
+def test_a_slope_that_is_no_length_is_named(target):
+    with pytest.raises(ValueError, match="target"):
+        T.lipschitz_penalty(randn(3, 2), target)

@@ -60,3 +60,10 @@ def test_sure_pairs_have_a_bounded_gradient_whatever_the_weight(gamma):
     assert loss.isfinite() and slope.isfinite().all() and slope.abs().max() < 5
     half = P.relation_loss(scores.detach().half(), same, gamma)
     assert half.dtype == torch.float32 and float(half) == pytest.approx(loss.item(), rel=1e-3)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_same_is_bool(dtype):
+    with pytest.raises(ValueError, match="same must be bool"):
+        P.relation_loss(torch.zeros(3), torch.ones(3).to(dtype))

@@ -32,6 +32,15 @@ def test_sla_loss_and_aggregation_are_the_loops(n, copies, classes):
     assert torch.allclose(P.aggregate(scores, copies), table)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16])
+def test_a_hundred_classes_in_bytes_do_not_wrap_around(dtype):
+    y, scores = torch.tensor([99, 70, 64]), draw(12, 400)
+    if dtype.is_signed:
+        assert P.joint_labels(y.to(dtype)).tolist() == [4 * c + v for v in range(4) for c in (99, 70, 64)]
+    loss = -sum(log_softmax(scores[i + 3 * v].tolist())[4 * int(y[i]) + v] for v in range(4) for i in range(3)) / 12
+    assert float(P.sla_loss(scores, y.to(dtype))) == pytest.approx(loss, rel=1e-12)
+
+
 def test_self_distillation_is_the_loop_and_stops_at_the_teacher():
     single, teacher, y = draw(5, 3).requires_grad_(), draw(5, 3, seed=1).requires_grad_(), torch.tensor([0, 1, 2, 0, 1])
     wanted = 0.0

@@ -67,3 +67,10 @@ def test_one_image_cannot_be_mixed_and_a_share_is_a_share():
     z = torch.randn(4, 3)
     with pytest.raises(ValueError, match="alpha"):
         R.mixed_barlow(z, z, z, 1.5, torch.arange(4))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 6], [0, 1, 2, -1]])
+def test_an_order_that_is_none_is_named(order):
+    z = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="order must"):
+        R.mixed_barlow(*z, 0.5, torch.tensor(order))

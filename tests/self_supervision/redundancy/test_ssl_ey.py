@@ -59,3 +59,12 @@ def test_linear_cca_finds_the_planted_subspace():
     w1, w2 = R.linear_cca(R.ssl_ey, x1, x2, 2, 300, 1000, 0.05)
     exact = R.canonical_correlations(x1, x2)[:2]
     assert torch.allclose(R.canonical_correlations(x1 @ w1, x2 @ w2), exact, atol=5e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-18, 1e-20, 1e-22, 1e-30])
+def test_whitened_correlation_of_tiny_views_is_all_ridge(dtype, scale):
+    z = torch.randn(2, 12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype) * scale
+    found = R.whitened_correlation(*z.requires_grad_())
+    assert -1e-6 <= float(found.detach()) <= 0
+    assert torch.isfinite(torch.autograd.grad(found, z)[0]).all()
