@@ -56,8 +56,7 @@ def papers(chapter: str | None = None) -> Papers:
 
     Raises ValueError for a chapter without cards and for a card with a missing or unknown field.
     """
-    files = sorted([*PACKAGE.glob("*/*.yml"), *PACKAGE.glob("*/*/papers.yml")])
-    found = Papers(card for file in files for card in _read(file))
+    found = Papers(card for file in sorted(PACKAGE.glob("*/*/papers.yml")) for card in _read(file))
     if chapter is None:
         return found
     kept = Papers(c for c in found if chapter in (c.part, f"{c.part}/{c.chapter}"))
@@ -86,7 +85,7 @@ def _read(file: Path) -> tuple[Card, ...]:
 
     names = {f.name for f in fields(Card)} - {"part", "chapter"}
     optional = {"name", "needs", "exercises", "shows"}
-    part, chapter = file.parts[-3:-1] if file.name == "papers.yml" else (file.parent.name, file.stem)
+    part, chapter = file.parts[-3:-1]
     cards = []
     for entry in yaml.safe_load(file.read_text(encoding="utf-8")) or []:
         if missing := sorted(names - optional - entry.keys()):

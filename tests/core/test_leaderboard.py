@@ -43,7 +43,7 @@ def made(tmp_path, monkeypatch):
 def test_its_page_lists_the_same_methods():
     listed = yaml.safe_load((ROOT / "book" / "leaderboard.yml").read_text())
     assert [row["method"] for row in listed] == list(leaderboard.entries()) and len(listed) == 12
-    keys = {card["key"] for f in ROOT.glob("labcode/*/*.yml") for card in yaml.safe_load(f.read_text())}
+    keys = {card["key"] for f in ROOT.glob("labcode/*/*/papers.yml") for card in yaml.safe_load(f.read_text())}
     assert all(row.get("paper", next(iter(keys))) in keys for row in listed)
     figures = [f for row in listed for f in row.get("published", ())]
     assert all(f["source"] and 0.5 < f.get("knn", f.get("probe")) < 1 for f in figures)
