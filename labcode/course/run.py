@@ -209,9 +209,13 @@ class Run:
             yield scale, root() / "book" / "results" / scale / f"{self.chapter}.json"
 
     def _provenance(self) -> dict:
-        return dict(
-            device=device_name(self.device), versions=versions(), commit=commit(), code=fingerprint(self.chapter),
-            date=datetime.date.today().isoformat(),
+        """Of all that this run records: looked up once, since reading the code takes most of a second."""
+        return self.once(
+            "provenance",
+            lambda: dict(
+                device=device_name(self.device), versions=versions(), commit=commit(), code=fingerprint(self.chapter),
+                date=datetime.date.today().isoformat(),
+            ),
         )  # fmt: skip
 
     def _record(self, make, **fields) -> Record:
