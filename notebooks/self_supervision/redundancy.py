@@ -354,7 +354,7 @@ with torch.no_grad():
 gap = {key: [out - seen for seen, out in pairs] for key, pairs in losses.items()}
 late = {key: [stage.knn(m.encoder) for m in ms] for key, ms in trained.items()}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the number of steps, plain and mixed Barlow Twins: the gap between held-out and training loss, and the kNN accuracy."}, "figure": {"caption": "Training on few images: with the guard the gap is not smaller, kNN is better. Dots are seeds, dashes raw pixels.", "name": "fig-mixed-overfit"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels against the number of steps, plain and mixed Barlow Twins: the gap between held-out and training loss, and the kNN accuracy."}, "figure": {"caption": "Training on few images: with the guard the gap is wider, kNN is better on average. Dots are seeds, dashes raw pixels.", "name": "fig-mixed-overfit"}}
 figure, panels = lab.plots.axes(2, 7, 2.6)
 for panel, values, label in zip(panels, (gap, late), ("loss gap, held-out − training", "kNN test accuracy"), strict=True):
     for i, name in enumerate(("plain", "mixed")):
@@ -375,10 +375,10 @@ run.claim("mixed-barlow-twins", "At equal forward passes the guard gives a bette
           late["mixed", lengths[1]], late["plain", lengths[1]], margin=0.0)
 
 # %% [markdown]
-# The guard pays, but not where it was said to. The neighbour vote gains at equal forward passes; the gap between held-out and
-# training loss, which was to show less overfitting, is on average wider with the guard. So what helps here is not that
-# training images are memorised less (*measured*). Neither arm declines within these lengths (*measured*): *our guess* is that what
-# the paper guards against needs many more epochs.
+# What the guard buys here the seeds do not settle: at equal forward passes the neighbour vote is better on average and not on
+# every seed. The gap between held-out and training loss, which was to show less overfitting, is surely wider with the guard, so
+# it is not that training images are memorised less (*measured*). Neither arm declines within these lengths (*measured*): *our
+# guess* is that what the paper guards against needs many more epochs.
 
 # %% [markdown]
 # (cca-ey)=
@@ -777,8 +777,8 @@ run.claim("rankme",
 
 # %% [markdown]
 # Much of the correlation is the work of the collapsed runs: accuracy first rises with rank and then falls (*measured*). *Our
-# guess*: too much decorrelation buys rank with noise. RankMe tells collapsed runs from healthy ones; among healthy ones it is a poor ruler, and
-# whether choosing by it beats choosing at random, or α-ReQ, the seeds do not settle.
+# guess*: too much decorrelation buys rank with noise. RankMe tells collapsed runs from healthy ones, and orders the sweep better
+# than α-ReQ; among healthy runs it is a poor ruler, and whether choosing by it beats choosing at random the seeds do not settle.
 
 # %% [markdown]
 # ## Where the chapter ends
