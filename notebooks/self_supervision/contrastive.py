@@ -370,8 +370,8 @@ run.claim("invariance-propagation", "Hard positives beat easy ones", arms["hard"
 # %% [markdown]
 # The premise fails here, not the loss alone (measured). Where the clusters are thin strands, walking wins; on the scenes' bank the
 # plain neighbours are purer. Four nearest neighbours are already wrong so often that three steps multiply the errors: our
-# guess. Hard propagated positives do worse than going on without any, and worse than easy ones; that most of them are other
-# digits is measured in the left panel, that this is the reason is our guess.
+# guess. Hard propagated positives do worse than going on without any, and worse than easy ones; that most images reached are
+# other digits is measured in the left panel, the hard ones were not counted apart, and that this is the reason is our guess.
 
 # %% [markdown]
 # (moco)=
@@ -473,8 +473,8 @@ for step in range(3):
 # ## Four small changes to MoCo
 # SimCLR came out between MoCo's two versions, and it was better. Was that the in-batch negatives, or the things that
 # came along with them? MoCo v2 keeps the queue and takes the rest: a head with a hidden layer,
-# $h(x) = W_2\,\mathrm{ReLU}(W_1 x)$ with $x$ the encoder's features and $W_1$, $W_2$ trained, dropped after training; stronger augmentation; a cosine schedule; and a higher
-# temperature, 0.2 for the new head, because the best temperature depends on the head.
+# $h(x) = W_2\,\mathrm{ReLU}(W_1 x)$ with $x$ the encoder's features and $W_1$, $W_2$ trained, dropped after training; stronger augmentation; a cosine schedule; and a
+# temperature of 0.2 in the place of MoCo's lower one, because the best temperature depends on the head.
 #
 # The paper reports 60.6 % for MoCo on ImageNet, 66.2 % with the new head, 63.4 % with the new augmentation and 67.3 %
 # with both, 67.5 % with the cosine schedule too: each helps, and together less than their sum. We add them one after the other: views first, then the head.
@@ -671,7 +671,8 @@ run.claim("cpc", "Negatives of the same speaker make the context forget who spea
 #
 # - **augment every patch by its own draw**, colours dropped among them. Else the answer to "which patch is the
 #   right one?" is "the one of the same colour";
-# - **layer norm** in the place of batch norm, whose statistics carry news from patch to patch;
+# - **layer norm** in the place of batch norm, whose statistics carry news from patch to patch: the right patch can then be told
+#   without a look at what it shows, and the task is solved while the features are not;
 # - **more directions**: also upwards and to both sides, each with its own context network.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. An image is cut into a grid of patches, each changed by its own draw; every patch goes alone through the trained patch encoder to a grid of codes z. Masked convolutions make a context of a row and those above; the matrix W k predicts the codes k rows below, and InfoNCE finds them among codes of this and other images."}, "figure": {"caption": "CPC on a grid: rows above predict rows below, and no part but the masked convolutions sees more than one patch.", "name": "fig-cpc-v2-mechanism"}}
@@ -856,7 +857,7 @@ run.claim("debiased-contrastive", "The debiased loss improves the features witho
           ours=nearest["debiased"], baseline=nearest["biased"], margin=0.01)
 
 # %% [markdown]
-# An unbiased denominator is not a better gradient (measured: the estimate is right, the features are no better). The reason,
+# An unbiased denominator is not a better gradient (measured: the estimate is right, the features are worse). The reason,
 # we guess: the correction lowers every anchor's denominator by about the same amount, and still pushes each false negative
 # as hard as its similarity says; the oracle does not push it at all.
 
@@ -958,8 +959,8 @@ run.claim("g-simclr", "Guided batches teach more than random batches", ours=guid
 # The oracle's gain says that false negatives do cost something (measured); the two arms beside it stand near the untrained
 # encoder, so their order says little. The guide fails without a trace: on images whose pixels are mostly nuisance the
 # batches are as mixed as before (measured), since pseudo-labels from reconstruction sort by the nuisance (our guess). Where digit and texture are all that
-# varies, small guided batches do hold fewer false negatives; whether by as much as was asked, our seeds leave open. Both
-# verdicts on the rates read otherwise before k-means drew other starting rows, with all else as it was: that is how near they are.
+# varies, small guided batches do hold fewer false negatives; whether by as much as was asked, our seeds leave open. Other starting
+# rows of k-means alone once changed both verdicts on the rates, so neither should be leaned on.
 
 # %% [markdown]
 # (decoupled-uniformity)=
@@ -1417,8 +1418,8 @@ run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="sup
 #
 # Read it knowing how it was made. An earlier version of this page was measured with lengths fitted to its minute on the
 # same seeds. For this one, statements, margins and settings were fixed first, all but one, on seeds and validation images of their
-# own, and then everything was measured once, on new scenes and in new orders; and again, with all trainings as they were,
-# when the random encoder got the BatchNorm statistics of the images and when k-means got other starting rows. What the first round taught us stays in
+# own, and then everything was measured once, on new scenes and in new orders. It was measured again when the random encoder got
+# the BatchNorm statistics of the images, when k-means got other starting rows, and when All4One's networks became the released ones. What the first round taught us stays in
 # the choice of statements, and the one exception is the survey's last claim: it was added after its figure had been seen. And three verdicts
 # are known to move with the length of training: stronger views in MoCo, layer norm in CPC v2, and CPC v2 against training
 # from scratch.

@@ -210,8 +210,8 @@ run.exact("aim", "No prediction changes when its target and everything after it 
 
 # %% [markdown]
 # Now capacity and training length: two widths, each trained for two lengths. The validation loss uses the same prefixes for
-# every model, or losses could not be compared. Accuracy is read from frozen tokens, the mean of the last two blocks, with
-# attention in both directions. The paper's attentive probe is itself trained; here, where a minute has to do, a linear probe
+# every model, or losses could not be compared. Accuracy is read from frozen tokens, the mean of the last two blocks, since the very last
+# ones turn to pixels (in the paper, too, the best blocks are not the last), with attention in both directions. The paper's attentive probe is itself trained; here, where a minute has to do, a linear probe
 # sees all tokens side by side and is fitted to the end.
 
 # %%
@@ -283,7 +283,8 @@ gained["AIM, probe"] = difference(long, table["random encoder"])
 # %% [markdown]
 # The mask does what it must. A short training adds next to nothing: our guess is that the model has learnt strokes that go
 # on, while its tokens still hold what a random projection holds. With length the loss falls and the accuracy rises in every line, on average by twice what
-# we had asked for and not surely by that much; that is the paper's curve at its short end. And the loss does tell how good a model will
+# we had asked for and not surely by that much. The paper grows its networks from 0.6 to 7 billion parameters, and loss and
+# accuracy still move together; we see that trend, not that scale. And the loss does tell how good a model will
 # be, better than its size does. The paper credits two
 # parts, the prefix and normalised targets. While settings were chosen neither changed what this probe reads, so they carry
 # no claim here; our guess is that with so few tokens a trunk copes with attention that it never met.
@@ -297,7 +298,8 @@ gained["AIM, probe"] = difference(long, table["random encoder"])
 #
 # $$\mathcal L_{\text{next-all}} = \sum_i \sum_{j > i} \bigl\lVert \hat x_j(x_{\le i}) - x_j \bigr\rVert^2 ?$$
 #
-# The last one has to plan, and it never eats what it cooked. Here $x_j$ is the patch at place $j$, $x_{\le i}$ are the
+# The last one has to plan, and a network trained on it can answer for all later places at once, so that errors need not
+# add up; it is tried both ways, in one answer and fed back. Here $x_j$ is the patch at place $j$, $x_{\le i}$ are the
 # patches up to place $i$, and $\hat x_j(x_{\le i})$ is what the network says of the one from the others. One head $f$ serves all
 # three questions: $\hat x_j = f(h_i, e_j)$ with $h_i$ the token at place $i$ and $e_j$ the embedding of place $j$.
 
@@ -425,7 +427,8 @@ gained["TokenUnify, Dice"] = difference(dice["mixture"], dice["random encoder"])
 # ## Any number of channels
 # A microscope shows a cell in as many pictures as there are stains, and every laboratory stains differently. Kraus et al.
 # train masked autoencoders on such images, and a variant, CA-MAE, which cuts *every channel* into tokens of its own. One projection
-# embeds them all, there is no channel embedding, and one small decoder per channel paints what was hidden. A quarter
+# embeds them all, the encoder has no channel embedding, and one small decoder per channel paints what was hidden; only its blanks
+# say which stain and place they stand for. A quarter
 # of all tokens is seen; what is hidden in one stain may be visible in another. The loss adds a term on the moduli of the
 # Fourier transform, since squared error alone is content with a blur,
 #
@@ -822,7 +825,8 @@ _ = lab.plots.images(grids, rows=2, width=6)
 
 # %% [markdown]
 # Random tubes, VideoMAE's mask, hide as much and leave a visible cell next to nearly every hidden one, from which it can be
-# continued. Blocks do not. To compare trained networks under both masks would take a larger grid than a minute allows; how
+# continued. Blocks do not. The paper compared networks trained under both masks, and blocks won by far; that would take a larger
+# grid than a minute allows. How
 # far a hidden cell is from what is seen, in cells, can be counted.
 
 # %%
@@ -1096,7 +1100,7 @@ run.claim("rho-byol-study",
 # it: what the two clips share is the lesson, whoever teaches. With two augmentations of one clip the nets learn what tells
 # films apart at that moment; our guess is that a good part of that is colour. Distance in time is worth something by itself, as an
 # augmentation is that is strong enough. Four clips instead of two, at equal clips
-# seen, made no difference that could be told from none, so they are left out.
+# seen, made no difference that could be told from none here, so they are left out; the paper gains by them on Kinetics.
 
 # %%
 gained["MoCo, two clips, kNN"] = difference(study["moco", 2], floor["random encoder"])
@@ -1640,7 +1644,7 @@ print("hidden in a frame, visible in a neighbour:", round(float(near.float().mea
 # ````{exercise-start} AIM's loss from its equation
 # :label: ex-next-patch
 # ````
-# Write the loss of AIM (eq. 2). Row $i$ of the prediction is what the network says about patch $i + 1$; the first $S$ patches of an
+# Write the loss of AIM, the one at the head of *The next patch*; there places count from 1, here rows from 0. Row $i$ of the prediction is what the network says about patch $i + 1$; the first $S$ patches of an
 # image, its prefix, are no targets. Each target has its own mean taken away and is divided by its own standard deviation
 # (the unbiased one, `torch.std`). With $K$ patches of $p$ values, and the mean over all targets of the batch, each counting alike:
 #

@@ -260,6 +260,8 @@ run.claim("barlow-twins", "A projector eight times as wide gives a better kNN", 
 # The diagonal alone does not collapse to a point, standardisation forbids that. *Measured*: it collapses to a few numbers, as
 # the effective rank says, and ends worse than no training at all. *Our guess*: they are the ones that both views share
 # most cheaply, such as the colour that a view keeps in part. The off-diagonal term alone learns nothing and so destroys little.
+# On ImageNet it is the other way round: without the off-diagonal term some points are lost, without the diagonal everything is. And the
+# narrow projector had the same $\lambda$ as the wide one, so that part of its gap may be a loss out of balance (an exercise below).
 #
 # What surprised us is the arm that is not the paper's. With nothing changed but the place where redundancy is measured, it
 # leaves Barlow Twins far behind (*measured*). Why is *our guess*: early in training hardly any feature is shared by the
@@ -477,16 +479,17 @@ run.claim("cca-ey", "SSL-EY is within three points of Barlow Twins on images", r
 # %% [markdown]
 # In direction the two forms are nearly equal (*measured*). What bias does is shrink the features, and not even that is
 # settled by our seeds: on average two batches end nearer to the minimum, but they are also noisier. *Our guess*: that is why
-# the released code can afford it. On images SSL-EY gains far more than the claim asks. *Our guess*: the within-view term pays,
+# the released code, which takes $V' = V$ from one batch, loses little by it. On images SSL-EY gains far more than the claim asks. *Our guess*: the within-view term pays,
 # since it decorrelates what only one view sees as well; the arm of Barlow Twins with redundancy within views says the same.
 
 # %% [markdown]
 # (orthonormal-byol)=
 # ## Why BYOL does not collapse: a predictor that is a projection
 # BYOL has no term against collapse at all: it predicts a slow copy of itself. Take its predictor to be one matrix. The
-# least-squares optimum $P = (Z^\top Z)^{-1} Z^\top Z'$ projects onto what the online network already spans, and gradient
-# steps towards $Z'$ through such a $P$ push the singular values apart from zero. If that is the mechanism, training $P$ is
-# unnecessary.
+# least-squares optimum $P = (Z^\top Z)^{-1} Z^\top Z'$ makes of $ZP$ the projection of $Z'$ onto what the columns of $Z$ span. With the
+# gradient stopped at $Z'$, a step towards it through such a $P$ acts like a step of orthonormalisation, and no dimension dies; the slow
+# average makes $P$ more orthogonal, and taking it away alone need not end in collapse. If that is the mechanism, training $P$
+# is unnecessary.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View A goes through the online network to Z and through the matrix P to a prediction; view B goes through a slow copy, a moving average of the online network, to the target Z prime. The loss compares prediction and target; no gradient flows back through the copy. P is trained or a formula of Z and Z prime."}, "figure": {"caption": "A linear BYOL. The chapter replaces the trained P by formulas; the two controls take P, or the stop (✕), away. Views then change places.", "name": "fig-byol-diagram"}}
 parts = {
@@ -583,7 +586,7 @@ run.claim("orthonormal-byol", "Without stop-gradient the effective rank falls be
 # A formula that is never trained does better here than the matrix that gradient descent finds, and NE, the crudest of all,
 # keeps most dimensions (*measured*). But look at the dashed line: at this length NE ends near the *random* encoder. It has
 # prevented collapse more than it has learnt; the other arms have lost what a random encoder still had. So the verdicts above
-# order ways of not collapsing, not ways of learning.
+# order ways of not collapsing, not ways of learning; as statements on what is learnt they would be *untaught*.
 
 # %% [markdown]
 # (e2mc)=
