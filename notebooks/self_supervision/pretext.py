@@ -514,7 +514,7 @@ run.claim("relational-reasoning", "Relational reasoning gives a better probe tha
           related["K = 8"], results["SimCLR"], margin=0.0)
 
 # %% [markdown]
-# Read the bars in pairs. At equal steps the copies win by a wide margin, and that is the paper's ablation; at equal passes, the fairer price, they still win, by little. And the idea itself, a
+# Read the bars in pairs. At equal steps the copies win by a wide margin, and that is the paper's ablation; at equal passes, the fairer price, they win on average by little, and the seeds leave open whether surely. And the idea itself, a
 # network in the place of the dot product, costs accuracy (*measured*). *Our guess* why: a network that compares learns *how* to compare, and while it does the encoder can lean on whatever makes pairs easy to tell
 # apart, here colour. The cosine has little to learn and asks the encoder for the rest. On a set of nearly grey images, tried with one seed while settings were chosen, the order was the other way round: the verdict is about these images.
 
