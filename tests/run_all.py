@@ -26,7 +26,7 @@ from journal import CHAPTERS, chapter_of  # noqa: E402
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT / "tests")}
 FIRST_SEED = {"LABCODE_SCALE": "quick", "LABCODE_SEEDS": "1", "LABCODE_WRITE": "0", "LABCODE_PROGRESS": "0"}
 WORKERS = 2
-LIMIT = 300  # seconds for a test; some with a dear fixture say more themselves
+LIMIT = 900  # seconds for a test; some with a dear fixture say more themselves
 HARD = 1900  # then its process is ended, whatever it does; tests of the pages wait for the book to be built
 STALL = 2000  # seconds in which no test begins or ends
 PLANNED = 62  # chapters of the whole course
@@ -106,7 +106,7 @@ def stages(only: list[str]) -> list[Stage]:
     """Notebooks and tests, all or those of ``only``."""
     chapters = [c for c in CHAPTERS if not only or c in only or c.split("/")[0] in only]
     notebooks = ["notebooks"] if not only else [f"notebooks/{chapter}.ipynb" for chapter in chapters]
-    nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240", *notebooks]
+    nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", *notebooks]
     found = [Stage("notebooks", nbval, FIRST_SEED, [])] if notebooks else []
     own = [f"tests/{chapter}" for chapter in chapters if (ROOT / "tests" / chapter).is_dir()]
     tests = ["tests"] if not only or "shared" in only else [*own, "tests/book"]
