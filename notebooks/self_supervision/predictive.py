@@ -1094,7 +1094,7 @@ run.claim("rho-byol-study",
           study["moco", 2], near, margin=0.01, data=lasting.source)
 
 # %% [markdown]
-# All four frameworks gain from a second moment, about as much each; for BYOL the interval just touches what we had asked for. When
+# All four frameworks gain from a second moment, about as much each. When
 # we broke it on purpose (measured, outside this page), with a moment of *another* film as the second, three of them fell below
 # one clip, and SwAV lost most of its gain. So it is not the framework that does
 # it: what the two clips share is the lesson, whoever teaches. With two augmentations of one clip the nets learn what tells
@@ -1477,7 +1477,8 @@ run.claim("ucsl",
 # %% [markdown]
 # Two of the four terms do nearly all of it: be unlike your neighbours, and come back to yourself. The round trip is the label, and it costs
 # nothing but the assumption that things stay what they are. The other two, in our reading of
-# them, added about a point in tuning and take one away here, less than the seeds differ by. Our guess: where an object is hidden in
+# them, added about a point in tuning and take some away here, surely, so that all four together no longer close half of the gap
+# beyond doubt. Our guess: where an object is hidden in
 # the middle frame, the two ways *should* disagree, and a count of detections does not say where.
 
 # %%
