@@ -639,16 +639,8 @@ def taught(name, method, seed, start=None, **options):
     """A classifier from few labels, ``method(encoder, labels, classes)``; ``start`` draws other first weights."""
     images, labels = stage.few(LABELS, seed)
     made = lambda e: method(e, labels, stage.classes, **options)  # noqa: E731
-    return stage.pretrain(
-        f"taught {name}",
-        made,
-        seed,
-        views=copies(4),
-        images=images,
-        batch_size=IMAGES,
-        steps=SHORT,
-        encoder=stage.encoder(start or seed),
-    )
+    budget = dict(views=copies(4), images=images, batch_size=IMAGES, steps=SHORT)
+    return stage.pretrain(f"taught {name}", made, seed, encoder=stage.encoder(start or seed), **budget)
 
 
 def auroc(inside, outside):
