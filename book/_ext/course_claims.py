@@ -40,7 +40,8 @@ def claims(course: Course, doctree: nodes.document, here: str) -> None:
 
     def whole(_: re.Match) -> str:
         told = [(p.key, p.name, p.reported) for p in chapter.papers]
-        return carry_over(told, dict(reversed(listed.items())))
+        box = '<div class="table-scroll" role="region" aria-label="What carries over" tabindex="0">'
+        return f"{box}{carry_over(told, dict(reversed(listed.items())))}</div>"
 
     for raw in list(doctree.findall(nodes.raw)):
         text = raw.astext()

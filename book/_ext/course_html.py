@@ -159,7 +159,7 @@ def strip(claim: dict) -> str:
         f'<svg class="strip strip-{escape(str(claim.get("verdict")))}" viewBox="0 0 120 18" width="120" '
         f'height="18" aria-hidden="true" focusable="false">'
         f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="2" y2="16"/>'
-        f'<line class="margin" x1="{x(margin)}" x2="{x(margin)}" y1="2" y2="16"/>'
+        f'<line class="limit" x1="{x(margin)}" x2="{x(margin)}" y1="2" y2="16"/>'
         f'<line class="range" x1="{x(lo)}" x2="{x(hi)}" y1="9" y2="9"/>'
         f'<circle class="middle" cx="{x(middle)}" cy="9" r="3.5"/></svg>'
     )

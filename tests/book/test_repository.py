@@ -119,7 +119,7 @@ def test_stored_results_stay_valid_when_the_address_changes_and_only_then(course
     changed = marks()[0]
     assert changed[0] != before[0][0] and changed[1] == before[0][1]
     head, setup, rest = re.split(r'(?ms)^(# %% tags=\["remove-cell", "setup"\].*?)(?=^# %%)', text)
-    twin.write_text(head + setup + rest.replace("import torch", "import torch  # changed", 1))
+    twin.write_text(head + setup + rest.replace("import torch", "import torch\nchanged = 1", 1))
     assert marks()[0][1] != before[0][1], "a changed cell that measures makes results stale"
     assert marks()[1:] == before[1:]
 
