@@ -126,7 +126,8 @@ def test_one_notebook_runs_alone_in_colabs_environment(colab, index, tmp_path):
     assert [p.name for p in (tmp_path / "content").iterdir()] == [stored.name]
     line = [tmp_path / "env" / "bin" / "python", "-c", "from labcode.course.cards import papers; print(len(papers()))"]
     cards = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    assert int(cards) == sum(len(re.findall(r"(?m)^- key:", f.read_text())) for f in ROOT.glob("labcode/*/*/papers.yml"))
+    files = ROOT.glob("labcode/*/*/papers.yml")
+    assert int(cards) == sum(len(re.findall(r"(?m)^- key:", f.read_text())) for f in files)
 
 
 def test_the_environment_holds_what_colab_has_and_not_what_it_lacks(colab, tmp_path):
