@@ -69,6 +69,8 @@ def tab(window, html):
     page.set_viewport_size(DESK)
 
     def go(name, query=""):
+        page.goto("about:blank")  # what the last page's scripts still miss is no fault of this one
+        wrong.clear()
         page.goto((html / f"{name}.html").as_uri() + query)
         page.wait_for_function(READY)
         theme(page, "light")
