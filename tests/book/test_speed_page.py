@@ -68,6 +68,6 @@ def test_training_speed_is_shown_with_its_origin_or_said_to_be_missing(tmp_path)
     (tmp_path / "book" / "results").mkdir(parents=True)
     (tmp_path / "book" / "results" / "throughput.json").write_text(json.dumps(made))
     page = BeautifulSoup(course_speed.training_html(course), "html.parser")
-    rows = [[td.text for td in tr.find_all("td")] for tr in page.tbody.find_all("tr")]
+    rows = [[td.text.strip() for td in tr.find_all("td")] for tr in page.tbody.find_all("tr")]
     assert rows[0] == ["61,234", "26 %", "forward 40 %, backward 60 %"] and rows[1][2] == "RuntimeError: none"
     assert rows[2][0] == "9,000" and "GPU <1>" in page.caption.text and "commit abc" in page.caption.text

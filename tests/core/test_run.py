@@ -259,8 +259,7 @@ torch.cuda.is_available, cards.PACKAGE = lambda: True, pathlib.Path("package")
 queue.run_queue(300.0)
 """
 DIE = 'import os, pathlib; pathlib.Path("died").touch(); os.killpg(0, 9)'
-LEDGER = f"types.SimpleNamespace(getpid=int, replace=lambda *a: exec({DIE!r}))"  # dies as it puts a file in its place
-RENAME = f"import labcode.course.ledger as l, types; l.os = {LEDGER}"
+RENAME = f"import os; os.replace = lambda *a: exec({DIE!r})"  # dies as it puts a file in its place
 MOMENTS = {
     "before any paper": ("torch.cuda", f"exec({DIE!r}); torch.cuda", []),
     "in the first paper": ('run.claim("a"', f'exec({DIE!r}); run.claim("a"', []),
