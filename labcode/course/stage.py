@@ -1,7 +1,8 @@
 """The stage of the self-supervised chapters: the same images, views, encoder, budget and evaluation for all arms."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import augment, nets
-from ..data import scenes, shuffled
+from ..data import Difficulty, scenes, shuffled
 from ..evaluate import Probe, held_out, knn, linear_probe
 from ..train import fit
 from .provenance import checkpoints
@@ -29,7 +30,7 @@ class Budget:
     weight_decay: float
 
 
-QUICK = Budget(steps=150, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=1e-4)
+QUICK = Budget(steps=150, batch_size=128, lr=5e-3, optimizer="adamw", weight_decay=1e-4)
 # 200 epochs of CIFAR-10 at batch 512; learning rate and decay of MoCo's CIFAR-10 demonstration.
 FULL = Budget(steps=200 * 97, batch_size=512, lr=0.06, optimizer="sgd", weight_decay=5e-4)
 
@@ -37,18 +38,21 @@ FULL = Budget(steps=200 * 97, batch_size=512, lr=0.06, optimizer="sgd", weight_d
 class Stage:
     """Images, views, encoder and evaluation at the scale of ``run``.
 
-    Quick: 2,000 scenes for training and 1,000 for testing, 8×8, ``SmallNet``. Full: CIFAR-10 and ResNet-18.
+    Quick: 2,000 scenes for training and 1,000 for testing, ``SmallNet``. Full: CIFAR-10 and ResNet-18.
+
+    difficulty  of the scenes; the default's 16×16 pixels are those of the chapters, see ``labcode.data.Difficulty``
 
     A *method* is a module with an ``encoder`` and a ``forward(views, index)`` that returns the loss, where rows i
     and i + n of ``views`` show the same image and ``index`` (n,) says which.
     """
 
-    def __init__(self, run: Run):
-        self.run = run
-        self.budget: Budget = run.pick(quick=QUICK, full=FULL)
+    def __init__(self, run: Run, difficulty: Difficulty = Difficulty()):
+        self.run, self.side = run, difficulty.size
+        quick = QUICK if self.side > 8 else replace(QUICK, lr=2e-3)
+        self.budget: Budget = run.pick(quick=quick, full=FULL)
         self.classes = 10
         if run.scale != "full":
-            train, test = (scenes(n, seed=1, split=split) for n, split in zip((2000, 1000), run.splits, strict=True))
+            train, test = (scenes(n, 1, split, difficulty) for n, split in zip((2000, 1000), run.splits, strict=True))
             self.train_images, self.train_labels = train.images, train.labels
             self.test_images, self.test_labels = test.images, test.labels
             self.train_factors, self.test_factors = train.factors, test.factors
@@ -121,7 +125,8 @@ class Stage:
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:
         """A new encoder, its weights drawn from the seed; ``encoder.features`` is its width."""
         torch.manual_seed(seed)
-        make = self.run.pick(quick=nets.SmallNet, full=nets.ResNet18)
+        sides = dict(width=48, deep=64, size=self.side) if self.side > 8 else {}
+        make = self.run.pick(quick=partial(nets.SmallNet, **sides), full=nets.ResNet18)
         net = make(**keywords)
         return net.to(self.run.device, memory_format=self.layout(net))
 

@@ -3,8 +3,8 @@
 import importlib
 
 _WHERE = {
-    "scenes": "synthetic", "Scenes": "synthetic", "Difficulty": "synthetic", "digits": "synthetic",
-    "textures": "synthetic",
+    "scenes": "synthetic", "Scenes": "synthetic", "Difficulty": "synthetic", "EIGHT": "synthetic",
+    "digits": "synthetic", "textures": "synthetic",
     "benchmark": "benchmarks", "Benchmark": "benchmarks", "DataError": "benchmarks",
     "shuffled": "batches", "mixed_seed": "batches",
     "moving_scenes": "videos", "Motion": "videos", "Videos": "videos",

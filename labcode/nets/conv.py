@@ -11,21 +11,22 @@ from torch import Tensor, nn
 
 
 class SmallNet(nn.Module):
-    """The quick scale's encoder for 8×8 scenes: a 4×4 convolution of stride 2, a 2×2 one of stride 2, a linear layer.
+    """The quick scale's encoder for scenes: a 4×4 convolution of stride 2, a 2×2 one of stride 2, a linear layer.
 
     BatchNorm and GELU follow each of them. On a CPU strided convolutions this small are faster as matrix products of
-    patches, so that is how they are written: 12 ms for forward and backward of 256 views on one thread.
+    patches, so that is how they are written.
 
-    width     channels of the first convolution; the second has half as many again
+    width     channels of the first convolution
+    deep      channels of the second; None is half as many again
     features  width of the output, ``net.features``
     size      side of the images in pixels, a multiple of 4
     """
 
-    def __init__(self, width: int = 64, features: int = 256, size: int = 8, channels: int = 3):
+    def __init__(self, width: int = 64, features: int = 256, size: int = 8, channels: int = 3, deep: int | None = None):
         super().__init__()
         if size % 4:
             raise ValueError(f"size must be a multiple of 4, got {size}")
-        self.features, self.deep = features, width * 3 // 2
+        self.features, self.deep = features, deep or width * 3 // 2
         self.conv1, self.norm1 = nn.Linear(16 * channels, width, bias=False), nn.BatchNorm1d(width)
         self.conv2, self.norm2 = nn.Linear(4 * width, self.deep, bias=False), nn.BatchNorm1d(self.deep)
         self.linear = nn.Linear(self.deep * (size // 4) ** 2, features, bias=False)

@@ -50,6 +50,7 @@ if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above 
     importlib.invalidate_caches()
 
 # %%
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -85,7 +86,7 @@ _ = lab.plots.family(PAPERS, ARROWS)
 
 # %%
 run = lab.start("self_supervision/contrastive")
-stage = Stage(run)
+stage = Stage(run, lab.data.EIGHT)
 run
 
 # %%
@@ -692,7 +693,7 @@ lab.show(C.PatchCPC.forward, C.MaskedContext.forward)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-knob = lab.data.Difficulty(size=16)
+knob = replace(lab.data.EIGHT, size=16)
 drawn = [lab.data.scenes(2000, split="train", difficulty=knob), lab.data.scenes(1000, split="test", difficulty=knob)]
 pictures, held_out = run.pick(quick=[d.images for d in drawn], full=[stage.train_images, stage.test_images])
 y, y_test = run.pick(quick=[d.labels for d in drawn], full=[stage.train_labels, stage.test_labels])
@@ -908,7 +909,7 @@ run.claim("g-simclr", "Guided batches hold fewer false negatives than random one
 # and with batches of 8, where there is more to win.
 
 # %%
-plain = lab.data.scenes(2000, background=0.2, ink=0.577)
+plain = lab.data.scenes(2000, background=0.2, ink=0.577, difficulty=lab.data.EIGHT)
 digits = plain.images.to(run.device)
 rate |= {"random, one colour": [], "guided, one colour": []}
 for seed in run.seeds:

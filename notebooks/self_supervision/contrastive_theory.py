@@ -79,7 +79,7 @@ _ = lab.plots.family(PAPERS, ARROWS)
 
 # %%
 run = lab.start("self_supervision/contrastive_theory")
-stage = Stage(run)
+stage = Stage(run, lab.data.EIGHT)
 run
 
 # %% [markdown]
@@ -129,7 +129,7 @@ def weigh(name, record, speaks="for"):
 
 # %%
 MANY = run.pick(quick=12_000, full=50_000)
-drawn = [lab.data.scenes(n, split=split) for n, split in zip((MANY, 1000), run.splits, strict=True)]
+drawn = [lab.data.scenes(n, split=split, difficulty=lab.data.EIGHT) for n, split in zip((MANY, 1000), run.splits, strict=True)]
 (x1, x2), (x1_test, x2_test) = [d.factors["mask"].flatten(1).split(32, 1) for d in drawn]
 y, y_test = (d.labels for d in drawn)
 

@@ -46,6 +46,7 @@ if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above 
     importlib.invalidate_caches()
 
 # %%
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -73,7 +74,7 @@ _ = lab.plots.family(PAPERS, ARROWS, height=2.8)
 
 # %%
 run = lab.start("self_supervision/data_curation")
-stage = Stage(run)
+stage = Stage(run, lab.data.EIGHT)
 run
 
 # %%
@@ -103,7 +104,7 @@ lab.plots.bars(lab.plots.axes(1, 6, 2.0)[1], floor, "kNN test accuracy", chance=
 
 # %%
 SIDE, steps = 12, run.pick(quick=150, full=100 * 97)
-wild, knob = D.FaceDifficulty.clutter(SIDE), lab.data.Difficulty(size=SIDE)
+wild, knob = D.FaceDifficulty.clutter(SIDE), replace(lab.data.EIGHT, size=SIDE)
 wide = run.pick(quick=64, full=128)
 fresh = lambda seed: (torch.manual_seed(seed), SmallNet(wide, size=SIDE).to(run.device))[1]
 
@@ -235,7 +236,7 @@ run.claim("hier-kmeans-curation", "Resampling takes most of the remaining skew a
 lab.show(D.long_tail)
 
 # %%
-drawn = run.pick(quick=lambda: lab.data.scenes(8000, seed=5, split=run.splits[0]), full=lambda: None)()
+drawn = run.pick(quick=lambda: lab.data.scenes(8000, seed=5, split=run.splits[0], difficulty=lab.data.EIGHT), full=lambda: None)()
 many, kinds = (stage.train_images, stage.train_labels) if drawn is None else (drawn.images, drawn.labels)
 few_levels, many_levels = ((100, 30), (6, 2)), ((2000, 300, 50), (3, 3, 3))
 sizes, keep = few_levels if run.dry else run.pick(quick=few_levels, full=many_levels)
@@ -467,8 +468,8 @@ def walk(v, target, steps, lr=0.01):
 # %%
 def mixed_pool(seed):
     """Target, pool, the pool's labels, which rows are digits, and a test set; rows are 64 pixels."""
-    (low, high), (low_test, high_test) = (SPLITS[name] for name in run.splits)
-    images, labels = lab.data.digits()
+    (low, high), (low_test, high_test) = (SPLITS["optdigits"][name] for name in run.splits)
+    images, labels = lab.data.digits("optdigits")
     order = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(seed))
     wanted, own = order[:200], order[200:750]
     photos = torch.nn.functional.unfold(lab.data.textures()[:, None], 8, stride=8).transpose(1, 2).flatten(0, 1)

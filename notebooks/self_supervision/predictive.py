@@ -75,7 +75,7 @@ _ = lab.plots.family(PAPERS, ARROWS, height=4.2)
 
 # %%
 run = lab.start("self_supervision/predictive")
-stage = Stage(run)
+stage = Stage(run, lab.data.EIGHT)
 run
 
 # %% [markdown]

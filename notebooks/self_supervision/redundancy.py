@@ -66,7 +66,7 @@ _ = lab.plots.family(PAPERS, ARROWS)
 
 # %%
 run = lab.start("self_supervision/redundancy")
-stage = Stage(run)
+stage = Stage(run, lab.data.EIGHT)
 run
 
 # %%

@@ -7,16 +7,27 @@ import time
 import pytest
 import torch
 
-from labcode.data import Difficulty, digits, scenes, shuffled, textures
+from labcode.data import EIGHT, Difficulty, digits, scenes, shuffled, textures
 
 
 def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
-    images, labels = digits()
+    images, labels = digits("optdigits")
     wanted = load_digits()
     assert torch.equal(images, torch.from_numpy(wanted.images).float() / 16)
     assert labels.tolist() == wanted.target.tolist()
+
+
+def test_mnist_has_all_classes_alike_and_strokes_where_a_digit_has_them():
+    images, labels = digits()
+    assert images.shape == (5000, 28, 28) and labels.tolist() == [i % 10 for i in range(5000)]
+    assert images.min() == 0 and images.max() == 1 and images[:, 0].mean() < 0.01  # margins are dark
+    means = torch.stack([images[labels == c].flatten(1).mean(0) for c in range(10)])
+    nearest = torch.cdist(images.flatten(1), means).argmin(1)
+    assert (nearest == labels).float().mean() > 0.75  # labels belong to the pictures: 0.81 for nearest means
+    with pytest.raises(ValueError, match="kind must be one of mnist, optdigits"):
+        digits("usps")
 
 
 def test_textures_are_standardised():
@@ -35,7 +46,7 @@ def test_same_seed_same_scenes_and_splits_share_no_digit():
 def test_tuning_splits_are_training_digits_and_share_neither_a_digit_nor_a_draw():
     drawn = {s: set(scenes(4000, split=s).factors["digit"].tolist()) for s in ("train", "test", "fit", "validation")}
     assert not drawn["fit"] & drawn["validation"] and not (drawn["fit"] | drawn["validation"]) & drawn["test"]
-    assert max(drawn["fit"] | drawn["validation"] | drawn["train"]) < 1297 <= min(drawn["test"])
+    assert max(drawn["fit"] | drawn["validation"] | drawn["train"]) < 4000 <= min(drawn["test"])
     assert not torch.equal(scenes(50, split="fit").factors["background"], scenes(50).factors["background"])
     with pytest.raises(ValueError, match="split"):
         scenes(5, split="valid")
@@ -46,8 +57,8 @@ def test_pixels_are_what_the_factors_say():
     plain = scenes(20, 1, difficulty=Difficulty(texture=0.0))
     f = plain.factors
     for i in range(20):
-        for row in range(8):
-            for column in range(8):
+        for row in range(16):
+            for column in range(16):
                 wanted = f["background"][i] + 0.7 * f["ink"][i] * f["mask"][i, row, column]
                 got = plain.images[i, :, row, column].float() / 255
                 assert (got - wanted.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-5
@@ -55,8 +66,8 @@ def test_pixels_are_what_the_factors_say():
 
 def test_geometry_moves_the_mask():
     still = dict(rotation=0.0, scale=1.0, digit=7)
-    centre = scenes(1, shift=[[0.0, 0.0]], difficulty=Difficulty(size=16), **still).factors["mask"][0]
-    moved = scenes(1, shift=[[0.125, 0.0]], difficulty=Difficulty(size=16), **still).factors["mask"][0]
+    centre = scenes(1, shift=[[0.0, 0.0]], **still).factors["mask"][0]
+    moved = scenes(1, shift=[[0.125, 0.0]], **still).factors["mask"][0]
     assert torch.allclose(centre[:, 2:-2], moved[:, 4:], atol=1e-4)  # 0.125 of 16 pixels to the right
 
 
@@ -113,16 +124,22 @@ def stage(monkeypatch, tmp_path):
 
 def test_calibration(stage):
     """The default difficulty leaves room: raw pixels and a random encoder stay low, labels reach high, and SimCLR
-    gains at least 30 points of kNN over the random encoder in a few seconds. Three seeds each."""
+    comes near them in a few seconds (0.26, 0.30, 0.88 and 0.75 when measured). Three seeds each."""
     from labcode.self_supervision.contrastive import SimCLR
 
     references = [stage.references(seed) for seed in range(3)]
     began = time.process_time()
-    runs = [stage.knn(stage.pretrain("calibration", SimCLR, seed, steps=250).encoder) for seed in range(3)]
+    runs = [stage.knn(stage.pretrain("calibration", SimCLR, seed, lr=5e-3).encoder) for seed in range(3)]
     seconds = (time.process_time() - began) / 3
     mean = {name: statistics.fmean(r[name] for r in references) for name in references[0]}
-    assert mean["pixels"] < 0.5 and mean["random encoder"] < 0.5
+    assert mean["pixels"] < 0.35 and mean["random encoder"] < 0.35
     assert mean["supervised"] > 0.85
-    assert statistics.fmean(runs) > mean["random encoder"] + 0.30
+    assert statistics.fmean(runs) > 0.7
     if not os.environ.get("CI"):
-        assert seconds < 10  # 4 s on one thread of the machine in book/machines.md
+        assert seconds < 15  # 4 s on one thread of a quiet machine, 8 on a loaded one
+
+
+def test_the_smallest_scenes_hold_a_whole_digit():
+    small = scenes(40, difficulty=EIGHT)
+    assert small.images.shape == (40, 3, 8, 8) and small.factors["digit"].max() < 1297
+    assert scenes(4, difficulty=Difficulty(size=8)).factors["mask"].amax((1, 2)).min() > 0.3  # MNIST, made smaller

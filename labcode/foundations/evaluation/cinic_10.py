@@ -82,7 +82,7 @@ def two_sources(part: str, seed: int = 0) -> dict[str, Source]:
 
     Parts are disjoint: other handwritten digits, other fonts. The seed deals the handwritten digits to the parts.
     """
-    images, labels = digits()
+    images, labels = digits("optdigits")
     third = len(labels) // len(PARTS)
     order = torch.randperm(len(labels), generator=Generator().manual_seed(mixed_seed(seed, 8)))
     printed = printed_digits(third, seed, part)

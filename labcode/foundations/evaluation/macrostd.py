@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ...data.batches import mixed_seed
-from ...data.synthetic import Scenes, scenes
+from ...data.synthetic import EIGHT, Scenes, scenes
 from ...loss import check_index, raised
 
 Labels = Int[Tensor, " n"]
@@ -83,7 +83,7 @@ def coloured_scenes(n: int, seed: int, split: str, rho: float) -> Scenes:
     other = torch.randint(len(PALETTE), (n,), generator=g)
     group = torch.where(torch.rand(n, generator=g) < rho, labels % len(PALETTE), other)
     colour = torch.tensor(PALETTE)[group] + 0.1 * (torch.rand(n, 3, generator=g) - 0.5)
-    made = scenes(n, mixed_seed(seed, 10, round(1000 * rho)), split, label=labels, background=colour)
+    made = scenes(n, mixed_seed(seed, 10, round(1000 * rho)), split, EIGHT, label=labels, background=colour)
     made.factors["group"] = group
     return made
 

@@ -5,7 +5,7 @@ others in its stack.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,12 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ...data.batches import mixed_seed
-from ...data.synthetic import Difficulty, scenes
+from ...data.synthetic import EIGHT, scenes
 from ...loss import check_finite
 from ...train import allowed
 
 Weights = dict[str, Tensor]  # a network's parameters by name, each with the runs as its first axis
-DIGITS = Difficulty(shift=0.08, rotation=0.35, scale=0.2)  # of the grey digits below
+DIGITS = replace(EIGHT, shift=0.08, rotation=0.35, scale=0.2)  # of the grey digits below
 
 
 @dataclass(frozen=True)

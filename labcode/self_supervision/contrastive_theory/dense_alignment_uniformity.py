@@ -6,6 +6,7 @@ which position of view 2 belongs to each position of view 1; *valid* says where 
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from ...augment import crop, noise
-from ...data import scenes
-from ...data.synthetic import Difficulty
+from ...data import EIGHT, scenes
 from ...evaluate import alignment, uniformity
 from ...loss import check_index, check_positive, float32, unit_rows
 from ...nets import mlp
@@ -37,14 +37,14 @@ def object_scenes(n: int, split: str, many: bool, seed: int = 0, side: int = 4) 
     """
     g = torch.Generator().manual_seed(seed)
     if many:
-        drawn = scenes(4 * n, seed=seed, split=split)
+        drawn = scenes(4 * n, seed=seed, split=split, difficulty=EIGHT)
         polarity = 2.0 * torch.randint(2, (n, 2, 2, 1, 1), generator=g) - 1
         ink = (drawn.factors["mask"].view(n, 2, 2, 8, 8) * polarity).transpose(2, 3).reshape(n, 16, 16)
         labels = drawn.labels.view(n, 2, 2)
         dense = labels.repeat_interleave(side // 2, 1).repeat_interleave(side // 2, 2)
         whole = labels[:, 0, 0]
     else:
-        drawn = scenes(n, seed=seed, split=split, difficulty=Difficulty(size=16, occupancy=0.5, shift=0.2))
+        drawn = scenes(n, seed=seed, split=split, difficulty=replace(EIGHT, size=16, occupancy=0.5, shift=0.2))
         ink = drawn.factors["mask"] * (2.0 * torch.randint(2, (n, 1, 1), generator=g) - 1)
         covered = F.adaptive_avg_pool2d(drawn.factors["mask"][:, None], side)[:, 0] > 0.1
         dense, whole = torch.where(covered, drawn.labels[:, None, None], 10), drawn.labels

@@ -1,9 +1,11 @@
 """PASS (Asano et al., 2021): pre-training without people. Pools in which content and source vary apart."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ...data import Difficulty, scenes
+from ...data import EIGHT, scenes
 from .faces import FaceDifficulty, faces
 
 
@@ -19,7 +21,7 @@ def pools(seed: int, n: int = 1500, size: int = 12, split: str = "train") -> dic
     Departure: PASS is 1.4 million pictures in which detectors and people found no person, ImageNet the pool with them;
     there content and source change at once.
     """
-    objects = scenes(n, seed=20 + seed, split=split, difficulty=Difficulty(size=size)).images
+    objects = scenes(n, seed=20 + seed, split=split, difficulty=replace(EIGHT, size=size)).images
     people = faces(n, seed, difficulty=FaceDifficulty.clutter(size)).images
     empty = FaceDifficulty(size, zoom=(1e-3, 2e-3), texture=1.0, blobs=0)  # faces too small to be seen
     photos = faces(n, seed + 1, difficulty=empty).images

@@ -4,11 +4,13 @@ El-Nouby et al., "Scalable Pre-training of Large Autoregressive Image Models" (2
 quick scale predicts.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...data import Difficulty, scenes
+from ...data import EIGHT, scenes
 from ...loss import float32
 from ...nets.vit import ViT, normalise_patches, patchify, prefix_causal
 from .mae import masked_mse
@@ -130,7 +132,7 @@ def grey_digits(n: int, split: str, seed: int = 1, **difficulty) -> tuple[Images
         n,
         seed=seed,
         split=split,
-        difficulty=Difficulty(**(dict(size=12, texture=0.0) | difficulty)),
+        difficulty=replace(EIGHT, **(dict(size=12, texture=0.0) | difficulty)),
         ink=torch.full((3,), 1 / 3**0.5),
         background=torch.full((3,), 0.2),
     )

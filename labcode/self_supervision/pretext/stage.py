@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from ... import augment
 from ...course.run import Run
 from ...course.stage import Stage
-from ...data import Difficulty, scenes
+from ...data import EIGHT, scenes
 from ...evaluate import linear_probe
 from .revisiting import Block, BlockNet, StagedResNet
 from .turning import Images
@@ -72,7 +72,7 @@ class UprightStage(Stage):
     def draw(n: int, split: str, digits: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor]:
         """n scenes of 16×16 pixels, their digits drawn evenly from ``digits``: images and digits."""
         which = torch.randint(len(digits), (n,), generator=torch.Generator().manual_seed(seed))
-        made = scenes(n, seed, split, Difficulty(size=16), label=torch.tensor(digits)[which])
+        made = scenes(n, seed, split, replace(EIGHT, size=16), label=torch.tensor(digits)[which])
         return made.images, made.labels
 
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:
