@@ -40,7 +40,8 @@ def float32(function):
 
     It computes in float32 whatever the precision of the surrounding autocast or of its arguments: similarities in
     half precision lose the digits that a softmax at low temperature lives on. Float64 stays as it is. Integers of any
-    width become int64.
+    width become int64. Gradients come back in the arguments' own precision: below a temperature of about 1e-4 those of
+    float16 leave its range and are infinite, which a gradient scaler sees.
 
     On the CPU NaN and infinity are refused; on a GPU the look would stall the queue, and ``fit`` names the step.
     Raises ValueError naming the argument.

@@ -46,7 +46,8 @@ class Stage:
     and i + n of ``views`` show the same image and ``index`` (n,) says which.
     """
 
-    def __init__(self, run: Run, difficulty: Difficulty = Difficulty()):
+    def __init__(self, run: Run, difficulty: Difficulty | None = None):
+        difficulty = difficulty or Difficulty()
         self.run, self.side = run, difficulty.size
         quick = QUICK if self.side > 8 else replace(QUICK, lr=2e-3)
         self.budget: Budget = run.pick(quick=quick, full=FULL)

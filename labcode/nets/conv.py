@@ -137,10 +137,12 @@ def memory_layout(model: nn.Module, device: torch.device | str) -> torch.memory_
     if torch.device(device).type != "cpu":
         return torch.channels_last
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.in_channels // layer.groups < 16:
-            if max(layer.stride) > 1 and max(layer.kernel_size) == 1:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            turned = isinstance(layer, nn.ConvTranspose2d)  # its forward pass is a convolution's backward pass
+            channels = (layer.out_channels if turned else layer.in_channels) // layer.groups
+            if channels < 16 and max(layer.stride) > 1 and max(layer.kernel_size) == 1:
                 warnings.warn(
-                    f"{name or type(model).__name__} is a strided 1×1 convolution of {layer.in_channels} channels: on "
+                    f"{name or type(model).__name__} is a strided 1×1 convolution of {channels} channels: on "
                     "a CPU it is not run in channels_last, where oneDNN would write outside its memory",
                     stacklevel=2,
                 )

@@ -165,6 +165,8 @@ def test_memory_layout_tells_of_the_convolution_that_is_too_narrow():
             (nets.ResNet18(2), "cuda"), (torch.nn.Linear(2, 2), torch.device("cpu")),
         ):  # fmt: skip
             assert nets.memory_layout(layer, device) == torch.channels_last
+    with pytest.warns(UserWarning, match="a strided 1×1 convolution of 4 channels"):
+        assert nets.memory_layout(torch.nn.ConvTranspose2d(32, 4, 1, 2), "cpu") == torch.contiguous_format
     with pytest.warns(UserWarning, match="Conv2d is a strided"):
         assert nets.memory_layout(conv(32, 32, 1, 2, groups=4), "cpu") == torch.contiguous_format
 
