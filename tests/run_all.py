@@ -36,7 +36,7 @@ def options(limit: int = LIMIT, hard: int = HARD) -> list[str]:
     """What every stage's pytest is told."""
     workers = ["-n", str(WORKERS), "--dist", "loadscope", "--max-worker-restart=0"]
     ends = [f"--timeout={limit}", "-o", f"faulthandler_timeout={hard}", "-o", "faulthandler_exit_on_timeout=true"]
-    return ["-q", "-p", "no:cacheprovider", "-p", "journal", *workers, *ends]
+    return ["-q", "--durations=12", "--durations-min=10", "-p", "no:cacheprovider", "-p", "journal", *workers, *ends]
 
 
 class Stage:

@@ -261,8 +261,6 @@ queue.run_queue(300.0)
 DIE = 'import os, pathlib; pathlib.Path("died").touch(); os.killpg(0, 9)'
 RENAME = f"import os; os.replace = lambda *a: exec({DIE!r})"  # dies as it puts a file in its place
 MOMENTS = {
-    "before any paper": ("torch.cuda", f"exec({DIE!r}); torch.cuda", []),
-    "in the first paper": ('run.claim("a"', f'exec({DIE!r}); run.claim("a"', []),
     "while the first result is renamed": ('run.claim("a"', f'{RENAME}; run.claim("a"', []),
     "in the second paper": ('run.exact("b"', f'exec({DIE!r}); run.exact("b"', ["a"]),
 }  # fmt: skip
