@@ -2,7 +2,7 @@
 # ruff: noqa: F401, I001
 
 # On Mutual Information Maximization for Representation Learning
-from .mutual_information import Flow, linear_evidence, spoil
+from .mutual_information import Flow, Residual, held_out_bound, infomax, linear_evidence, log_condition, spoil
 
 # Estimators and critics, for this paper and the next two
 from .estimators import (
@@ -15,6 +15,7 @@ from .estimators import (
     logistic_nce,
     nce_bound,
     nwj_bound,
+    try_estimators,
 )
 
 # Wasserstein Dependency Measure for Representation Learning
@@ -38,6 +39,7 @@ from .latent_classes import (
     contrast_classes,
     contrastive_logistic,
     few_shot,
+    linear_accuracy,
     mean_classifier_accuracy,
     mean_classifier_loss,
     pair_classifier_loss,
@@ -55,7 +57,7 @@ from .multiview_redundancy import (
 )
 
 # Understanding the Behaviour of Contrastive Loss
-from .temperature import positive_and_negatives, relative_penalty, temperature_loss, tolerance
+from .temperature import local_separation, positive_and_negatives, relative_penalty, temperature_loss, tolerance
 
 # Correlation between Alignment-Uniformity and Performance of Dense Contrastive Representations
 from .dense_alignment_uniformity import (
@@ -65,6 +67,7 @@ from .dense_alignment_uniformity import (
     dense_alignment,
     dense_nce,
     dense_report,
+    dense_training,
     dense_uniformity,
     dense_views,
     grid_pixels,
@@ -73,6 +76,7 @@ from .dense_alignment_uniformity import (
     match_random,
     object_scenes,
     positions,
+    quarters,
 )
 
 # Which Features are Learnt by Contrastive Learning? On the Role of Simplicity Bias
@@ -84,9 +88,11 @@ from .simplicity_bias import (
     minimum_report,
     moments,
     narrow_subclass,
+    read_beside,
     spectral_linear,
     spectral_loss,
     subclass_response,
+    train_beside,
     two_minimisers,
 )
 

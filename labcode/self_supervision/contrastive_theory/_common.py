@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...train import fit
+from ...train import allowed, fit
 
 Rows = Float[Tensor, "n d"]
 Labels = Int[Tensor, " n"]
@@ -22,6 +22,20 @@ def learn(
     both = nn.ModuleList(modules)
     fit(both, lambda index: {"loss": loss(index)}, batches, steps=steps, lr=lr, weight_decay=weight_decay, **options)
     return modules
+
+
+def watched(
+    batches: Callable[[int], Tensor], watch: Callable[[], None], looks: tuple[float, ...], steps: int
+) -> Callable[[int], Tensor]:
+    """``batches`` that calls ``watch()`` at these shares, in [0, 1), of a training of ``steps``."""
+    at = [int(share * allowed(steps)) for share in looks]
+
+    def draw(step: int) -> Tensor:
+        for _ in range(at.count(step)):  # in a dry run of two steps, several looks fall together
+            watch()
+        return batches(step)
+
+    return draw
 
 
 def perceptron(*widths: int) -> nn.Sequential:

@@ -84,7 +84,9 @@ def shared_and_private(n: int, seed: int, classes: int = 8, noise: float = 0.4, 
     return dict(x1=views[0], x2=views[1], shared=s, private=p1)
 
 
-def read_codes(beta: float | None, seed: int, views: int = 8000, steps: int = 600, few: int = 40) -> dict[str, float]:
+def read_codes(
+    beta: float | None, seed: int, views: int = 8000, steps: int = 400, few: int = 40, lr: float = 3e-3
+) -> dict[str, float]:
     """Test accuracy of linear readers of view 1's codes: each task of ``shared_and_private``, with few labels and all.
 
     β rises exponentially from 1e-4 of its value to all of it over the first 60 % of the steps. Few-label accuracies are
@@ -100,7 +102,7 @@ def read_codes(beta: float | None, seed: int, views: int = 8000, steps: int = 60
             i = batches(int(step))
             return model(data["x1"][i], data["x2"][i], 10 ** (-4 * max(0.0, 1 - int(step) / (0.6 * steps))))
 
-        learn([model], loss, torch.tensor, steps, 1e-3)
+        learn([model], loss, torch.tensor, steps, lr)
         a, b = model.features(a), model.features(b)
     found = {}
     for task in ("shared", "private"):

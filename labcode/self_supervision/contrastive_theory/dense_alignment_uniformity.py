@@ -6,7 +6,6 @@ which position of view 2 belongs to each position of view 1; *valid* says where 
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from ...augment import crop, noise
-from ...data import EIGHT, scenes
+from ...data import Difficulty, scenes, shuffled
 from ...evaluate import alignment, uniformity
 from ...loss import check_index, check_positive, float32, unit_rows
-from ...nets import mlp
-from ._common import Scalar, ridge_accuracy
+from ...nets import estimate_statistics, evaluating, mlp
+from ._common import Scalar, learn, ridge_accuracy, watched
 
 Dense = Float[Tensor, "n p d"]
 Match = Int[Tensor, "n p"]
@@ -26,25 +25,26 @@ Valid = Bool[Tensor, "n p"]
 Boxes = Float[Tensor, "n 4"]
 
 
-def object_scenes(n: int, split: str, many: bool, seed: int = 0, side: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """16×16 images of digits, a label for each of side × side positions, and one for the image.
+def object_scenes(n: int, split: str, many: bool, seed: int = 0, size: int = 24) -> tuple[Tensor, Tensor, Tensor]:
+    """Images of MNIST digits, a label for each 4×4 pixels, and one for the image.
 
     The digits are those of the course's scenes, in ink of either polarity on grounds of any brightness, with noise:
-    (n, 1, 16, 16) floats about 0.
+    (n, 1, size, size) floats about 0; labels of positions (n, (size / 4)²) in reading order.
 
     many  True: four digits side by side; a position's label is its digit (0 … 9), the image's that of the upper left.
           False: one digit somewhere; a position's label is the digit where its ink covers a tenth of it, else 10
+    size  side in pixels, a multiple of 8
     """
-    g = torch.Generator().manual_seed(seed)
+    g, side, half = torch.Generator().manual_seed(seed), size // 4, size // 2
     if many:
-        drawn = scenes(4 * n, seed=seed, split=split, difficulty=EIGHT)
+        drawn = scenes(4 * n, seed=seed, split=split, difficulty=Difficulty(size=half))
         polarity = 2.0 * torch.randint(2, (n, 2, 2, 1, 1), generator=g) - 1
-        ink = (drawn.factors["mask"].view(n, 2, 2, 8, 8) * polarity).transpose(2, 3).reshape(n, 16, 16)
+        ink = (drawn.factors["mask"].view(n, 2, 2, half, half) * polarity).transpose(2, 3).reshape(n, size, size)
         labels = drawn.labels.view(n, 2, 2)
         dense = labels.repeat_interleave(side // 2, 1).repeat_interleave(side // 2, 2)
         whole = labels[:, 0, 0]
     else:
-        drawn = scenes(n, seed=seed, split=split, difficulty=replace(EIGHT, size=16, occupancy=0.5, shift=0.2))
+        drawn = scenes(n, seed=seed, split=split, difficulty=Difficulty(size=size, occupancy=0.65, shift=0.18))
         ink = drawn.factors["mask"] * (2.0 * torch.randint(2, (n, 1, 1), generator=g) - 1)
         covered = F.adaptive_avg_pool2d(drawn.factors["mask"][:, None], side)[:, 0] > 0.1
         dense, whole = torch.where(covered, drawn.labels[:, None, None], 10), drawn.labels
@@ -166,16 +166,19 @@ def dense_nce(
 
 
 class DenseContrast(nn.Module):
-    """Encoder, position-wise projector, and dense InfoNCE in both directions.
+    """Encoder, position-wise projector, and dense InfoNCE at the positions of view 1; the views are drawn alike.
 
-    matching   "coordinates", "features" or "random"
+    matching   "coordinates", "features" or "random"; or "image": the mean over positions is all that is compared, as
+               contrast of whole images does
     negatives  positions drawn from every other image
     """
 
+    MATCHINGS = ("coordinates", "features", "random", "image")
+
     def __init__(self, matching: str, tau: float = 0.2, dim: int = 64, width: int = 32, negatives: int = 4):
         super().__init__()
-        if matching not in ("coordinates", "features", "random"):
-            raise ValueError(f"matching must be 'coordinates', 'features' or 'random', got {matching!r}")
+        if matching not in self.MATCHINGS:
+            raise ValueError(f"matching must be one of {', '.join(self.MATCHINGS)}, got {matching!r}")
         check_positive(tau=tau)
         self.encoder, self.matching, self.tau, self.negatives = DenseNet(width), matching, tau, negatives
         self.head = mlp([self.encoder.features, self.encoder.features, dim], last_norm=True)
@@ -186,18 +189,20 @@ class DenseContrast(nn.Module):
         return h, self.head(h.flatten(0, 1)).view(*h.shape[:2], -1)
 
     def forward(self, seen: Float[Tensor, "two_n 1 s s"], boxes: Float[Tensor, "two_n 4"]) -> Scalar:
-        (h1, h2), (z1, z2) = (v.chunk(2) for v in self.project(seen))
-        b1, b2 = boxes.chunk(2)
+        h = self.encoder(seen)
+        if self.matching == "image":
+            h = h.mean(1, keepdim=True)
+        z = self.head(h.flatten(0, 1)).view(*h.shape[:2], -1)
+        (h1, h2), (z1, z2) = h.detach().chunk(2), z.chunk(2)
         n, p = h1.shape[:2]
-        side, drawn = math.isqrt(p), torch.randint(p, (n, self.negatives), device=h1.device)
+        drawn = torch.randint(p, (n, min(p, self.negatives)), device=h1.device)
+        return dense_nce(z1, z2, *self._match(h1, h2, *boxes.chunk(2)), drawn, self.tau)
 
-        def match(ha: Dense, hb: Dense, ba: Boxes, bb: Boxes) -> tuple[Match, Valid]:
-            if self.matching == "coordinates":
-                return match_coordinates(ba, bb, side)
-            return match_features(ha, hb) if self.matching == "features" else match_random(ha)
-
-        there, back = match(h1.detach(), h2.detach(), b1, b2), match(h2.detach(), h1.detach(), b2, b1)
-        return (dense_nce(z1, z2, *there, drawn, self.tau) + dense_nce(z2, z1, *back, drawn, self.tau)) / 2
+    def _match(self, ha: Dense, hb: Dense, ba: Boxes, bb: Boxes) -> tuple[Match, Valid]:
+        """Which position of map b is the positive of each position of map a, as ``matching`` says."""
+        if self.matching == "coordinates":
+            return match_coordinates(ba, bb, math.isqrt(ha.shape[1]))
+        return match_random(ha) if self.matching == "random" else match_features(ha, hb)
 
 
 def dense_alignment(z1: Dense, z2: Dense, match: Match, valid: Valid) -> float:
@@ -215,28 +220,66 @@ def dense_uniformity(z: Dense, rows: int = 2000, seed: int = 0) -> float:
     return uniformity(flat[kept.to(flat.device)])
 
 
+@torch.no_grad()
 def dense_report(
     model: Callable[[Tensor], tuple[Dense, Dense]], train: tuple[Tensor, ...], test: tuple[Tensor, ...], seed: int = 0
 ) -> dict[str, float]:
-    """Of a model x → (features, projections): "dense" and "image" accuracy, "alignment" and "uniformity".
+    """Of a model x → (features, projections): what linear readers find, and how its projections lie.
+
+    "dense" and "image" accuracy, "alignment", "uniformity", and "correspondence": how often the position of a second
+    view that is most alike is the one that shows the same place.
 
     train, test  images, labels of positions, labels of images, as ``object_scenes`` gives them. Positions are read one
-                 by one; an image by all its positions together.
+                 by one; an image by the means of its four quarters
     """
-    with torch.no_grad():
-        (h, _), (h_test, z_test) = (model(images) for images, *_ in (train, test))
-        seen, boxes = dense_views(test[0], torch.Generator(test[0].device).manual_seed(seed))
-        z1, z2 = model(seen)[1].chunk(2)
-        found = match_coordinates(*boxes.chunk(2), math.isqrt(h.shape[1]))
+    (h, _), (h_test, z_test) = (model(images) for images, *_ in (train, test))
+    seen, boxes = dense_views(test[0], torch.Generator(test[0].device).manual_seed(seed))
+    z1, z2 = model(seen)[1].chunk(2)
+    match, valid = match_coordinates(*boxes.chunk(2), math.isqrt(h.shape[1]))
     return {
         "dense": ridge_accuracy(h.flatten(0, 1), train[1].flatten(), h_test.flatten(0, 1), test[1].flatten()),
-        "image": ridge_accuracy(h.flatten(1), train[2], h_test.flatten(1), test[2]),
-        "alignment": dense_alignment(z1, z2, *found),
+        "image": ridge_accuracy(quarters(h), train[2], quarters(h_test), test[2]),
+        "alignment": dense_alignment(z1, z2, match, valid),
         "uniformity": dense_uniformity(z_test),
+        "correspondence": float((match_features(z1, z2)[0] == match)[valid].float().mean()),
     }
 
 
-def grid_pixels(x: Tensor, side: int = 4) -> tuple[Dense, Dense]:
+def quarters(h: Dense) -> Float[Tensor, "n four_d"]:
+    """The mean feature of each quarter of the map, side by side."""
+    side = math.isqrt(h.shape[1])
+    return F.adaptive_avg_pool2d(h.mT.unflatten(2, (side, side)), 2).flatten(1)
+
+
+def dense_training(
+    matching: str | None, train: tuple[Tensor, ...], test: tuple[Tensor, ...], seed: int, steps: int = 120,
+    tau: float = 0.2, batch_size: int = 16, lr: float = 1e-2, looks: tuple[float, ...] = (1 / 3, 2 / 3),
+) -> list[dict[str, float]]:  # fmt: skip
+    """``dense_report`` at shares ``looks`` of a ``DenseContrast`` training and at its end.
+
+    matching None reports on the untrained encoder, whose BatchNorm has seen the data.
+    """
+    torch.manual_seed(seed)
+    g, model, found = torch.Generator().manual_seed(seed), DenseContrast(matching or "coordinates", tau), []
+    batches = shuffled(len(train[0]), batch_size, seed)
+
+    def loss(index: Tensor) -> Scalar:
+        return model(*dense_views(train[0][index], g))
+
+    def look() -> None:
+        with evaluating(model):
+            found.append(dense_report(model.project, train, test))
+
+    if matching is None:
+        estimate_statistics(model.encoder, [dense_views(train[0][batches(i)], g)[0] for i in range(20)])
+        model.eval()
+    else:
+        learn([model], loss, watched(batches, look, looks, steps), steps, lr)
+    look()
+    return found
+
+
+def grid_pixels(x: Tensor, side: int = 6) -> tuple[Dense, Dense]:
     """The pixels of each position as its features, and as its projection: the arm without a network."""
     n, c, h, w = x.shape
     parts = x.view(n, c, side, h // side, side, w // side).permute(0, 2, 4, 1, 3, 5).reshape(n, side * side, -1)

@@ -108,6 +108,23 @@ def gaussian_log_ratio(x: Rows, z: Float[Tensor, "m d"], rho: float) -> Float[Te
     return (rho * x @ z.T - rho * rho / 2 * squares) / rest - x.shape[1] / 2 * math.log(rest)
 
 
+def try_estimators(nats: float, dims: int, tries: int, seed: int, n: int = 64) -> dict[str, Float[Tensor, " tries"]]:
+    """What each estimator makes of n pairs of correlated Gaussians that share ``nats``, given the best critic.
+
+    "InfoNCE", "NWJ", "DV" (Donsker and Varadhan), and "kNN", which needs no critic: ``tries`` values each.
+    """
+    rho, g = math.sqrt(1 - math.exp(-2 * nats / dims)), torch.Generator().manual_seed(seed)
+    found: dict[str, list[float]] = {"InfoNCE": [], "NWJ": [], "DV": [], "kNN": []}
+    for _ in range(tries):
+        x, e = torch.randn(2, n, dims, generator=g)
+        y = rho * x + math.sqrt(1 - rho * rho) * e
+        scores = gaussian_log_ratio(x, y, rho)
+        told = (nce_bound(scores), nwj_bound(scores + 1), dv_bound(scores), ksg(x, y))
+        for values, value in zip(found.values(), told, strict=True):
+            values.append(float(value))
+    return {name: torch.tensor(values) for name, values in found.items()}
+
+
 class Bilinear(nn.Module):
     """f(x, y) = xᵀ W y: the scores of all pairs, (n, m)."""
 

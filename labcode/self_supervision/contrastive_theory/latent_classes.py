@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...loss import check_matrix, float32
-from ._common import Labels, Rows, Scalar, class_means, learn
+from ._common import Labels, Rows, Scalar, class_means, learn, ridge_accuracy
 
 
 class LatentClasses:
@@ -129,11 +129,24 @@ def arora_bound(unsupervised: float, collision: float) -> float:
     return (unsupervised - collision) / (1 - collision)
 
 
-def contrast_classes(world: LatentClasses, net: nn.Module, seed: int, steps: int, k: int = 1) -> nn.Module:
-    """Train ``net`` on ``contrastive_logistic`` with k negatives, 64 fresh draws at every step."""
+def contrast_classes(
+    world: LatentClasses, net: nn.Module, seed: int, steps: int, k: int = 1, block: int = 1
+) -> nn.Module:
+    """Train ``net`` on ``contrastive_logistic`` with k negatives, 64 fresh draws at every step.
+
+    block  x⁺ and each x⁻ are the means of so many draws of one class: the paper's CURL, for block > 1
+    """
     g = torch.Generator().manual_seed(seed)
 
+    def mean_of_block(classes: Labels) -> Rows:
+        x, _ = world.draw(block * len(classes), g, classes.repeat_interleave(block))
+        return net(x).view(len(classes), block, -1).mean(1)
+
     def loss(_: Tensor) -> Scalar:
+        if block > 1:
+            x, y = world.draw(64, g)
+            negatives = mean_of_block(torch.randint(world.classes, (64 * k,), generator=g))
+            return contrastive_logistic(net(x), mean_of_block(y), negatives.view(64, k, -1))
         x, pos, neg = world.pairs(64, k, g)
         f, f_pos, f_neg = net(torch.cat([x, pos, neg.flatten(0, 1)])).split([64, 64, 64 * k])
         return contrastive_logistic(f, f_pos, f_neg.view(64, k, -1))
@@ -183,3 +196,12 @@ def few_shot(world: LatentClasses, encode: Callable[[Tensor], Tensor], seed: int
         else:
             right.append(mean_classifier_accuracy(new, y_new, means))
     return sum(right) / 10
+
+
+@torch.no_grad()
+def linear_accuracy(world: LatentClasses, encode: Callable[[Tensor], Tensor], seed: int, labels: int = 2000) -> float:
+    """Accuracy of a trained linear reader of the features, over all classes at once: the mean classifier's rival."""
+    g = torch.Generator().manual_seed(20_000 + seed)
+    new, y_new = world.draw(4000, g)
+    x, y = world.draw(labels, g)
+    return ridge_accuracy(encode(x), y, encode(new), y_new)

@@ -1,13 +1,17 @@
 """On Mutual Information Maximization (Tschannen et al., 2020): bijections, and one trained to hide the classes."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ._common import Rows, Scalar, learn, perceptron
+from ...data import shuffled
+from ...nets import evaluating
+from ._common import Rows, Scalar, learn, perceptron, watched
+from .estimators import nce_bound
 
 
 class Flow(nn.Module):
@@ -52,6 +56,65 @@ class Flow(nn.Module):
             shift, scale = self._shift(net, b, a.shape[1])
             a, b = b, (a - shift) / scale
         return torch.cat([a, b], 1)
+
+
+class Residual(nn.Module):
+    """x ↦ x + W₂ relu(W₁ x), several times over: can be inverted at first, and nothing keeps it so.
+
+    The encoder whose Jacobian the paper follows while the bound is maximised (five layers of 392 there). W₂ starts
+    small, so that the net starts near the identity.
+    """
+
+    def __init__(self, dim: int, blocks: int = 3, hidden: int = 128):
+        super().__init__()
+        self.blocks = nn.ModuleList(perceptron(dim, hidden, dim) for _ in range(blocks))
+        for block in self.blocks:
+            nn.init.normal_(block[-1].weight, std=1e-2)
+
+    def forward(self, x: Rows) -> Rows:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def log_condition(encode: Callable[[Rows], Rows], x: Rows) -> float:
+    """Mean over rows of log₁₀ of the Jacobian's condition number, largest over smallest singular value."""
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: encode(row[None])[0]))(x)
+    values = torch.linalg.svdvals(jacobian.detach().double())
+    return float((values[:, 0] / values[:, -1].clamp_min(1e-12)).log10().mean())
+
+
+def infomax(
+    x1: Rows, x2: Float[Tensor, "n e"], make: Callable[[], nn.Module], critic: Callable[[], nn.Module],
+    loss: Callable[[Tensor], Scalar], seed: int, steps: int, lr: float = 1e-3,
+    watch: Callable[[nn.Module], None] | None = None, looks: tuple[float, ...] = (0.0, 0.25, 0.5),
+) -> list[nn.Module]:  # fmt: skip
+    """Two encoders ``make()`` and a critic, trained on loss(scores) over batches of 64 pairs; returns all three.
+
+    watch  called with view 1's encoder at shares ``looks`` of the training and at its end
+    """
+    torch.manual_seed(seed)
+    g1, g2, f = make(), make(), critic()
+
+    def look() -> None:
+        if watch:
+            with evaluating(g1):
+                watch(g1)
+
+    batches = watched(shuffled(len(x1), 64, seed), look, looks, steps)
+    learn([g1, g2, f], lambda i: loss(f(g1(x1[i]), g2(x2[i]))), batches, steps, lr, clip=1.0)
+    look()
+    return [g1, g2, f]
+
+
+@torch.no_grad()
+def held_out_bound(
+    g1: nn.Module, g2: nn.Module, f: nn.Module, x1: Rows, x2: Float[Tensor, "n e"], size: int = 64
+) -> float:
+    """The InfoNCE bound in nats on held-out pairs, averaged over batches of ``size``; what is left over is dropped."""
+    kept = len(x1) // size * size
+    pairs = zip(x1[:kept].split(size), x2[:kept].split(size), strict=True)
+    return float(torch.stack([nce_bound(f(g1(a), g2(b))) for a, b in pairs]).mean())
 
 
 def linear_evidence(z: Rows, y: Int[Tensor, " n"], classes: int, ridge: float = 1e-2) -> Scalar:

@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ...data import shuffled
+from ...evaluate import knn
 from ...loss import check_matrix, float32
-from ._common import Labels, Rows, Scalar, class_means, perceptron, ridge_accuracy
+from ...nets import evaluating
+from ._common import Labels, Rows, Scalar, class_means, learn, perceptron, ridge_accuracy, watched
 
 
 class Features:
@@ -164,10 +167,10 @@ class DigitsWithDistractor:
         pixels = pixels + 0.15 * torch.randn(pixels.shape, generator=generator)
         return torch.cat([pixels, self.book[drawn.flatten()]], 1)
 
-    def plain(self, generator: torch.Generator) -> Float[Tensor, "n q"]:
-        """Every digit once, with a pattern of its own."""
+    def plain(self, generator: torch.Generator) -> tuple[Float[Tensor, "n q"], Labels]:
+        """Every digit once, beside a pattern drawn for it, and which pattern that is."""
         drawn = torch.randint(len(self.book), (len(self.pixels),), generator=generator)
-        return torch.cat([self.pixels, self.book[drawn]], 1)
+        return torch.cat([self.pixels, self.book[drawn]], 1), drawn
 
 
 class Encoded(nn.Module):
@@ -179,3 +182,49 @@ class Encoded(nn.Module):
 
     def forward(self, x: Rows) -> Float[Tensor, "n width"]:
         return self.net(x)
+
+
+def read_beside(
+    encode: Callable[[Tensor], Tensor], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], seed: int = 0
+) -> dict[str, float]:
+    """Test accuracy of naming the "digit" and the "pattern" beside it by the 20 nearest neighbours.
+
+    Neighbours see what is large in an embedding, as whatever comes after it would; a linear probe blows up the faintest
+    trace of a digit until it can be read.
+    """
+    g = torch.Generator().manual_seed(seed)
+    (a, seen), (b, new) = (DigitsWithDistractor(pixels).plain(g) for pixels, _ in (train, test))
+    with torch.no_grad():
+        a, b = encode(a), encode(b)
+    return {"digit": knn(a, train[1], b, test[1]), "pattern": knn(a, seen, b, new)}
+
+
+def train_beside(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], seed: int, width: int = 16, kept: float = 1.0,
+    supervised: float = 0.0, steps: int = 200, looks: tuple[float, ...] = (), lr: float = 2e-3,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train an encoder on the spectral loss of digits beside patterns; ``read_beside`` at ``looks`` and at the end.
+
+    train, test  pixels of digits, and which digit each is
+    kept         how often both views show one pattern
+    supervised   weight of the loss whose positives are the batch's other images of the same digit, each with a pattern
+                 of its own; the loss on views has the rest
+    looks        shares of the training
+    """
+    torch.manual_seed(seed)
+    data, g = DigitsWithDistractor(train[0]), torch.Generator().manual_seed(seed)
+    net, found = Encoded(train[0].shape[1] + 16, width), []
+
+    def loss(index: Tensor) -> Scalar:
+        a, b = net(data.views(index, g, kept)).chunk(2)
+        y = train[1][index]
+        same = (y[:, None] == y) & ~torch.eye(len(y), dtype=torch.bool)
+        return (1 - supervised) * spectral_loss(a, b) + supervised * spectral_loss(a, b, same)
+
+    def look() -> None:
+        with evaluating(net):
+            found.append(read_beside(net, train, test, seed))
+
+    learn([net], loss, watched(shuffled(len(train[1]), 128, seed), look, looks, steps), steps, lr)
+    look()
+    return found

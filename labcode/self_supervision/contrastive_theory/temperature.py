@@ -52,6 +52,18 @@ def relative_penalty(z: Float[Tensor, "two_n d"], tau: float) -> Float[Tensor, "
     return (positive_and_negatives(z)[1] / tau).softmax(1)
 
 
+def local_separation(z: Float[Tensor, "two_n d"], k: int = 10) -> float:
+    """Mean over rows of the similarity with the positive less that with the k most similar negatives.
+
+    Wang and Liu (2021) show histograms of both: the lower the temperature, the wider the gap between them. Raises
+    ValueError for k outside 1 … 2n - 2.
+    """
+    positive, negatives = positive_and_negatives(z.detach())
+    if not 1 <= k <= negatives.shape[1]:
+        raise ValueError(f"k must be between 1 and the {negatives.shape[1]} negatives, got {k}")
+    return float(positive.mean() - negatives.topk(k, dim=1).values.mean())
+
+
 def tolerance(z: Rows, y: Labels) -> float:
     """E[z·z' 1(y = y')] over pairs of different rows of the unit sphere. Wang and Liu (2021).
 

@@ -116,8 +116,9 @@ class PairCritic(nn.Module):
 
 
 def read_tokens(
-    arm: str, tokens: int, batch_size: int, seed: int, pairs: int = 4000, steps: int = 700, lam: float = 1.0
-) -> float:
+    arm: str, tokens: int, batch_size: int, seed: int, pairs: int = 4000, steps: int = 500, lam: float = 1.0,
+    lr: float = 2e-3,
+) -> float:  # fmt: skip
     """Mean over tokens of the test accuracy of a linear reader of g(x), after training by one of the arms.
 
     arm  "CPC": InfoNCE alone. "WPC": with ``lam`` times the gradient penalty, taken twice on every second step.
@@ -138,7 +139,7 @@ def read_tokens(
         return value
 
     if arm not in ("random", "pictures"):
-        learn([critic], loss, torch.tensor, steps, 1e-3)
+        learn([critic], loss, torch.tensor, steps, lr)
     with torch.no_grad():
         a, b = (x, new) if arm == "pictures" else (critic.g(x), critic.g(new))
     return sum(ridge_accuracy(a, symbols[:, t], b, wanted[:, t]) for t in range(tokens)) / tokens

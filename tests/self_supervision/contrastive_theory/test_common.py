@@ -2,17 +2,10 @@
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive_theory as T
 from labcode.self_supervision.contrastive_theory._common import class_means
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 def test_ridge_accuracy_is_mean_recall():

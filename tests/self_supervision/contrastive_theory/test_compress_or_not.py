@@ -4,16 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import randn
 
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 def test_symmetric_kl_is_that_of_distributions():

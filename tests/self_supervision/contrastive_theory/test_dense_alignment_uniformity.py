@@ -4,16 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 def test_dense_nce_is_the_loop():
@@ -60,12 +53,13 @@ def test_dense_net_sees_its_window_and_labels_sit_where_the_ink_is():
     changed = (net(x) - net(y)).abs().sum(2)[0].view(4, 4) > 1e-6
     assert changed[0, 0] and not changed[3].any() and not changed[:, 3].any()
     images, dense, whole = T.object_scenes(50, "fit", many=False)
-    assert images.shape == (50, 1, 16, 16) and bool(((dense == 10) | (dense == whole[:, None])).all())
+    assert images.shape == (50, 1, 24, 24) and bool(((dense == 10) | (dense == whole[:, None])).all())
     images, dense, whole = T.object_scenes(50, "fit", many=True)
-    assert torch.equal(dense.view(50, 4, 4)[:, 0, 0], whole) and torch.equal(dense[:, 0], dense[:, 5])
+    quarters = dense.view(50, 2, 3, 2, 3)
+    assert torch.equal(dense[:, 0], whole) and bool((quarters == quarters[:, :, :1, :, :1]).all())
 
 
-@pytest.mark.parametrize("matching", ["coordinates", "features", "random"])
+@pytest.mark.parametrize("matching", ["coordinates", "features", "random", "image"])
 def test_dense_contrast_trains(matching):
     torch.manual_seed(0)
     model = T.DenseContrast(matching)
@@ -101,3 +95,24 @@ def test_dense_nce_names_positions_that_are_none_and_takes_one_image():
                        ("drawn", lambda: T.dense_nce(z, z, match, valid, drawn - 1))):  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name} must lie in 0 … 3"):
             call()
+
+
+def test_contrast_of_whole_images_is_that_of_the_mean_of_the_map():
+    torch.manual_seed(0)
+    model = T.DenseContrast("image", tau=0.3).eval()
+    seen, boxes = torch.randn(6, 1, 16, 16, generator=gen()), torch.tensor([[0.0, 0, 16, 16]]).repeat(6, 1)
+    z = model.head(model.encoder(seen).mean(1))
+    z = z / z.norm(dim=1, keepdim=True)
+    scores = z[:3] @ z[3:].T / 0.3
+    want = float((scores.logsumexp(1) - scores.diagonal()).mean())
+    assert float(model(seen, boxes)) == pytest.approx(want, rel=1e-4)
+
+
+def test_a_training_reports_on_its_way_and_quarters_are_means():
+    worlds = [T.object_scenes(n, split, False) for n, split in ((40, "fit"), (30, "validation"))]
+    blank = T.dense_training(None, *worlds, seed=0)
+    found = T.dense_training("coordinates", *worlds, seed=0, steps=6, looks=(0.5,))
+    assert len(blank) == 1 and len(found) == 2 and found[0] != found[1]
+    assert all(0 <= found[1][what] <= 1 for what in ("dense", "image", "correspondence"))
+    h = randn(2, 36, 3)
+    assert torch.allclose(T.quarters(h).view(2, 3, 4)[:, :, 0], h.view(2, 6, 6, 3)[:, :3, :3].mean((1, 2)))

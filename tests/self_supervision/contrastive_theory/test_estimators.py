@@ -4,17 +4,10 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
@@ -97,3 +90,11 @@ def test_the_joint_critic_is_a_perceptron_on_the_concatenation():
 def test_a_cut_that_is_no_number_is_named():
     with pytest.raises(ValueError, match="clip"):
         T.nwj_bound(randn(3, 3), clip=math.nan)
+
+
+def test_estimators_are_tried_on_gaussians_of_the_information_asked_for():
+    found = T.try_estimators(1.0, 4, 40, seed=0)
+    assert all(values.shape == (40,) for values in found.values())
+    assert float(found["NWJ"].mean()) == pytest.approx(1.0, abs=0.15)  # unbiased with the best critic
+    assert T.try_estimators(8.0, 4, 5, seed=0)["InfoNCE"].max() <= math.log(64) + 1e-5
+    assert not torch.equal(found["kNN"], T.try_estimators(1.0, 4, 40, seed=1)["kNN"])

@@ -1,19 +1,13 @@
 """The losses of the chain of bounds against plain loops."""
 
+import copy
 import math
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -60,3 +54,22 @@ def test_positives_are_of_the_class():
     labels = torch.zeros(10, dtype=torch.int64)
     assert torch.equal(world.draw(10, gen(), labels)[1], labels)
     assert [tuple(v.shape) for v in world.pairs(5, 3, gen())] == [(5, 32), (5, 32), (5, 3, 32)]
+
+
+def test_blocks_are_means_of_one_class():
+    """Without noise all draws of a class are one point, so that blocks of any size train the same net."""
+    torch.manual_seed(0)
+    net, probe = T.perceptron(32, 8), torch.randn(4, 32, generator=gen())
+    world, found = T.LatentClasses(3, noise=0.0, nuisance=0), []
+    for block in (2, 5):
+        twin = copy.deepcopy(net)
+        T.contrast_classes(world, twin, 0, 3, block=block)
+        found.append(twin(probe))
+    # other random numbers choose other negatives, so the nets are alike and not equal; an untrained one is further off
+    assert (found[0] - found[1]).abs().mean() < (found[0] - net(probe)).abs().mean()
+
+
+def test_a_linear_reader_is_at_its_best_on_separate_classes():
+    world = T.LatentClasses(3, noise=0.05, nuisance=1)
+    assert T.linear_accuracy(world, lambda x: x, 0, labels=300) > 0.9
+    assert T.linear_accuracy(world, lambda x: 0 * x, 0, labels=300) == pytest.approx(1 / 3, abs=0.01)

@@ -1,17 +1,9 @@
 """Conditional means, landmarks and the linear model."""
 
 import pytest
-import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

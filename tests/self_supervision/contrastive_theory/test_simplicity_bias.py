@@ -2,16 +2,9 @@
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 def test_spectral_loss_is_the_loop_and_the_linear_form_its_expectation():
@@ -56,3 +49,21 @@ def test_distractors_are_shared_as_often_as_asked():
     for kept, share in ((1.0, 1.0), (0.0, 1 / 8)):
         a, b = data.views(torch.arange(400), gen(), kept)[:, 9:].chunk(2)
         assert float((a == b).all(1).float().mean()) == pytest.approx(share, abs=0.06)
+
+
+def test_digits_are_read_where_they_are_large_only():
+    y = torch.arange(400) % 10
+    pixels = torch.eye(10)[y] + 0.05 * torch.randn(400, 10, generator=gen())
+    train, test = (pixels[:300], y[:300]), (pixels[300:], y[300:])
+    louder = lambda f: lambda x: torch.cat([f * x[:, :10], x[:, 10:]], 1)  # noqa: E731
+    loud, faint = (T.read_beside(louder(f), train, test) for f in (30, 1e-3))
+    assert loud["digit"] > 0.95 > 0.4 > faint["digit"] and loud["pattern"] < 0.4 < 0.95 < faint["pattern"]
+
+
+def test_training_beside_reads_on_its_way_and_labels_lose_the_pattern():
+    y = torch.arange(400) % 10
+    pixels = torch.eye(10)[y] + 0.1 * torch.randn(400, 10, generator=gen())
+    data = (pixels[:300], y[:300]), (pixels[300:], y[300:])
+    found = T.train_beside(*data, 0, width=16, supervised=1.0, steps=100, lr=1e-2, looks=(0.0, 0.5))
+    assert len(found) == 3 and found[-1]["digit"] > found[0]["digit"]
+    assert found[-1]["pattern"] < found[0]["pattern"] - 0.3

@@ -4,17 +4,10 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import randn
 
 from labcode.self_supervision import contrastive as C
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 @pytest.mark.parametrize("share, simple", [(1.0, False), (0.5, False), (1.0, True), (0.5, True), (0.01, False)])
@@ -103,3 +96,16 @@ def test_what_cannot_be_compared_is_refused():
                        ("y must", lambda: T.tolerance(randn(4, 3), torch.zeros(3)))):  # fmt: skip
         with pytest.raises(ValueError, match=name):
             call()
+
+
+def test_local_separation_is_the_loop():
+    z = randn(10, 3)
+    u = (z / z.norm(dim=1, keepdim=True)).tolist()
+    dot = [[sum(a * b for a, b in zip(p, q, strict=True)) for q in u] for p in u]
+    want = 0.0
+    for i in range(10):
+        near = sorted((dot[i][j] for j in range(10) if j not in (i, (i + 5) % 10)), reverse=True)[:3]
+        want += (dot[i][(i + 5) % 10] - sum(near) / 3) / 10
+    assert T.local_separation(z, 3) == pytest.approx(want)
+    with pytest.raises(ValueError, match="k must"):
+        T.local_separation(z, 9)

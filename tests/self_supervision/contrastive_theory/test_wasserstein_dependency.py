@@ -2,16 +2,9 @@
 
 import pytest
 import torch
+from self_supervision.contrastive_theory.helpers import gen, randn
 
 from labcode.self_supervision import contrastive_theory as T
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=gen(seed))
 
 
 def test_transport_on_a_line_is_the_difference_of_distribution_functions():
