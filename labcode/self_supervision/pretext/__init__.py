@@ -5,9 +5,9 @@
 
 # ruff: noqa: F401, I001
 
-from .stage import ODD, UPRIGHT, UprightStage, recolour, upright_views
+from .stage import ODD, UPRIGHT, UprightStage
 from .turning import rotations, turn, turn_all
-from .classifier import Classifier
+from .classifier import Classifier, Ensemble
 
 # RotNet
 from .rotnet import RotNet, rotation_loss
@@ -19,13 +19,13 @@ from .revisiting import Block, BlockNet, StagedResNet
 from .jigclu import JigClu, cells, cluster_loss, montage, patch_views, quadrants
 
 # Relational reasoning
-from .relational_reasoning import DotHead, Relational, RelationHead, relation_loss, relation_pairs
+from .relational_reasoning import DotHead, Relational, RelationHead, relation_loss, relation_pairs, steady_views
 
 # OBoW
-from .obow import OBoW, bag_of_words, bow_loss, crop_views, perplexity, soft_codes
+from .obow import BoWNet, OBoW, bag_of_words, bow_loss, crop_views, perplexity, soft_codes, vocabulary
 
 # LoRot
-from .lorot import TwoHeads, affinity, distance_from_uniform, turn_cell, turn_patch
+from .lorot import TwoHeads, affinity, auroc, distance_from_uniform, noticed, turn_cell, turn_patch
 
 # SLA
 from .sla import SLA, aggregate, joint_labels, self_distillation, sla_loss

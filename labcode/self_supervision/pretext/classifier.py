@@ -1,5 +1,7 @@
 """The classifier that LoRot and SLA are held against: the same classes for every copy of an image."""
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,10 +29,21 @@ class Classifier(nn.Module):
         self.head = nn.Linear(encoder.features, classes)
         self.register_buffer("labels", labels, persistent=False)
 
-    def scores(self, x: Images) -> Float[Tensor, "n c"]:
+    def scores(self, x: Images) -> Float[Tensor, "n classes"]:
         return self.head(self.encoder(x))
 
     def forward(self, views: Copies, index: Labels) -> Scalar:
         copies = len(views) // len(index)
         x = turn_all(views, copies)[0] if self.turned else views
         return F.cross_entropy(self.scores(x), self.labels[index].repeat(copies))
+
+
+class Ensemble(nn.Module):
+    """The mean score of classifiers that were trained apart."""
+
+    def __init__(self, members: Iterable[Classifier]):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def scores(self, x: Images) -> Float[Tensor, "n classes"]:
+        return sum(m.scores(x) for m in self.members) / len(self.members)

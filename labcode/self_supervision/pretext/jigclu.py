@@ -10,7 +10,6 @@ from torch import Generator, Tensor, nn
 from ... import augment
 from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
-from .stage import upright_views
 from .turning import Images, check_square
 
 Copies = Float[Tensor, "m c h w"]
@@ -33,7 +32,7 @@ def quadrants(x: Images, cross: float = 0.3) -> Float[Tensor, "4*n c s s"]:
 
 def patch_views(
     x: Shaped[Tensor, "n 3 h w"], generator: Generator, size: int = 16, cross: float = 0.3,
-    scale: tuple[float, float] = (0.5, 1.0), views: Callable[..., Tensor] = upright_views,
+    scale: tuple[float, float] = (0.5, 1.0), views: Callable[..., Tensor] = augment.scene_views,
 ) -> Float[Tensor, "4*n 3 {size} {size}"]:  # fmt: skip
     """The four windows of every image, each with a crop and colours of its own.
 

@@ -91,6 +91,19 @@ def distance_from_uniform(scores: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
     return torch.where(s.abs().amax(1) <= 1, near, far)
 
 
+def auroc(inside: Float[Tensor, " n"], outside: Float[Tensor, " m"]) -> float:
+    """Area under the ROC curve of a score: 1 if it is always higher inside, ½ for chance."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score([1] * len(inside) + [0] * len(outside), torch.cat([inside, outside]).tolist()))
+
+
+@torch.no_grad()
+def noticed(classifier: nn.Module, inside: Tensor, outside: Tensor) -> float:
+    """How well a classifier's ``distance_from_uniform`` tells images of its classes from others: AUROC."""
+    return auroc(*(distance_from_uniform(classifier.scores(to_float(x))) for x in (inside, outside)))
+
+
 class TwoHeads(Classifier):
     """A second head says what has been turned: CE(class) + λ CE(task), both of the *same* transformed images.
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
-from ... import augment
+from ... import augment, nets
+from ...cluster import kmeans
 from ...loss import check_matrix, float32, raised, unit_rows
 from ...nets import mlp
 from .turning import Images
@@ -162,4 +163,61 @@ class OBoW(nn.Module):
         scores = self.encoder(crops) @ self.classifiers().T  # before the queue moves: codes and classifiers share words
         if self.training:
             self.follow()
+        return bow_loss(scores, self.target(whole))
+
+
+@torch.no_grad()
+def vocabulary(
+    teacher: nn.Module, images: Shaped[Tensor, "n 3 h w"], level: int, words: int, seed: int = 0, rows: int = 8000
+) -> Float[Tensor, "k d"]:
+    """Visual words made beforehand, as BoWNet has them: centroids (words, channels) of a teacher's features.
+
+    level  block of the teacher whose map holds the features
+    rows   features drawn for k-means, from all images and places
+    """
+    with nets.evaluating(teacher):
+        maps = torch.cat([teacher.maps(part)[level - 1].float() for part in augment.to_float(images).split(1000)])
+    found = maps.flatten(2).transpose(1, 2).flatten(0, 1)
+    drawn = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:rows]
+    return kmeans(found[drawn.to(found.device)], words, seed, iterations=20)[0]
+
+
+class BoWNet(nn.Module):
+    """OBoW's predecessor (Gidaris et al., 2020): nothing moves but the student.
+
+    The teacher is trained before, by rotation in the paper, and stays; ``vocabulary`` makes its words; a place has its
+    nearest word and nothing of the others; the bag counts; the word classifiers are learnt, of one learnt length.
+
+    teacher  an encoder with ``maps``, copied and frozen
+    words    centroids (k, channels) of its features after block ``level``
+    kappa    length of the word classifiers at the start
+
+    Views as for ``OBoW``. Departure: one kind of crop, no CutMix, one round (the paper also has a second, whose teacher
+    is the first one's student).
+    """
+
+    def __init__(self, encoder: nn.Module, teacher: nn.Module, words: Float[Tensor, "k d"], level: int = 3,
+                 kappa: float = 5.0):  # fmt: skip
+        super().__init__()
+        self.encoder, self.level = encoder, level
+        self.teacher = copy.deepcopy(teacher).requires_grad_(False).eval()
+        self.weights = nn.Linear(encoder.features, len(words), bias=False)
+        self.kappa = nn.Parameter(torch.tensor(kappa))
+        self.register_buffer("words", words.clone())
+
+    def train(self, mode: bool = True) -> "BoWNet":
+        super().train(mode)
+        self.teacher.eval()  # its BatchNorm too stays as it was
+        return self
+
+    @torch.no_grad()
+    def target(self, whole: Images) -> Float[Tensor, "n k"]:
+        """The share of an image's places that has each word."""
+        places = self.teacher.maps(whole)[self.level - 1].float().flatten(2).transpose(1, 2)
+        codes, _ = soft_codes(places.flatten(0, 1), self.words, float("inf"))
+        return codes.unflatten(0, places.shape[:2]).mean(1)
+
+    def forward(self, views: Float[Tensor, "m c h w"], index: Int[Tensor, " n"]) -> Scalar:
+        whole, crops = views[: len(index)], views[len(index) :]
+        scores = self.kappa * self.encoder(crops) @ unit_rows(self.weights.weight).T
         return bow_loss(scores, self.target(whole))

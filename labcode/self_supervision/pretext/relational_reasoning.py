@@ -2,9 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Generator, Tensor, nn
 
+from ... import augment
 from ...loss import float32, unit_rows
 from ...nets import mlp
 
@@ -48,6 +49,21 @@ def relation_loss(scores: Float[Tensor, " n"], same: Bool[Tensor, " n"], gamma: 
         raise ValueError(f"gamma must be at least 0, got {gamma}")
     right = torch.where(same, scores, -scores)
     return -(0.5 * (gamma * F.logsigmoid(-right)).exp() * F.logsigmoid(right)).mean()  # (1 - p)^γ in the logarithm
+
+
+def steady_views(
+    x: Shaped[Tensor, "n 3 h w"], generator: Generator, views: int = 2, strength: float = 0.25
+) -> Float[Tensor, "{views}*n 3 h w"]:
+    """Views of the course's scenes whose colours do not turn: from ground to ink it stays the same way round.
+
+    Contrast and mean of each channel change within ±strength; turned by at most 8°, moved by 5 %, scaled by 12 %. A
+    comparison that has to be learnt gets going on them. Row i + v·n is view v of image i. Not clamped.
+    """
+    x = augment.to_float(x).repeat(views, 1, 1, 1)
+    x = augment.affine(x, 8, 0.05, (0.88, 1.12), padding="reflection", generator=generator)
+    draw = lambda: strength * (2 * torch.rand(*x.shape[:2], 1, 1, generator=generator, device=x.device) - 1)  # noqa: E731
+    mean = x.mean((2, 3), keepdim=True)
+    return augment.noise((x - mean) * (1 + draw()) + mean + draw(), 0.03, generator=generator)
 
 
 class RelationHead(nn.Module):

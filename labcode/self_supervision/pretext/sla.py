@@ -92,10 +92,10 @@ class SLA(Classifier):
             loss = loss + self.distil * self_distillation(self.head(h[: len(y)]), aggregate(scores, self.copies), y)
         return loss
 
-    def single(self, x: Images) -> Float[Tensor, "n c"]:
+    def single(self, x: Images) -> Float[Tensor, "n classes"]:
         """Scores of the classes from the upright image alone: the columns (·, 0)."""
         return self.joint(self.encoder(x))[:, :: self.copies]
 
-    def aggregated(self, x: Images) -> Float[Tensor, "n c"]:
-        """Scores of the classes from all turns."""
-        return aggregate(self.joint(self.encoder(rotations(x))), self.copies)
+    def aggregated(self, x: Images) -> Float[Tensor, "n classes"]:
+        """Scores of the classes from all turns of the training."""
+        return aggregate(self.joint(self.encoder(rotations(x, range(self.copies)))), self.copies)

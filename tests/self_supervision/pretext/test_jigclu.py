@@ -4,13 +4,10 @@ import math
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw
 from torch import nn
 
 from labcode.self_supervision import pretext as P
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("source", [[0, 0, 1, 1, 0, 1], [0, 1, 2, 3, 4, 4], [7, 7, 7, 7, 7, 7]])

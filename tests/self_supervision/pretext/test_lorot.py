@@ -4,22 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw, log_softmax, pictures
 
 from labcode.self_supervision import pretext as P
-
-
-def pictures(n=3, side=16, seed=0):
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def log_softmax(row):
-    top = max(row)
-    total = top + math.log(sum(math.exp(v - top) for v in row))
-    return [v - total for v in row]
 
 
 @pytest.mark.parametrize("grid", [1, 2, 4])
@@ -104,3 +91,9 @@ def test_squares_and_labels_that_leave_the_image_are_named():
     ):
         with pytest.raises(ValueError, match=name):
             call()
+
+
+def test_auroc_is_the_share_of_pairs_in_order():
+    inside, outside = draw(7), draw(5, seed=1)
+    pairs = [float(a > b) + 0.5 * float(a == b) for a in inside for b in outside]
+    assert P.auroc(inside, outside) == pytest.approx(sum(pairs) / 35)

@@ -3,16 +3,9 @@
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw, pictures
 
 from labcode.self_supervision import pretext as P
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def pictures(n=3, side=16, seed=0):
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", ["rotation", "cluster", "relation", "sla", "aggregate", "distil", "codes", "bow"])

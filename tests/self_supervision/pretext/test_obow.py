@@ -4,22 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw, log_softmax, pictures
 
 from labcode.self_supervision import pretext as P
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def pictures(n=3, side=16, seed=0):
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def log_softmax(row):
-    top = max(row)
-    total = top + math.log(sum(math.exp(v - top) for v in row))
-    return [v - total for v in row]
 
 
 def test_codes_and_bags_are_the_loops():
@@ -103,3 +90,35 @@ def test_a_collapsed_teacher_gives_no_nan():
     model = P.OBoW(P.BlockNet(8), words=5)
     model.distance.zero_()
     assert model.eval().target(pictures(2)).isfinite().all()
+
+
+def test_bownet_counts_the_nearest_words_of_a_teacher_that_stays():
+    torch.manual_seed(0)
+    teacher, views = P.BlockNet(8), pictures(12)
+    words = torch.rand(5, 16)
+    model = P.BoWNet(P.BlockNet(8), teacher, words, level=2, kappa=3.0).train()
+    places = teacher.eval().maps(views[:4])[1].flatten(2).transpose(1, 2)  # (4, places, channels)
+    wanted = torch.zeros(4, 5)
+    for i in range(4):
+        for place in places[i]:
+            wanted[i, int((place - words).square().sum(1).argmin())] += 1 / places.shape[1]
+    assert torch.allclose(model.target(views[:4]), wanted, atol=1e-6)
+    before = [v.clone() for v in model.teacher.state_dict().values()]
+    model(views, torch.arange(4)).backward()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.teacher.state_dict().values(), strict=True))
+    assert all(p.grad is None for p in model.teacher.parameters()) and model.kappa.grad is not None
+    h, w = model.eval().encoder(views[4:]).tolist(), model.weights.weight.tolist()
+    each = []
+    for row in range(8):  # a crop's scores are 3 times its features on unit vectors
+        scores = [3 * sum(a * b for a, b in zip(h[row], v, strict=True)) / math.hypot(*v) for v in w]
+        each.append(-sum(t * v for t, v in zip(wanted[row % 4].tolist(), log_softmax(scores), strict=True)))
+    assert float(model(views, torch.arange(4)).detach()) == pytest.approx(sum(each) / 8, rel=1e-4)
+
+
+def test_a_vocabulary_is_the_features_where_there_are_as_many_words():
+    torch.manual_seed(0)
+    teacher, images = P.BlockNet(8), (pictures(2) * 255).to(torch.uint8)
+    words = P.vocabulary(teacher, images, level=3, words=8)
+    places = teacher.eval().maps(images / 255)[2].flatten(2).transpose(1, 2).flatten(0, 1)
+    assert torch.allclose(torch.cdist(places, words).amin(1), torch.zeros(8), atol=1e-3)
+    assert int(teacher.norms[0].num_batches_tracked) == 0

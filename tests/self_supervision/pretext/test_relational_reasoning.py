@@ -4,12 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw
 
 from labcode.self_supervision import pretext as P
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
@@ -67,3 +64,15 @@ def test_sure_pairs_have_a_bounded_gradient_whatever_the_weight(gamma):
 def test_same_is_bool(dtype):
     with pytest.raises(ValueError, match="same must be bool"):
         P.relation_loss(torch.zeros(3), torch.ones(3).to(dtype))
+
+
+def test_steady_views_keep_ink_and_ground_the_same_way_round():
+    colours = torch.rand(20, 3, 2, 1, generator=torch.Generator().manual_seed(0))
+    halves = colours.repeat_interleave(8, 2).expand(20, 3, 16, 16)
+    g = lambda: torch.Generator().manual_seed(1)  # noqa: E731
+    seen = P.steady_views(halves, g(), 3)
+    assert seen.shape == (60, 3, 16, 16) and torch.equal(seen, P.steady_views(halves, g(), 3))
+    step = lambda x: x[:, :, :4].mean((2, 3)) - x[:, :, 12:].mean((2, 3))  # noqa: E731
+    before, after = step(halves).repeat(3, 1), step(seen)
+    clear = before.abs() > 0.1
+    assert torch.equal(before[clear].sign(), after[clear].sign()) and not torch.allclose(before, after, atol=0.02)

@@ -1,14 +1,11 @@
 """Encoders that can be read after every block."""
 
 import torch
+from self_supervision.pretext.helpers import pictures
 from torch import nn
 
 from labcode import nets
 from labcode.self_supervision import pretext as P
-
-
-def pictures(n=3, side=16, seed=0):
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def test_block_net_is_its_convolutions():

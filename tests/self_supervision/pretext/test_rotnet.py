@@ -4,18 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw, log_softmax
 
 from labcode.self_supervision import pretext as P
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def log_softmax(row):
-    top = max(row)
-    total = top + math.log(sum(math.exp(v - top) for v in row))
-    return [v - total for v in row]
 
 
 @pytest.mark.parametrize("n, k", [(1, 4), (5, 4), (3, 2)])

@@ -4,18 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import draw, log_softmax, pictures
 
 from labcode.self_supervision import pretext as P
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def log_softmax(row):
-    top = max(row)
-    total = top + math.log(sum(math.exp(v - top) for v in row))
-    return [v - total for v in row]
 
 
 @pytest.mark.parametrize("n, copies, classes", [(3, 4, 2), (1, 2, 5), (4, 1, 3)])
@@ -63,3 +54,11 @@ def test_labels_that_are_no_class_are_named():
         P.self_distillation(torch.zeros(2, 4), torch.zeros(2, 4), y)
     with pytest.raises(ValueError, match="labels must lie in 0 … 2, got -1 … 1"):
         P.Classifier(P.BlockNet(8), torch.tensor([-1, 1]), 3)
+
+
+def test_two_turns_are_averaged_over_their_own():
+    torch.manual_seed(0)
+    model, x = P.SLA(P.BlockNet(8), torch.arange(3), 3, copies=2).eval(), pictures(4)
+    with torch.no_grad():
+        each = [model.joint(model.encoder(torch.rot90(x, v, (2, 3))))[:, v::2] for v in range(2)]
+        assert torch.allclose(model.aggregated(x), sum(each) / 2, atol=1e-6)

@@ -2,19 +2,17 @@
 
 import pytest
 import torch
+from self_supervision.pretext.helpers import pictures
 
+from labcode.augment import scene_views
 from labcode.course.run import start
 from labcode.self_supervision import pretext as P
 
 
-def pictures(n=3, side=16, seed=0):
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
 def test_scenes_are_upright_and_splits_share_nothing():
-    images, digits = P.UprightStage.draw(200, "train", P.UPRIGHT)
+    images, digits = P.UprightStage.draw(200, "train")
     assert images.shape == (200, 3, 16, 16) and set(digits.tolist()) == set(P.UPRIGHT)
-    assert torch.equal(images, P.UprightStage.draw(200, "train", P.UPRIGHT)[0])
+    assert torch.equal(images, P.UprightStage.draw(200, "train")[0])
     assert set(P.UprightStage.draw(200, "test", P.ODD)[1].tolist()) == set(P.ODD)
 
 
@@ -45,9 +43,37 @@ def test_few_labels_are_balanced_and_belong_to_their_images(stage):
 def test_views_stack_and_replay():
     images = (pictures(3) * 255).to(torch.uint8)
     g = lambda: torch.Generator().manual_seed(1)  # noqa: E731
-    views = P.upright_views(images, g(), 4)
-    assert views.shape == (12, 3, 16, 16) and torch.equal(views, P.upright_views(images, g(), 4))
     assert P.patch_views(images, g()).shape == (12, 3, 16, 16)
-    crops = P.crop_views(images, g(), P.upright_views, crops=2)
-    assert torch.equal(crops[:3], P.upright_views(images, g(), 3)[:3]) and crops.shape == (9, 3, 16, 16)
-    assert torch.equal(P.crop_views(images, g(), P.upright_views, 2, (1, 1)), P.upright_views(images, g(), 3))
+    crops = P.crop_views(images, g(), scene_views, crops=2)
+    assert torch.equal(crops[:3], scene_views(images, g(), views=3)[:3]) and crops.shape == (9, 3, 16, 16)
+    assert torch.equal(P.crop_views(images, g(), scene_views, 2, (1, 1)), scene_views(images, g(), views=3))
+
+
+def test_an_arm_is_trained_once_a_name_and_network(stage, monkeypatch):
+    monkeypatch.setenv("LABCODE_MAX_STEPS", "1")
+    first = stage.arm("rotation", P.RotNet, stage.plain_views, network=dict(width=8))
+    assert stage.arm("rotation", P.RotNet, stage.plain_views, network=dict(width=8))[0] is first[0]
+    other = stage.arm("rotation", P.RotNet, stage.plain_views, network=dict(width=8, tail=1))
+    assert other[0] is not first[0] and len(other[0].encoder.widths) == 5
+    assert len(first) == len(stage.run.seeds) and stage.probes(first, 2) == [stage.read(first[0].encoder, 2)]
+    few = stage.classifiers("few", P.Classifier, 30, steps=1)
+    with torch.no_grad():
+        guess = few[0].scores(stage.test_images / 255).argmax(1)
+    assert stage.right(few) == pytest.approx([float((guess == stage.test_labels).float().mean())])
+    assert stage.classifiers("few", P.Classifier, 30, start=1, steps=1)[0] is not few[0]
+
+
+def test_a_probe_on_few_labels_and_on_foreign_classes(stage):
+    encoder = stage.untrained(0)
+    scores = [stage.read(encoder, 3, labels=n) for n in (12, 300)]
+    assert 1 / 6 < scores[0] < scores[1]
+    assert set(stage.odd[1].tolist()) == set(P.ODD) == set(stage.odd[3].tolist())
+    assert stage.read(encoder, odd=True) > 0.3
+
+
+def test_an_ensemble_says_the_mean(stage):
+    images = pictures(4)
+    members = [P.Classifier(stage.encoder(s), torch.arange(6), 6).eval() for s in (0, 1)]
+    with torch.no_grad():
+        mean = (members[0].scores(images) + members[1].scores(images)) / 2
+        assert torch.allclose(P.Ensemble(members).scores(images), mean, atol=1e-6)

@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from self_supervision.pretext.helpers import pictures
 
 from labcode.self_supervision import pretext as P
-
-
-def pictures(n=3, side=16, seed=0):
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def test_rotations_are_numpys_and_four_give_the_image_back():
