@@ -1,7 +1,7 @@
 """The stage of the self-supervised chapters: the same images, views, encoder, budget and evaluation for all arms."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -40,7 +40,7 @@ class Stage:
 
     Quick: 2,000 scenes for training and 1,000 for testing, ``SmallNet``. Full: CIFAR-10 and ResNet-18.
 
-    difficulty  of the scenes; the default's 16×16 pixels are those of the chapters, see ``labcode.data.Difficulty``
+    difficulty  of the scenes; the default is the chapters', see ``labcode.data.Difficulty``
 
     A *method* is a module with an ``encoder`` and a ``forward(views, index)`` that returns the loss, where rows i
     and i + n of ``views`` show the same image and ``index`` (n,) says which.
@@ -49,8 +49,7 @@ class Stage:
     def __init__(self, run: Run, difficulty: Difficulty | None = None):
         difficulty = difficulty or Difficulty()
         self.run, self.side = run, difficulty.size
-        quick = QUICK if self.side > 8 else replace(QUICK, lr=2e-3)
-        self.budget: Budget = run.pick(quick=quick, full=FULL)
+        self.budget: Budget = run.pick(quick=QUICK, full=FULL)
         self.classes = 10
         if run.scale != "full":
             train, test = (scenes(n, 1, split, difficulty) for n, split in zip((2000, 1000), run.splits, strict=True))
@@ -126,8 +125,7 @@ class Stage:
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:
         """A new encoder, its weights drawn from the seed; ``encoder.features`` is its width."""
         torch.manual_seed(seed)
-        sides = dict(width=48, deep=64, size=self.side) if self.side > 8 else {}
-        make = self.run.pick(quick=partial(nets.SmallNet, **sides), full=nets.ResNet18)
+        make = self.run.pick(quick=partial(nets.SmallNet, width=48, deep=64, size=self.side), full=nets.ResNet18)
         net = make(**keywords)
         return net.to(self.run.device, memory_format=self.layout(net))
 
