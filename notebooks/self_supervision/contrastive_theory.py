@@ -24,8 +24,8 @@
 # - say which explanations are left standing, and for what.
 #
 # **You should know** InfoNCE from [Contrastive learning](contrastive.ipynb), entropy and mutual information, and what a
-# linear probe is. **Run time:** about a minute a seed on a laptop; on a GPU the temperature section takes CIFAR-10 and a
-# ResNet-18, and the other sections take larger samples and longer trainings.
+# linear probe is. **Run time:** about a minute a seed on a laptop; on a GPU the temperature section takes CIFAR-10 and
+# a ResNet-18, and the other sections take larger samples and longer trainings.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -85,9 +85,10 @@ run
 
 # %% [markdown]
 # ## The stage
-# One section, on the temperature, trains encoders on the stage of the chapter on methods. The others have small worlds of
-# their own, made of the same digits or of symbols and Gaussians of which everything is known, each said where it is used. Under every statement stands its verdict, drawn:
-# [how to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
+# One section, on the temperature, trains encoders on the stage of the chapter on methods. The others have small worlds
+# of their own, made of the same digits or of symbols and Gaussians of which everything is known, each said where it is
+# used. Under every statement stands its verdict, drawn: [how to read a
+# verdict](../../book/how_to_use.md#how-to-read-a-verdict).
 
 # %%
 stage
@@ -97,8 +98,8 @@ _ = stage.look()
 
 # %% [markdown]
 # Each explanation gets a row in a table that fills as the chapter goes. `weigh` puts a record into a row and says
-# whether a confirmed statement speaks for the explanation or against it; the table at the end is made of these. Statements
-# about a side of an explanation, such as how tight a bound is, stay in the ledger alone.
+# whether a confirmed statement speaks for the explanation or against it; the table at the end is made of these.
+# Statements about a side of an explanation, such as how tight a bound is, stay in the ledger alone.
 
 # %%
 EXPLANATIONS = {
@@ -125,8 +126,8 @@ def weigh(name, record, speaks="for"):
 
 
 # %% [markdown]
-# Two sections look at the digits of the course's scenes without colour or ground: 16×16 masks, whose upper and lower halves
-# are two views.
+# Two sections look at the digits of the course's scenes without colour or ground: 16×16 masks, whose upper and lower
+# halves are two views.
 
 # %%
 MANY = run.pick(quick=4000, full=50_000)
@@ -155,17 +156,21 @@ _ = lab.plots.images(torch.cat([masks, upper, lower]), rows=3, names=("digit", "
 # I_{NWJ} = 1 + \frac1N \sum_i (S_{ii} - 1) - \frac{1}{N(N-1)} \sum_{i \ne j} e^{S_{ij} - 1} ,$$
 #
 # where $x_1$ and $x_2$ are the two views, $g_1$ and $g_2$ their encoders, $N$ pairs make a batch, and
-# $S_{ij} = f(g_1(x_{1,i}), g_2(x_{2,j}))$ is a trained critic's score of view 1 of pair $i$ with view 2 of pair $j$. Whatever happens
-# to the features is not the work of information.
+# $S_{ij} = f(g_1(x_{1,i}), g_2(x_{2,j}))$ is a trained critic's score of view 1 of pair $i$ with view 2 of pair $j$.
+# Whatever happens to the features is not the work of information.
 #
-# **InfoNCE and its $\log N$, in six lines.** Hide the partner of $x$ at a place $d$, drawn uniformly, among $N$ candidates
-# $Y = (y_1, \dots, y_N)$, the others drawn from $p(y)$, and let scores $S_1, \dots, S_N$ guess it.
-# 1. By Bayes, $P(d = i \mid x, Y) = w(x, y_i) / \sum_j w(x, y_j)$ with $w(x, y) = p(x, y) / p(x)p(y)$: all other factors cancel.
-# 2. The loss $L = \mathbb E\,[-\log(e^{S_d} / \sum_j e^{S_j})]$ is a cross entropy, so $L \ge H(d \mid x, Y)$, with equality for $S_j = \log w(x, y_j)$.
+# **InfoNCE and its $\log N$, in six lines.** Hide the partner of $x$ at a place $d$, drawn uniformly, among $N$
+# candidates $Y = (y_1, \dots, y_N)$, the others drawn from $p(y)$, and let scores $S_1, \dots, S_N$ guess it.
+# 1. By Bayes, $P(d = i \mid x, Y) = w(x, y_i) / \sum_j w(x, y_j)$ with $w(x, y) = p(x, y) / p(x)p(y)$: all other
+#    factors cancel.
+# 2. The loss $L = \mathbb E\,[-\log(e^{S_d} / \sum_j e^{S_j})]$ is a cross entropy, so $L \ge H(d \mid x, Y)$, with
+#    equality for $S_j = \log w(x, y_j)$.
 # 3. $H(d \mid x, Y) = \log N - I(d; x, Y)$, as $d$ is uniform.
 # 4. $I(d; x, Y) = I(d; x \mid Y) \le I(d, Y; x)$, as $Y$ alone tells nothing of $d$.
-# 5. $I(d, Y; x) = I(y_d; x) = I(x; y)$, as $x$ depends on the rest through its partner only. So $\log N - L \le I(x; y)$: a bound.
-# 6. And $L \ge 0$, so $\log N - L \le \log N$, however much information there is: a batch of 64 cannot show more than 4.2 nats.
+# 5. $I(d, Y; x) = I(y_d; x) = I(x; y)$, as $x$ depends on the rest through its partner only. So
+#    $\log N - L \le I(x; y)$: a bound.
+# 6. And $L \ge 0$, so $\log N - L \le \log N$, however much information there is: a batch of 64 cannot show more than
+#    $\log 64$ nats.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. The upper half goes through a trained bijection g1, the lower half through a trained bijection g2; a trained critic scores the codes and the bound is maximised. A linear probe reads the digit from the code of g1 without gradient."}, "figure": {"caption": "Nothing can be lost on the way: both encoders can be undone. Only the probe, which trains neither, tells good codes from bad.", "name": "fig-mi-mechanism"}}
 parts = {"upper half": (0, 0), "bijection g₁": (1.3, 0, "trained"), "critic": (2.5, 0.7, "trained"), "bound": (3.5, 0.7, "loss"),
@@ -197,16 +202,17 @@ def reads(encode):
 
 
 # %% [markdown]
-# Three trainings of the same bijection: towards the two bounds, and *against* linear readers. The paper trains the last
+# Trainings of the same bijection: towards the bound (towards both, at long scale), and *against* linear readers. The paper trains the last
 # one as a game between a classifier and the encoder; here the best linear reader of every batch is solved for exactly.
 
 # %%
 lab.show(T.spoil, T.linear_evidence)
 
 # %%
-flows, over_time = {"InfoNCE": [], "NWJ": [], "adversary": []}, {"InfoNCE": [], "NWJ": []}
+bounds = run.pick(quick={"InfoNCE": nce}, long={"InfoNCE": nce, "NWJ": nwj}, full={"InfoNCE": nce, "NWJ": nwj})
+flows, over_time = {name: [] for name in (*bounds, "adversary")}, {name: [] for name in bounds}
 for seed in run.seeds:
-    for name, loss in (("InfoNCE", nce), ("NWJ", nwj)):
+    for name, loss in bounds.items():
         told = []
         trained = T.infomax(x1, x2, flow, bilinear, loss, seed, TRAIN, LR, watch=lambda g, told=told: told.append(reads(g)))
         flows[name].append(trained[0])
@@ -225,7 +231,7 @@ with torch.no_grad():
 run.exact("mi-max-critique", "Every trained bijection can be undone, in double precision, so information is constant",
           max(back), at_most=1e-4, data="digits")
 
-# %% mystnb={"image": {"alt": "Curve of the accuracy of a linear probe over the training of a bijection, with InfoNCE and with NWJ, beside the accuracy of pixels as a dashed line."}, "figure": {"caption": "What a probe reads of a bijection while it trains: the information is the same at every point. Dashed: pixels.", "name": "fig-mi-training"}}
+# %% mystnb={"image": {"alt": "Curve of the accuracy of a linear probe over the training of a bijection, which rises above the accuracy of pixels, a dashed line."}, "figure": {"caption": "What a probe reads of a bijection while it trains: the information is the same at every point. Dashed: pixels.", "name": "fig-mi-training"}}
 constant = run.curve("mi-max-critique", "a probe on a bijection over its training", [0, 0.25, 0.5, 1],
                      {name: [list(at) for at in zip(*told, strict=True)] for name, told in over_time.items()},
                      "share of the training", "probe accuracy", data="digits")
@@ -245,8 +251,9 @@ weigh("more information", run.claim("mi-max-critique",
 # The adversary's features hold the whole image. Nobody who reads linearly will ever find it there.
 #
 # An encoder that *could* throw information away does the opposite of what one expects: take layers that each add
-# something to their input, near the identity at first, and follow the condition number of the Jacobian, the ratio of its largest
-# singular value to its smallest. Where it grows, the map comes nearer to one that cannot be undone, while the bound is maximised.
+# something to their input, near the identity at first, and follow the condition number of the Jacobian, the ratio of
+# its largest singular value to its smallest. Where it grows, the map comes nearer to one that cannot be undone, while
+# the bound is maximised.
 
 # %%
 lab.show(T.Residual.forward, T.log_condition)
@@ -271,15 +278,12 @@ run.claim("mi-max-critique",
           [told[-1] for told in bent], [told[0] for told in bent], margin=0.48, data="digits")
 
 # %% [markdown]
-# The argument needs no bijections. Stop training when the *estimate* reaches one nat, by minimising $|I_{NCE} - 1|$, and
-# compare architectures; or raise the estimate by a more capable critic, and look at what that does to the encoder.
+# The argument needs no bijections. Stop training when the *estimate* reaches one nat, by minimising $|I_{NCE} - 1|$,
+# and compare architectures; or raise the estimate by a more capable critic, and look at what that does to the encoder.
 
 # %%
-critics = {
-    "bilinear": lambda: T.Bilinear(64, 64),
-    "separable": lambda: T.Separable(64, 64),
-    "joint": lambda: T.Joint(64, 64, 100),
-}
+critics = {"bilinear": lambda: T.Bilinear(64, 64), "joint": lambda: T.Joint(64, 64, 100)}
+critics |= run.pick(quick={}, long=(between := {"separable": lambda: T.Separable(64, 64)}), full=between)
 shallow, deep = lambda: T.perceptron(128, 200, 200, 64), lambda: T.perceptron(128, 200, 200, 200, 200, 64)
 
 # %%
@@ -296,7 +300,7 @@ trained = {f"1 nat, {n}": ms for n, ms in one_nat.items()} | {f"max, {n} critic"
 table |= {n: [reads(m[0]) for m in ms] for n, ms in trained.items()}
 nats = {n: [T.held_out_bound(*m, x1_test, x2_test) for m in ms] for n, ms in trained.items()}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: bars of probe accuracy for chance, pixels, bijections trained in three ways, a random perceptron, two encoders stopped at one nat and three critics; the adversarial bijection is near chance. Right: probe accuracy against the held-out estimate, one dot per training, with no rising trend. Dashed on the left: the random perceptron."}, "figure": {"caption": "More estimated information does not read better. Left: what a linear probe reads (dashed: a random perceptron). Right: the same against the held-out estimate, where it was trained. Dots are seeds.", "name": "fig-mi-critique"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: bars of probe accuracy for chance, pixels, trained bijections, a random perceptron, two encoders stopped at one nat and critics of several kinds; the adversarial bijection is near chance. Right: probe accuracy against the held-out estimate, one dot per training, with no rising trend. Dashed on the left: the random perceptron."}, "figure": {"caption": "More estimated information does not read better. Left: what a linear probe reads (dashed: a random perceptron). Right: the same against the held-out estimate, where it was trained. Dots are seeds.", "name": "fig-mi-critique"}}
 figure, panels = lab.plots.axes(2, 8.5, 3.4)
 lab.plots.bars(panels[0], table, "probe accuracy", chance=mean(table["random perceptron"]))
 for i, name in enumerate(nats):
@@ -319,25 +323,27 @@ run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than
           nats["max, joint critic"], nats["max, bilinear critic"], margin=0.0, data="digits")
 
 # %% [markdown]
-# At constant information features get better, by either bound, or useless, by the adversary: the quantity explains neither
-# (measured). The cloud on the right has no upward trend. The dearest critic has the worst features, and its held-out bound is looser than
-# the bilinear one's, not tighter (measured): at this length it has not caught up, we guess, so the paper's "tighter but worse"
-# is half confirmed. And two bars ought to sober everybody: pixels, and a perceptron with random weights, read nearly as well as
-# the best that was trained. InfoMax alone, without augmentation, has little to teach about halves of a digit.
+# At constant information features get better, by the bound, or useless, by the adversary: the quantity explains
+# neither (measured). The cloud on the right has no upward trend. The dearest critic has the worst features, and its
+# held-out bound is looser than the bilinear one's, not tighter (measured): at this length it has not caught up, we
+# guess, so the paper's "tighter but worse" is half confirmed. And two bars ought to sober everybody: pixels, and a
+# perceptron with random weights, read nearly as well as the best that was trained. InfoMax alone, without augmentation,
+# has little to teach about halves of a digit.
 
 # %% [markdown]
 # (wdm-wpc)=
 # ## A gentler measure
-# One answer to the critique: the measure was wrong. The KL divergence inside mutual information is *steep*. Where
-# pairs and shuffled pairs hardly overlap, any small sample looks perfectly separable: the estimate ends at $\log N$, the
+# One answer to the critique: the measure was wrong. The KL divergence inside mutual information is *steep*. Where pairs
+# and shuffled pairs hardly overlap, any small sample looks perfectly separable: the estimate ends at $\log N$, the
 # gradient dies, and whatever the encoder has not picked up by then is never asked for. The Wasserstein dependency
 # measure puts a distance in the place of KL,
 #
 # $$I_W(x; y) = \sup_{\lVert f \rVert_L \le 1}\; \mathbb E_{p(x,y)} f(x, y) - \mathbb E_{p(x)p(y)} f(x, y) .$$
 #
-# Here $x$ and $y$ are the two views, $p(x, y)$ the distribution of pairs and $p(x)p(y)$ that of shuffled pairs, and $f$ runs over
-# all functions of slope at most one. For symbols with a code each the supremum is a linear programme. Put several independent symbols into each view, and
-# both measures grow in proportion. What 64 pairs can tell of them does not.
+# Here $x$ and $y$ are the two views, $p(x, y)$ the distribution of pairs and $p(x)p(y)$ that of shuffled pairs, and $f$
+# runs over all functions of slope at most one. For symbols with a code each the supremum is a linear programme. Put
+# several independent symbols into each view, and both measures grow in proportion. What 64 pairs can tell of them does
+# not.
 
 # %%
 lab.show(T.optimal_transport)
@@ -375,9 +381,9 @@ run.exact("wdm-wpc", "With six symbols and 64 pairs, InfoNCE with the best criti
           1 - kl[-1], at_least=0.5, data="symbols")
 
 # %% [markdown]
-# In practice the paper keeps the InfoNCE objective and bounds the critic's slope by a gradient penalty, on points between
-# a pair and a shuffled pair, through encoders and critic together. Spectral normalisation is another way to the same
-# end. Views are now *pictures* of the symbols: sixteen numbers a symbol, with nuisance.
+# In practice the paper keeps the InfoNCE objective and bounds the critic's slope by a gradient penalty, on points
+# between a pair and a shuffled pair, through encoders and critic together. Spectral normalisation is another way to the
+# same end. Views are now *pictures* of the symbols: sixteen numbers a symbol, with nuisance.
 
 # %%
 lab.show(T.wpc_penalty)
@@ -426,23 +432,25 @@ run.claim("wdm-wpc", "The gradient penalty reads more of the symbols than spectr
           read[6, 16, "WPC"], read[6, 16, "spectral"], margin=0.01, data="symbols")
 
 # %% [markdown]
-# The prediction held for many symbols, and the gain vanishes where there are two (both measured). That few negatives are what it
-# needs, as the paper has it, is not seen: with batches four times as large it gains about as much (measured); beyond that our
-# batches do not go. A slope bounded by spectral normalisation helps too, but less. It is no miracle either: the *pictures*
-# themselves, read linearly, show more symbols than any representation of them in 64 numbers.
+# The prediction held for many symbols, and the gain vanishes where there are two (both measured). That few negatives
+# are what it needs, as the paper has it, is not seen: with batches four times as large it gains about as much
+# (measured); beyond that our batches do not go. A slope bounded by spectral normalisation helps too, but less. It is no
+# miracle either: the *pictures* themselves, read linearly, show more symbols than any representation of them in 64
+# numbers.
 
 # %% [markdown]
 # (ssl-information-review)=
 # ## Which information?
-# Another answer to the critique: not *how much* information, but *which*. The review sorts self-supervised objectives by
-# what they keep of view 1 and what they throw away,
+# Another answer to the critique: not *how much* information, but *which*. The review sorts self-supervised objectives
+# by what they keep of view 1 and what they throw away,
 #
 # $$\max\; I(z_1; z_2) - \beta\, I(z_1; x_1 \mid x_2) ,$$
 #
-# where $x_1, x_2$ are the views, $z_1, z_2$ their codes, $y$ the label and $\beta \ge 0$ the price of what only view 1 knows.
-# It states when throwing away is safe: under the **multi-view assumption**, $I(y; x_1 \mid x_2) \le \varepsilon$, view 1
-# alone knows nothing of the label. The runnable form is the multi-view information bottleneck: stochastic encoders, InfoNCE
-# between the codes, and a symmetric KL divergence that charges for what the other view could not have said.
+# where $x_1, x_2$ are the views, $z_1, z_2$ their codes, $y$ the label and $\beta \ge 0$ the price of what only view 1
+# knows. It states when throwing away is safe: under the **multi-view assumption**,
+# $I(y; x_1 \mid x_2) \le \varepsilon$, view 1 alone knows nothing of the label. The runnable form is the multi-view
+# information bottleneck: stochastic encoders, InfoNCE between the codes, and a symmetric KL divergence that charges for
+# what the other view could not have said.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View 1 and view 2 go through trained encoders, each to a Gaussian from which a code z is drawn. InfoNCE compares the two codes; a symmetric KL divergence with weight beta compares the two Gaussians."}, "figure": {"caption": "InfoNCE keeps what both views know; the KL between the two Gaussians charges for the rest.", "name": "fig-bottleneck-mechanism"}}
 parts = {"view 1": (0, 0), "encoder 1": (1.1, 0, "trained"), "Gaussian 1": (2.3, 0), "z₁": (3.3, 0), "InfoNCE": (4.2, 0.7, "loss"),
@@ -503,16 +511,17 @@ weigh("shared information only", run.claim("ssl-information-review",
       told(0.03, "shared"), told(None, "shared"), margin=0.02, data="symbols in two views"))
 
 # %% [markdown]
-# What the review says of the multi-view assumption holds to the letter: what both views know survives the compression, what only
-# one knows goes, the more the dearer it is (measured). And contrast pays: with forty labels the codes read the shared symbol far
-# better than the view itself, in which the private one is louder. But a *gain* from compression, with few labels, is not seen
-# (measured): InfoNCE has done the selection already, as at β = 0 little of the private symbol is in the way of a reader of forty labels.
-# With all labels much of it is still found (measured): InfoMax does not discard by itself.
+# What the review says of the multi-view assumption holds to the letter: what both views know survives the compression,
+# what only one knows goes, the more the dearer it is (measured). And contrast pays: with forty labels the codes read
+# the shared symbol far better than the view itself, in which the private one is louder. But a *gain* from compression,
+# with few labels, is not seen (measured): InfoNCE has done the selection already, as at β = 0 little of the private
+# symbol is in the way of a reader of forty labels. With all labels much of it is still found (measured): InfoMax does
+# not discard by itself.
 
 # %% [markdown]
-# The review's other half is a warning about estimators. Give each of them the best critic there is, the true log density
-# ratio of correlated Gaussians, so that what is still wrong is the estimator's own doing.
-# [Contrastive learning](contrastive.ipynb) showed the ceiling of InfoNCE; the others fail in ways of their own.
+# The review's other half is a warning about estimators. Give each of them the best critic there is, the true log
+# density ratio of correlated Gaussians, so that what is still wrong is the estimator's own doing. [Contrastive
+# learning](contrastive.ipynb) showed the ceiling of InfoNCE; the others fail in ways of their own.
 
 # %%
 TRIES = run.pick(quick=60, full=1000)
@@ -544,35 +553,35 @@ run.exact("ssl-information-review",
           float(1 - estimates[4, 16]["kNN"].mean() / 4), at_least=0.75, data="correlated Gaussians")
 
 # %% [markdown]
-# Given the best critic, InfoNCE is calm and ends at its ceiling of $\log 64$; NWJ is right on average and spreads, the more
-# the more dimensions there are; the nearest neighbours, who know no critic, fall behind early (all measured). None of
-# the three can be trusted on features of a deep net, where the critic is learnt as well.
+# Given the best critic, InfoNCE is calm and ends at its ceiling of $\log 64$; NWJ is right on average and spreads, the
+# more the more dimensions there are; the nearest neighbours, who know no critic, fall behind early (all measured). None
+# of the three can be trusted on features of a deep net, where the critic is learnt as well.
 
 # %% [markdown]
 # (cl-theory-latent-classes)=
 # ## A promise about classification
-# So far nobody has said what a contrastive loss should have to do with *labels*. Here is an assumption that connects them.
-# There are latent classes $c$; a positive pair is two draws from one class; a negative is a draw from
-# anywhere, and with probability $\pi = P(c = c')$ it is of the same class. Take the simplest classifier, the mean feature
-# of each class, $\mu_c$. Jensen's inequality moves the mean inside the loss, and out comes a promise:
+# So far nobody has said what a contrastive loss should have to do with *labels*. Here is an assumption that connects
+# them. There are latent classes $c$; a positive pair is two draws from one class; a negative is a draw from anywhere,
+# and with probability $\pi = P(c = c')$ it is of the same class. Take the simplest classifier, the mean feature of each
+# class, $\mu_c$. Jensen's inequality moves the mean inside the loss, and out comes a promise:
 #
 # $$L_{sup} \;\le\; L_{sup}^{\mu} \;\le\; \frac{L_{un} - \pi}{1 - \pi}, \qquad
 # L_{un} = \mathbb E\, \ell\bigl(g(x)^\top (g(x^+) - g(x^-))\bigr),\quad \ell(v) = \log_2(1 + e^{-v}) .$$
 #
-# Here $g$ is the encoder, $x^+$ a second draw of $x$'s class, $x^-$ a draw from anywhere, $L_{un}$ the contrastive loss, $L_{sup}^{\mu}$
-# the loss of the mean classifier over pairs of different classes and $L_{sup}$ that of the best linear one ($\pi$ is the paper's
-# $\tau$, which is the temperature in this chapter). The logarithm has base two for a reason: a negative of the same class costs
-# at least $\ell(0) = 1$ on average, and that is the $\pi$ that is taken off.
+# Here $g$ is the encoder, $x^+$ a second draw of $x$'s class, $x^-$ a draw from anywhere, $L_{un}$ the contrastive
+# loss, $L_{sup}^{\mu}$ the loss of the mean classifier over pairs of different classes and $L_{sup}$ that of the best
+# linear one ($\pi$ is the paper's $\tau$, which is the temperature in this chapter). The logarithm has base two for a
+# reason: a negative of the same class costs at least $\ell(0) = 1$ on average, and that is the $\pi$ that is taken off.
 
 # %%
 lab.show(T.contrastive_logistic, T.arora_bound, T.mean_classifier_loss)
 
 # %% [markdown]
-# In our world classes, marginal and collisions are known, and held-out draws are as many as we like. So the chain can be
-# checked link by link: at every stage of training, for two and for twenty classes, on fresh data.
+# In our world classes, marginal and collisions are known, and held-out draws are as many as we like. So the chain can
+# be checked link by link: at every stage of training, for two and for twenty classes, on fresh data.
 
 # %%
-chain, CHECK, SHORT = {}, run.pick(quick=8000, full=100_000), run.pick(quick=100, full=1000)
+chain, CHECK, SHORT = {}, run.pick(quick=6000, full=100_000), run.pick(quick=100, full=1000)
 for classes in (2, 20):
     for seed in run.seeds:
         torch.manual_seed(seed)
@@ -617,12 +626,13 @@ weigh(
 )
 
 # %% [markdown]
-# Blocks of five take most of the looseness away: their bound nearly touches the mean classifier. What remains is the gap to
-# the best linear classifier, of which the theory says nothing.
+# Blocks of five take most of the looseness away: their bound nearly touches the mean classifier. What remains is the
+# gap to the best linear classifier, of which the theory says nothing.
 
 # %% [markdown]
-# Three things follow from the theory that are not theorems. Few labels suffice, as the classifier is only a mean. Blocks, whose
-# bound is tighter, should also *train* better. And more negatives may *hurt*, because with few classes some of them always collide.
+# Three things follow from the theory that are not theorems. Few labels suffice, as the classifier is only a mean.
+# Blocks, whose bound is tighter, should also *train* better. And more negatives may *hurt*, because with few classes
+# some of them always collide.
 
 # %%
 NEGATIVES = run.pick(quick=(1, 4, 32), long=(1, 4, 16, 64), full=(1, 4, 16, 64))
@@ -675,10 +685,10 @@ weigh("latent classes", run.claim("cl-theory-latent-classes",
       five[4, 1], five[NEGATIVES[-1], 1], margin=0.01, floor=untaught, data="Gaussian latent classes"))
 
 # %% [markdown]
-# Few labels do suffice, and the mean classifier, of which alone the theorem speaks, is nearly as good as a trained one (measured).
-# That more negatives hurt is not seen (measured): with five classes four negatives already collide more often than not, and what
-# further ones add in true negatives makes up, we guess, for what they add in false ones. The paper's own drop is a few points on two
-# data sets, and the theorem only says that the *bound* gets worse.
+# Few labels do suffice, and the mean classifier, of which alone the theorem speaks, is nearly as good as a trained one
+# (measured). That more negatives hurt is not seen (measured): with five classes four negatives already collide more
+# often than not, and what further ones add in true negatives makes up, we guess, for what they add in false ones. The
+# paper's own drop is a few points on two data sets, and the theorem only says that the *bound* gets worse.
 
 # %% [markdown]
 # (multiview-redundancy-linear)=
@@ -689,10 +699,11 @@ weigh("latent classes", run.claim("cl-theory-latent-classes",
 #
 # $$\mathbb E_{Z \sim p(z)}\bigl[w(x, Z)\, h(Z)\bigr] = \mathbb E[h(Z) \mid X = x] .$$
 #
-# So draw landmarks $z_1, \dots, z_m$ and embed $x$ as $\varphi(x) = (w(x, z_1), \dots, w(x, z_m))$. A *linear* function of
-# $\varphi$ is such an average, hence it can express $\mu(x) = \mathbb E[\,\mathbb E[Y|Z] \mid X = x]$, which misses
-# $\mathbb E[Y|X,Z]$ by at most $(\sqrt{\varepsilon_X} + 2\sqrt{\varepsilon_Z})^2$, the views' lack of redundancy: $\varepsilon_X$ is the mean
-# squared difference of $\mathbb E[Y|X]$ from $\mathbb E[Y|X,Z]$, $\varepsilon_Z$ that of $\mathbb E[Y|Z]$; $h$ is any function of the second view.
+# So draw landmarks $z_1, \dots, z_m$ and embed $x$ as $\varphi(x) = (w(x, z_1), \dots, w(x, z_m))$. A *linear* function
+# of $\varphi$ is such an average, hence it can express $\mu(x) = \mathbb E[\,\mathbb E[Y|Z] \mid X = x]$, which misses
+# $\mathbb E[Y|X,Z]$ by at most $(\sqrt{\varepsilon_X} + 2\sqrt{\varepsilon_Z})^2$, the views' lack of redundancy:
+# $\varepsilon_X$ is the mean squared difference of $\mathbb E[Y|X]$ from $\mathbb E[Y|X,Z]$, $\varepsilon_Z$ that of
+# $\mathbb E[Y|Z]$; $h$ is any function of the second view.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View x and landmarks z drawn from the second view go into the density ratio w, made from a discriminator of pairs; the ratios against all landmarks are the embedding phi of x, and a linear regression reads the label y from it."}, "figure": {"caption": "Ratios against landmarks are the features; what is fitted to labels is linear.", "name": "fig-landmark-mechanism"}}
 parts = {"view x": (0, 0), "landmarks z": (0, 1.1, "store"), "ratio w": (1.4, 0.5, "trained"), "φ(x)": (2.5, 0.5),
@@ -706,8 +717,9 @@ _ = lab.plots.diagram(parts, [
 lab.show(T.TwoViews.draw, T.TwoViews.both, T.landmark_features)
 
 # %% [markdown]
-# With Gaussian views everything is known: the ratio, the conditional means, the optimum. First the theorem with the true
-# ratio. The label is the product of two hidden coordinates, so no linear function of $x$ itself has anything to say.
+# With Gaussian views everything is known: the ratio, the conditional means, the optimum. First the theorem with the
+# true ratio. The label is the product of two hidden coordinates, so no linear function of $x$ itself has anything to
+# say.
 
 # %%
 marks = T.TwoViews(2, 0.8).draw(20_000, torch.Generator().manual_seed(0))[1]
@@ -802,8 +814,8 @@ weigh("redundant views", run.claim("multiview-redundancy-linear",
       errors["learnt ratio"], errors["true ratio"], margin=-0.1, higher_is_better=False, data="Gaussian views"))
 
 # %% [markdown]
-# With lonely coordinates about, the ratio earns its keep: it is blind to everything that the other view does not confirm,
-# and this selection, which needs no label, is what the random features lack. The learnt ratio even errs less
+# With lonely coordinates about, the ratio earns its keep: it is blind to everything that the other view does not
+# confirm, and this selection, which needs no label, is what the random features lack. The learnt ratio even errs less
 # than the true one in the mean (measured): it is smoother, we guess, and 200 labels are few for heavy tails.
 
 # %% [markdown]
@@ -814,10 +826,11 @@ weigh("redundant views", run.claim("multiview-redundancy-linear",
 # $$r_{ij} = \frac{-\,\partial \mathcal L / \partial s_{ij}}{\partial \mathcal L / \partial s_{ii}}
 # = \frac{e^{s_{ij}/\tau}}{\sum_{k \ne i} e^{s_{ik}/\tau}} ,$$
 #
-# a Boltzmann distribution: $s_{ii}$ is the similarity of view $i$ to its own other view, $s_{ij}$ that to another image's, $\tau$ the
-# temperature, $\mathcal L$ SimCLR's loss, and $\lambda$ below a positive constant. At a low temperature the hardest negative gets nearly all of it, at a high one all get the
-# same. In the limits the softmax becomes a triplet loss and a linear one, $-s_{ii} + \lambda \sum_k s_{ik}$. The paper's
-# test of this reading: take the hard negatives *by hand*, and the temperature should matter no more.
+# a Boltzmann distribution: $s_{ii}$ is the similarity of view $i$ to its own other view, $s_{ij}$ that to another
+# image's, $\tau$ the temperature, $\mathcal L$ SimCLR's loss, and $\lambda$ below a positive constant. At a low
+# temperature the hardest negative gets nearly all of it, at a high one all get the same. In the limits the softmax
+# becomes a triplet loss and a linear one, $-s_{ii} + \lambda \sum_k s_{ik}$. The paper's test of this reading: take the
+# hard negatives *by hand*, and the temperature should matter no more.
 
 # %%
 lab.show(T.temperature_loss, T.relative_penalty, T.tolerance)
@@ -849,8 +862,8 @@ run.exact("contrastive-temperature",
           float(limit), at_most=1e-3, data="random vectors")
 
 # %% [markdown]
-# Then the sweep, with the linear loss at its hot end, and two arms whose hard negatives are selected: the hottest softmax and
-# the linear loss.
+# Then the sweep, with the linear loss at its hot end, and two arms whose hard negatives are selected: the hottest
+# softmax and the linear loss.
 
 # %%
 TAUS = run.pick(quick=(0.02, 0.2, 1.0), long=(0.02, 0.05, 0.1, 0.2, 0.5, 1.0), full=(0.02, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1.0))
@@ -859,7 +872,7 @@ arms = {f"τ = {tau:g}": dict(tau=tau) for tau in TAUS} | {"linear": dict(simple
 arms |= {f"τ = {tau:g}, hard": dict(tau=tau, share=SHARE) for tau in HARD} | {"linear, hard": dict(simple=True, share=SHARE)}
 
 # %%
-BUDGET = run.pick(quick=dict(steps=80), full=dict(steps=100 * 97))
+BUDGET = run.pick(quick=dict(steps=70), full=dict(steps=100 * 97))
 swept = {
     name: [stage.pretrain(name, lambda e, o=o: C.SimCLR(e, loss=lambda z: T.temperature_loss(z, **o)), s, **BUDGET) for s in run.seeds]
     for name, o in arms.items()
@@ -881,8 +894,8 @@ _ = lab.plots.curve(temperature, floor=mean(untrained))
 lab.plots.bars(lab.plots.axes(1, 6, 3)[1], accuracy, "kNN test accuracy", chance=mean(untrained))
 
 # %% [markdown]
-# The embeddings of test images tell how the push acts: their spread (minus uniformity), their tolerance, and how far the positive
-# of an image lies before its ten nearest negatives.
+# The embeddings of test images tell how the push acts: their spread (minus uniformity), their tolerance, and how far
+# the positive of an image lies before its ten nearest negatives.
 
 # %%
 whole = lambda m: torch.nn.Sequential(m.encoder, m.head)
@@ -939,25 +952,27 @@ run.claim("contrastive-temperature",
           gap["τ = 0.2"], gap["τ = 1"], margin=0.05)
 
 # %% [markdown]
-# The cleanest verdict of the chapter. At the hot end, and with the linear loss, nothing is learnt: both end far below the
-# untrained encoder. Take away their easy negatives, and they stand beside the best softmax (measured). The temperature
-# matters because it selects. That 1 is a worse temperature here than in the paper, where it costs a point of accuracy, is the work of
-# few steps, we guess: the paper trains two hundred epochs on thousands of negatives, we some dozens of steps on 254. For the same
-# reason our low end lies lower: a batch has fewer hard negatives to offer. One prediction failed: tolerance does not rise with the
-# temperature. At 1 the encoder has lost the digits, and members of a class have nothing in common to be tolerant about (measured).
+# The cleanest verdict of the chapter. At the hot end, and with the linear loss, nothing is learnt: both end far below
+# the untrained encoder. Take away their easy negatives, and they stand beside the best softmax (measured). The
+# temperature matters because it selects. That 1 is a worse temperature here than in the paper, where it costs a point
+# of accuracy, is the work of few steps, we guess: the paper trains two hundred epochs on thousands of negatives, we
+# some dozens of steps on 254. For the same reason our low end lies lower: a batch has fewer hard negatives to offer.
+# One prediction failed: tolerance does not rise with the temperature. At 1 the encoder has lost the digits, and members
+# of a class have nothing in common to be tolerant about (measured).
 
 # %% [markdown]
 # (dense-align-uniform)=
 # ## Alignment and uniformity, position by position
 # Wang and Isola named what the loss asks of the features: positive pairs close (*alignment*), everything else evenly
-# spread on the sphere (*uniformity*). For images both measures go with accuracy. Do they for *dense* features, one vector
-# for every position of a map? There a new question comes first: which position of view 2 is the positive of position $p$?
+# spread on the sphere (*uniformity*). For images both measures go with accuracy. Do they for *dense* features, one
+# vector for every position of a map? There a new question comes first: which position of view 2 is the positive of
+# position $p$?
 #
 # $$\mathcal L = -\log \frac{\exp(z_p^\top z'_{m(p)}/\tau)}{\exp(z_p^\top z'_{m(p)}/\tau) + \sum_{j \neq i} \sum_k \exp(z_p^\top z'_{jk}/\tau)},
 # \qquad m(p):\ \text{same place, most alike, or any?}$$
 #
-# Here $z_p$ is the unit vector of position $p$ of image $i$ in view 1, $z'_{m(p)}$ that of its match in view 2, $z'_{jk}$ that of
-# position $k$ of another image $j$, and $\tau$ the temperature.
+# Here $z_p$ is the unit vector of position $p$ of image $i$ in view 1, $z'_{m(p)}$ that of its match in view 2,
+# $z'_{jk}$ that of position $k$ of another image $j$, and $\tau$ the temperature.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Two crops of an image go through one trained network to two maps of vectors, one a position. A matching, by place, by likeness or at random, says which position of map 2 is the positive of a position of map 1; dense InfoNCE takes the matched pairs against positions of other images."}, "figure": {"caption": "Everything hangs on the matching: which position of the second map is the positive of a position of the first?", "name": "fig-dense-mechanism"}}
 parts = {"two crops": (0, 0.6), "network": (1.2, 0.6, "trained"), "map 1": (2.3, 0), "map 2": (2.3, 1.2),
@@ -974,10 +989,10 @@ lab.show(T.match_coordinates, T.dense_nce)
 lab.show(T.DenseContrast.forward)
 
 # %% [markdown]
-# Two worlds of digits in random polarity: one digit somewhere on the canvas, or four side by side. Position by position a
-# linear reader names the digit that a position shows (or the ground). Alignment is always measured with coordinate pairs
-# on held-out images, so that runs can be compared whatever they were trained with. One more arm has no positions at all: it
-# contrasts the mean of the map, as methods for whole images do.
+# Two worlds of digits in random polarity: one digit somewhere on the canvas, or four side by side. Position by position
+# a linear reader names the digit that a position shows (or the ground). Alignment is always measured with coordinate
+# pairs on held-out images, so that runs can be compared whatever they were trained with. One more arm has no positions
+# at all: it contrasts the mean of the map, as methods for whole images do.
 
 # %%
 CANVAS = run.pick(quick=(400, 300), full=(10_000, 2000))
@@ -987,9 +1002,9 @@ worlds = {many: [T.object_scenes(n, split, many) for n, split in zip(CANVAS, run
 _ = lab.plots.images(torch.cat([worlds[many][0][0][:8] / 2 + 0.5 for many in worlds]), rows=2, names=("one digit", "four digits"))
 
 # %%
-LOOKS, MATCHINGS = (1 / 3, 2 / 3), ("coordinates", "features", "random", "image")
+LOOKS, MATCHINGS = run.pick(quick=(0.3,), long=(0.1, 0.3, 0.6), full=(0.1, 0.3, 0.6)), ("coordinates", "features", "random", "image")
 ARMS = [(False, m) for m in MATCHINGS[:3]] + [(True, m) for m in run.pick(quick=("coordinates", "random", "image"), long=MATCHINGS, full=MATCHINGS)]
-steps = run.pick(quick=90, full=3000)
+steps = run.pick(quick=80, full=3000)
 dense = {(many, m): [T.dense_training(m, *worlds[many], s, steps, looks=LOOKS) for s in run.seeds] for many, m in ARMS}
 blank = {many: [T.dense_training(None, *worlds[many], s)[-1]["dense"] for s in run.seeds] for many in worlds}
 ends = {key: {what: [told[-1][what] for told in found] for what in found[0][-1]} for key, found in dense.items()}
@@ -1032,8 +1047,8 @@ run.claim("dense-align-uniform",
           data="digits on a canvas")
 
 # %% [markdown]
-# And the paper's question: do the two measures, added, rank the runs? Spearman's coefficient over the checkpoints of a seed, three
-# of each way to match positions, for the dense task and for naming the image's digit.
+# And the paper's question: do the two measures, added, rank the runs? Spearman's coefficient over the checkpoints of a
+# seed, some of each way to match positions, for the dense task and for naming the image's digit.
 
 # %%
 ranked, matched = {}, {many: [m for of, m in dense if of == many and m != "image"] for many in worlds}
@@ -1057,7 +1072,7 @@ _ = panels[0].legend()
 
 # %% mystnb={"image": {"alt": "Curves of dense accuracy over the training for three ways of matching and for contrast of whole images, one digit, with the random encoder as a dashed line."}, "figure": {"caption": "One digit: matched by place, accuracy grows with the training. Dashed: the random encoder.", "name": "fig-dense-training"}}
 growing = run.curve("dense-align-uniform", "dense accuracy over the training, one digit", [*LOOKS, 1],
-                    {m: [[told[at]["dense"] for told in dense[False, m]] for at in range(3)] for m in MATCHINGS[:3]},
+                    {m: [[told[at]["dense"] for told in dense[False, m]] for at in range(len(LOOKS) + 1)] for m in MATCHINGS[:3]},
                     "share of the training", "dense accuracy", data="digits on a canvas")
 _ = lab.plots.curve(growing, floor=mean(blank[False]))
 
@@ -1077,23 +1092,25 @@ weigh("alignment and uniformity", run.claim("dense-align-uniform",
       ranked[True, "dense", "sum"], ranked[True, "dense", "alignment"], margin=0.05, data="digits on a canvas"))
 
 # %% [markdown]
-# The place decides, with one digit and with four (measured): positives that show the same place teach features that read it, and keep
-# the places of two views together; likeness is half of the way, as an untrained net likes the wrong places too (our guess), and
-# the mean of a map tells its positions little. Runs that align well read well. Whether uniformity adds to that depends on the world:
-# with one digit it misleads, as positives that agree on nothing spread best. A correlation of two measures with accuracy is a fact
-# about a *family of runs*, and ours is made of ways to match positives.
+# The place decides, with one digit and with four (measured): positives that show the same place teach features that
+# read it, and keep the places of two views together; likeness is half of the way, as an untrained net likes the wrong
+# places too (our guess), and the mean of a map tells its positions little. Runs that align well read well. Whether
+# uniformity adds to that depends on the world: with one digit it misleads, as positives that agree on nothing spread
+# best. A correlation of two measures with accuracy is a fact about a *family of runs*, and ours is made of ways to
+# match positives.
 
 # %% [markdown]
 # (cl-simplicity-bias)=
 # ## Which of the minima?
-# All explanations so far speak of *the* minimum of a loss. There are many. Take the spectral contrastive loss and a linear
-# encoder,
+# All explanations so far speak of *the* minimum of a loss. There are many. Take the spectral contrastive loss and a
+# linear encoder,
 #
 # $$\mathcal L(W) = -2\, \mathbb E\, (Wx)^\top W x^+ + \mathbb E \bigl((Wx)^\top W x^-\bigr)^2 ,$$
 #
-# with $W$ the encoder's matrix, $x^+$ the positive of $x$ and $x^-$ any other point; $v_1$ and $v_2$ below are the directions of class
-# and subclass. Take it supervised: positives are two images of a class. At the minimum all training points of a class fall on one point, subclasses
-# and all. But only *training* points. Here are two linear maps with the same smallest loss.
+# with $W$ the encoder's matrix, $x^+$ the positive of $x$ and $x^-$ any other point; $v_1$ and $v_2$ below are the
+# directions of class and subclass. Take it supervised: positives are two images of a class. At the minimum all training
+# points of a class fall on one point, subclasses and all. But only *training* points. Here are two linear maps with the
+# same smallest loss.
 
 # %%
 lab.show(T.two_minimisers)
@@ -1119,8 +1136,8 @@ run.claim("cl-simplicity-bias",
 
 # %% [markdown]
 # Collapse on training points is the loss's doing; collapse on new points is the *choice* of a minimum. Which one does
-# gradient descent choose? From small weights it walks to the shortest. We follow the encoder's response to the subclass,
-# $\lVert W v_2\rVert / \lVert W v_1\rVert$, as a probe would be fooled by any trace of it, however faint.
+# gradient descent choose? From small weights it walks to the shortest. We follow the encoder's response to the
+# subclass, $\lVert W v_2\rVert / \lVert W v_1\rVert$, as a probe would be fooled by any trace of it, however faint.
 
 # %%
 lab.show(T.descend, T.moments)
@@ -1152,10 +1169,10 @@ weigh("simplicity", run.claim("cl-simplicity-bias",
       by_width[32], by_width[2], margin=0.1, data="Gaussian features"))
 
 # %% [markdown]
-# And beyond linear maps: a digit beside a pattern that is easy to recognise. Both views keep the pattern, or each draws its
-# own. Labels, where they are used, name the digit and know nothing of the pattern, which to them is a subclass. Two questions: which
-# digit, and which pattern? Neighbours answer and not a probe: they see what is large in an embedding, a probe blows up the
-# faintest trace.
+# And beyond linear maps: a digit beside a pattern that is easy to recognise. Both views keep the pattern, or each draws
+# its own. Labels, where they are used, name the digit and know nothing of the pattern, which to them is a subclass. Two
+# questions: which digit, and which pattern? Neighbours answer and not a probe: they see what is large in an embedding,
+# a probe blows up the faintest trace.
 
 # %%
 lab.show(T.DigitsWithDistractor)
@@ -1172,7 +1189,9 @@ options = {
     "labels and views, width 16": dict(supervised=0.5),
 }
 AT = (0.1, 0.25, 0.5)
-seen = {name: [T.train_beside(train, test, s, steps=STEPS, looks=AT, **o) for s in run.seeds] for name, o in options.items()}
+watched = ("views, width 16", "labels, width 16", "labels and views, width 16")
+looks = {name: AT if name in watched else () for name in options}
+seen = {n: [T.train_beside(train, test, s, steps=STEPS, looks=looks[n], **o) for s in run.seeds] for n, o in options.items()}
 
 # %%
 plain = {"chance": [{"digit": 1 / 10, "pattern": 1 / 16}] * len(run.seeds), "inputs": [T.read_beside(lambda x: x, train, test)] * len(run.seeds)}
@@ -1187,7 +1206,7 @@ for panel, (what, arms) in zip(panels, {"digit": digit, "pattern": pattern}.item
 _ = panels[1].set_yticklabels([])
 
 # %% mystnb={"image": {"alt": "Curves of pattern accuracy over the training, at width 16: labels alone lose it, views alone and both together keep it."}, "figure": {"caption": "The pattern over the training: labels alone learn away what they do not need. Dashed: the random encoder.", "name": "fig-simplicity-training"}}
-kept = {n: seen[n] for n in ("views, width 16", "labels, width 16", "labels and views, width 16")}
+kept = {n: seen[n] for n in watched}
 forgetting = run.curve("cl-simplicity-bias", "pattern read over the training", [*AT, 1],
                        {n: [[found[at]["pattern"] for found in kept[n]] for at in range(4)] for n in kept},
                        "share of the training", "pattern accuracy", data="digits beside patterns")
@@ -1222,10 +1241,11 @@ weigh("simplicity", run.claim("cl-simplicity-bias",
       data="digits beside patterns"))
 
 # %% [markdown]
-# Width and augmentation do what the theory of linear maps says, on digits too (measured): where the pattern is shared, the narrow
-# embedding gives up the digit that even random weights keep. Labels alone do the opposite: the pattern, which tells them nothing, is
-# read early in the training and lost at its end (measured). Only both losses together keep both. Nobody reads the digit as well as
-# from the inputs themselves: three thousand digits are few for a perceptron (our guess).
+# Width and augmentation do what the theory of linear maps says, on digits too (measured): where the pattern is shared,
+# the narrow embedding gives up the digit that even random weights keep. Labels alone do the opposite: the pattern,
+# which tells them nothing, is read early in the training and lost at its end (measured). Only both losses together keep
+# both. Nobody reads the digit as well as from the inputs themselves: three thousand digits are few for a perceptron
+# (our guess).
 
 # %% [markdown]
 # ## What is left standing
@@ -1259,31 +1279,31 @@ for name, entries in rows.items():
         print(f"   {('against', 'open', 'for')[1 + verdict(record, speaks)]:8} {record.verdict:13} {record.statement}")
 
 # %% [markdown]
-# Information, as a quantity, does not survive: features of one and the same information reach from useless to good. What
-# survives of it is a question of *estimation*, a gentler measure, and of *selection*, which part is shared. The theorems on
-# classification hold wherever we looked and explain less than one would like, as their bounds leave room for almost
-# anything. The reading by the gradient, which negatives push, made the sharpest predictions, and those that the table holds all
-# came out; one that it does not hold, on tolerance, failed. And the
-# last row explains what all others take for granted: which of the many minima we get. What works, then, is a choice of
-# positives and of negatives, made by augmentation and temperature, and an optimiser that prefers the simple.
+# Information, as a quantity, does not survive: features of one and the same information reach from useless to good.
+# What survives of it is a question of *estimation*, a gentler measure, and of *selection*, which part is shared. The
+# theorems on classification hold wherever we looked and explain less than one would like, as their bounds leave room
+# for almost anything. The reading by the gradient, which negatives push, made the sharpest predictions, and those that
+# the table holds all came out; one that it does not hold, on tolerance, failed. And the last row explains what all
+# others take for granted: which of the many minima we get. What works, then, is a choice of positives and of negatives,
+# made by augmentation and temperature, and an optimiser that prefers the simple.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 print(len(EXPLANATIONS), "explanations,", "every one of them tested:", all(rows.values()))
 
 # %% [markdown]
-# One section, on the temperature, trained encoders for the scenes that other chapters use too. Its arms in the measure of the
-# [part's table](../../book/parts/self_supervision.md), where 0 is the untrained encoder and 1 the same encoder taught with all
-# labels:
+# One section, on the temperature, trained encoders for the scenes that other chapters use too. Its arms in the measure
+# of the [part's table](../../book/parts/self_supervision.md), where 0 is the untrained encoder and 1 the same encoder
+# taught with all labels:
 
 # %%
 run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="supervised") if results else None
 
 # %% [markdown]
 # ## What carries over
-# Every claim at each scale that measured it, under what its paper reports. Sizes, learning rates, the share of hard negatives,
-# β and the widths were chosen on other seeds and other digits than the ones measured; the statements and their margins stood
-# before the measurement.
+# Every claim at each scale that measured it, under what its paper reports. Sizes, learning rates, the share of hard
+# negatives, β and the widths were chosen on other seeds and other digits than the ones measured; the statements and
+# their margins stood before the measurement.
 
 # %%
 run.carry_over()
@@ -1293,9 +1313,9 @@ run.carry_over()
 # ````{exercise-start} Nothing but the class
 # :label: ex-theory-collapse
 # ````
-# In a world of $C$ equally likely latent classes, let $g$ map every class to its own corner of a simplex, scaled by $r$,
-# with nothing left of what distinguishes its members. What does $L_{un}$ tend to for large $r$, and what does the bound
-# then promise? Is it tight?
+# In a world of $C$ equally likely latent classes, let $g$ map every class to its own corner of a simplex, scaled by
+# $r$, with nothing left of what distinguishes its members. What does $L_{un}$ tend to for large $r$, and what does the
+# bound then promise? Is it tight?
 # ````{exercise-end}
 # ````
 
@@ -1337,9 +1357,9 @@ for classes in (2, 5, 20):
 # ````{solution-start} ex-theory-bijection
 # :class: dropdown
 # ````
-# The true information is the same, so a difference is a failure of the estimate. It comes out lower: the critic too is a
-# reader of limited means. An *estimate* of information, then, is partly a measure of how readable the features are, and
-# that part is what made InfoMax look right.
+# The true information is the same, so a difference is a failure of the estimate. It comes out lower: the critic too is
+# a reader of limited means. An *estimate* of information, then, is partly a measure of how readable the features are,
+# and that part is what made InfoMax look right.
 
 # %%
 torch.manual_seed(0)
@@ -1362,9 +1382,9 @@ for name, encode in (("pixels", lambda x: x), ("spoilt", spoilt)):
 # ````{exercise-start} How many landmarks does a heavy tail need?
 # :label: ex-theory-landmarks
 # ````
-# The Monte Carlo error of an average over $m$ landmarks is about $\mathrm{Var}(w\,h)/m$, and $\mathbb E[w^2] = (1-\rho^2)^{-d}$.
-# How many landmarks hold the error of $\mathbb E[Z_1 \mid x]$ constant when $d$ grows from 1 to 6 at ρ = 0.8? Check by
-# simulation. Why does *regression* on the landmarks need fewer?
+# The Monte Carlo error of an average over $m$ landmarks is about $\mathrm{Var}(w\,h)/m$, and
+# $\mathbb E[w^2] = (1-\rho^2)^{-d}$. How many landmarks hold the error of $\mathbb E[Z_1 \mid x]$ constant when $d$
+# grows from 1 to 6 at ρ = 0.8? Check by simulation. Why does *regression* on the landmarks need fewer?
 # ````{exercise-end}
 # ````
 
@@ -1372,8 +1392,9 @@ for name, encode in (("pixels", lambda x: x), ("spoilt", spoilt)):
 # ````{solution-start} ex-theory-landmarks
 # :class: dropdown
 # ````
-# The factor per dimension is $1/(1-0.64) \approx 2.8$, so $d = 6$ needs some hundred times the landmarks of $d = 1$. Regression does not average
-# with fixed weights: it solves for weights that suit the landmarks it got, and only the span matters.
+# The factor per dimension is $1/(1-0.64) \approx 2.8$, so $d = 6$ needs some hundred times the landmarks of $d = 1$.
+# Regression does not average with fixed weights: it solves for weights that suit the landmarks it got, and only the
+# span matters.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1395,9 +1416,10 @@ print("a sixth dimension multiplies the error by more than ten:", landmark_noise
 # ````{exercise-start} What a probe does not see
 # :label: ex-theory-probe
 # ````
-# A small research question. After supervised training the linear encoder's response to the subclass is a percent of that to
-# the class, yet a probe reads the subclass well above chance. Add noise to the embedding before probing, in proportion to its overall size. At which noise does the
-# probe fail under the three losses, and what does that say about probes as evidence of collapse?
+# A small research question. After supervised training the linear encoder's response to the subclass is a percent of
+# that to the class, yet a probe reads the subclass well above chance. Add noise to the embedding before probing, in
+# proportion to its overall size. At which noise does the probe fail under the three losses, and what does that say
+# about probes as evidence of collapse?
 # ````{exercise-end}
 # ````
 
@@ -1406,7 +1428,8 @@ print("a sixth dimension multiplies the error by more than ten:", landmark_noise
 # :class: dropdown
 # ````
 # A probe is blind to scale: it multiplies a faint feature by a large weight. A little noise, such as any later layer,
-# quantisation or fine-tuning step brings, ends that for the supervised map long before the joint one. Report the response beside the probe.
+# quantisation or fine-tuning step brings, ends that for the supervised map long before the joint one. Report the
+# response beside the probe.
 
 # %%
 x, label, _ = T.Features(200, (1.0, 0.6, 0.0)).draw(100, 0)
@@ -1425,18 +1448,21 @@ for name, cross in (("supervised", with_labels), ("joint", (with_labels + withou
 # ````
 
 # %% [markdown]
-# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+# Two more exercises, which also come as an assignment that grades itself ([For
+# instructors](../../book/instructors.md)).
 
 # %% [markdown]
 # ````{exercise-start} InfoNCE from its equation
 # :label: ex-infonce-bound
 # ````
-# A critic has scored $n$ samples of $x$ (rows) against $n$ samples of $y$ (columns); the pairs that belong together stand on the
-# diagonal of $S$. Write the estimate of the mutual information, in nats, in which each $x$ chooses among all $y$:
+# A critic has scored $n$ samples of $x$ (rows) against $n$ samples of $y$ (columns); the pairs that belong together
+# stand on the diagonal of $S$. Write the estimate of the mutual information, in nats, in which each $x$ chooses among
+# all $y$:
 #
 # $$I_{\mathrm{NCE}} = \frac1n \sum_{i=1}^{n} \log \frac{\exp S_{ii}}{\frac1n \sum_{j=1}^{n} \exp S_{ij}}.$$
 #
-# Large scores must not overflow, nor may a low one of a pair end as $\log 0$. What is the largest value that it can take?
+# Large scores must not overflow, nor may a low one of a pair end as $\log 0$. What is the largest value that it can
+# take?
 # ````{exercise-end}
 # ````
 
@@ -1444,8 +1470,8 @@ for name, cross in (("supervised", with_labels), ("joint", (with_labels + withou
 # ````{solution-start} ex-infonce-bound
 # :class: dropdown
 # ````
-# Log and exponential are kept together in `logsumexp`. As $\exp S_{ii}$ is one of the terms of the sum, no row can give more
-# than $\log n$: the estimate cannot show more information than that, however much there is.
+# Log and exponential are kept together in `logsumexp`. As $\exp S_{ii}$ is one of the terms of the sum, no row can give
+# more than $\log n$: the estimate cannot show more information than that, however much there is.
 
 # %% tags=["task:infonce-bound"]
 import math
@@ -1497,8 +1523,8 @@ print("as the package has it:", torch.allclose(info_nce(scores), T.nce_bound(sco
 # ````{exercise-start} Alignment and uniformity
 # :label: ex-uniformity
 # ````
-# Write the two measures of Wang and Isola (2020), both of rows brought to unit length. The mean of the second goes over all pairs
-# of *different* rows, $i \neq j$:
+# Write the two measures of Wang and Isola (2020), both of rows brought to unit length. The mean of the second goes over
+# all pairs of *different* rows, $i \neq j$:
 #
 # $$\mathrm{align} = \frac1n \sum_i \lVert z_i - z_i' \rVert^2, \qquad
 #   \mathrm{uniform} = \log \frac{1}{n(n-1)} \sum_{i \neq j} \exp(-t\,\lVert z_i - z_j \rVert^2).$$
@@ -1509,8 +1535,8 @@ print("as the package has it:", torch.allclose(info_nce(scores), T.nce_bound(sco
 # ````{solution-start} ex-uniformity
 # :class: dropdown
 # ````
-# On the sphere $\lVert z_i - z_j\rVert^2 = 2 - 2 z_i^\top z_j$. A row is no pair with itself: with the diagonal in the mean, its
-# $n$ ones would hide how well a small sample is spread.
+# On the sphere $\lVert z_i - z_j\rVert^2 = 2 - 2 z_i^\top z_j$. A row is no pair with itself: with the diagonal in the
+# mean, its $n$ ones would hide how well a small sample is spread.
 
 # %% tags=["task:uniformity"]
 import torch
@@ -1570,9 +1596,9 @@ print("as the package has them:", abs(float(alignment(z1, z2)) - theirs[0]) < 1e
 
 # %% [markdown]
 # ## What to read next
-# [Contrastive learning](contrastive.ipynb) has the methods that this chapter explains; read its section on false negatives
-# beside the latent classes here. [Redundancy reduction](redundancy.ipynb) drops the negatives, and with them most of the
-# explanations above: what is left of them there is the spectral loss and the choice of a minimum.
+# [Contrastive learning](contrastive.ipynb) has the methods that this chapter explains; read its section on false
+# negatives beside the latent classes here. [Redundancy reduction](redundancy.ipynb) drops the negatives, and with them
+# most of the explanations above: what is left of them there is the spectral loss and the choice of a minimum.
 
 # %% tags=["remove-cell"]
 # NBVAL_CHECK_OUTPUT
