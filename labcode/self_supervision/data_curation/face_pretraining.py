@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...augment import to_float
 from ...data import mixed_seed
+from ...loss import unit_rows
 from ...train import allowed
 
 
@@ -87,3 +88,17 @@ def mean_squared_error(predicted: Float[Tensor, "n t"], wanted: Float[Tensor, "n
     if predicted.shape != wanted.shape:
         raise ValueError(f"predicted must be of the targets' shape {tuple(wanted.shape)}, got {tuple(predicted.shape)}")
     return float(((predicted - wanted).square().mean(0) / wanted.var(0, correction=0).clamp_min(1e-12)).mean())
+
+
+def knn_r2(
+    z: Float[Tensor, "n d"], y: Float[Tensor, "n t"], z_test: Float[Tensor, "m d"], y_test: Float[Tensor, "m t"],
+    k: int = 20,
+) -> float:  # fmt: skip
+    """R² on the test rows of the mean target of the k nearest training rows (cosine), averaged over targets.
+
+    Raises ValueError for a k below 1 or above the training rows.
+    """
+    if not 1 <= k <= len(z):
+        raise ValueError(f"k must be between 1 and the {len(z)} training rows, got {k}")
+    near = (unit_rows(z_test) @ unit_rows(z).T).topk(k, dim=1).indices
+    return 1 - mean_squared_error(y[near].mean(1), y_test)

@@ -1,19 +1,17 @@
 """Faces with every factor known, drawn by formula.
 
 There is no large set of faces that one may ship, so the chapter draws its own: identity, expression, pose and landmarks
-are known exactly, and "uncurated" is a knob. Two hundred real faces and non-faces from scikit-image serve as a check.
+are known exactly, and "uncurated" is a knob.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 from torch import Tensor
 
 from ...data import mixed_seed, textures
-from ...data.synthetic import _crop, _installed
+from ...data.synthetic import _crop
 
 IDENTITIES = 1000
 
@@ -22,7 +20,7 @@ IDENTITIES = 1000
 class FaceDifficulty:
     """How the faces are shown. The default is the aligned, curated case; ``clutter()`` a photograph in the wild."""
 
-    size: int = 12  # pixels a side
+    size: int = 16  # pixels a side
     shift: float = 0.02  # of the centre, uniform in ±shift of the side
     zoom: tuple[float, float] = (0.95, 1.05)  # uniform
     texture: float = 0.15  # contrast of the photo behind the face
@@ -30,12 +28,12 @@ class FaceDifficulty:
     light: tuple[float, float] = (0.7, 1.2)  # gain of every colour channel, uniform and drawn apart
 
     @classmethod
-    def everyday(cls, size: int = 12) -> "FaceDifficulty":
+    def everyday(cls, size: int = 16) -> "FaceDifficulty":
         """Between the two: how faces are met where a task is to be solved."""
         return cls(size, shift=0.04, zoom=(0.9, 1.1), texture=0.3, blobs=1, light=(0.5, 1.4))
 
     @classmethod
-    def clutter(cls, size: int = 12) -> "FaceDifficulty":
+    def clutter(cls, size: int = 16) -> "FaceDifficulty":
         return cls(size, shift=0.08, zoom=(0.8, 1.1), texture=0.5, blobs=2, light=(0.3, 1.6))
 
 
@@ -72,7 +70,7 @@ def _people() -> dict[str, Tensor]:
 
 def faces(
     n: int, seed: int = 0, identities: tuple[int, int] = (0, 400), difficulty: FaceDifficulty = FaceDifficulty(),
-    identity: Tensor | None = None, smile: Tensor | None = None, yaw: Tensor | None = None,
+    identity: Tensor | None = None, smile: Tensor | None = None, yaw: Tensor | None = None, place: Tensor | None = None,
 ) -> Faces:  # fmt: skip
     """Draw n faces.
 
@@ -81,6 +79,8 @@ def faces(
     identities  range that identities come from, within 0 … 1000: disjoint ranges are different people
     difficulty  alignment, background and clutter
     identity, smile, yaw  (n,) to fix instead of drawing
+    place       (n,) whole numbers below n: faces of one place share position, zoom, light and what is around them, as
+                the frames of a film do; only the pixels' noise is each one's own. None: each face has its own
 
     Raises ValueError for n < 1 and a range outside 0 … 1000.
     """
@@ -96,11 +96,15 @@ def faces(
             raise ValueError(f"{name} must have one value for each of the {n} faces, got shape {tuple(given.shape)}")
     if identity is not None and not (0 <= int(identity.min()) and int(identity.max()) < IDENTITIES):
         raise ValueError(f"identity must be in 0 … {IDENTITIES - 1}, got {int(identity.min())} … {int(identity.max())}")
+    if place is not None and (place.shape != (n,) or not 0 <= int(place.min()) <= int(place.max()) < n):
+        raise ValueError(f"place must have {n} numbers in 0 … {n - 1}, got shape {tuple(place.shape)}")
+    where = torch.arange(n) if place is None else place
+    around = lambda a, b, *shape: uniform(a, b, *shape)[where]  # noqa: E731
     drawn = torch.randint(low, high, (n,), generator=g)
     identity = drawn if identity is None else identity
     smile_drawn, yaw_drawn = uniform(-1, 1), uniform(-1, 1)
     smile, yaw = (smile_drawn if smile is None else smile), (yaw_drawn if yaw is None else yaw)
-    centre, zoom, light = uniform(-d.shift, d.shift, 2), uniform(*d.zoom), uniform(*d.light, 3)
+    centre, zoom, light = around(-d.shift, d.shift, 2), around(*d.zoom), around(*d.light, 3)
     person = {name: value[identity] for name, value in _people().items()}
 
     at = (torch.arange(d.size) + 0.5) / d.size - 0.5
@@ -119,12 +123,12 @@ def faces(
         return torch.lerp(picture, colour[:, :, None, None].expand_as(picture), coverage[:, None])
 
     zero, turn = torch.zeros(n), 0.1 * yaw
-    which, corner = torch.randint(9, (n,), generator=g), torch.rand(n, 2, generator=g)
-    photo = _crop(textures(), which, corner, uniform(0.1, 0.4), d.size)
-    picture = uniform(0, 1, 3)[:, :, None, None] + d.texture * 0.25 * photo[:, None]
+    which, corner = torch.randint(9, (n,), generator=g)[where], torch.rand(n, 2, generator=g)[where]
+    photo = _crop(textures(), which, corner, around(0.1, 0.4), d.size)
+    picture = around(0, 1, 3)[:, :, None, None] + d.texture * 0.25 * photo[:, None]
     for _ in range(d.blobs):
-        blob = disc(uniform(-0.5, 0.5), uniform(-0.5, 0.5), uniform(0.05, 0.2), uniform(0.05, 0.2))
-        picture = paint(picture, blob, uniform(0, 1, 3))
+        blob = disc(around(-0.5, 0.5), around(-0.5, 0.5), around(0.05, 0.2), around(0.05, 0.2))
+        picture = paint(picture, blob, around(0, 1, 3))
     width = person["width"] * (1 - 0.15 * yaw.abs())
     picture = paint(picture, disc(zero, -0.06 + zero, width * 1.1, person["height"] * 1.08), person["hair_colour"])
     face = disc(zero, zero + 0.5 * person["hair"] * 0.2, width, person["height"])
@@ -156,6 +160,8 @@ def face_video(
 ) -> tuple[Faces, Int[Tensor, " n"]]:
     """Frames of people whose expression and pose change slowly, and which video each frame is from; video by video.
 
+    All frames of a video have one place: its background, light and framing stay as they are.
+
     slow  correlation of expression and pose from one frame to the next, in [0, 1): high means redundant frames
     """
     if not 0 <= slow < 1:
@@ -169,13 +175,5 @@ def face_video(
         moves.append(torch.special.erf(state / 2**0.5))  # uniform in -1 … 1
         state = slow * state + (1 - slow**2) ** 0.5 * torch.randn(2, videos, generator=g)
     smile, yaw = torch.stack(moves, 2).flatten(1)
-    drawn = faces(videos * frames, seed, identity=who, smile=smile, yaw=yaw, **options)
-    return drawn, torch.arange(videos).repeat_interleave(frames)
-
-
-def real_faces(size: int = 12) -> tuple[Shaped[Tensor, "200 3 s s"], Int[Tensor, " 200"]]:
-    """scikit-image's 100 real faces (label 1) and 100 pieces of photographs without one (0), grey, resized; uint8."""
-    pictures = torch.from_numpy(np.load(_installed("skimage", "data", "lfw_subset.npy")).astype(np.float32))[:, None]
-    pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True).clamp(0, 1)
-    labels = (torch.arange(200) < 100).long()
-    return (pictures.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8), labels
+    video = torch.arange(videos).repeat_interleave(frames)
+    return faces(videos * frames, seed, identity=who, smile=smile, yaw=yaw, place=video, **options), video

@@ -1,11 +1,15 @@
 """GIO (Everaert and Potts, 2024): gradient information optimisation, its divergences, and a rival without gradient."""
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...data import digits, textures
+from ...data.synthetic import SPLITS
 from ...loss import check_matrix, check_positive, raised
 
 Rows = Float[Tensor, "n d"]
@@ -67,6 +71,33 @@ def released_kl(target: Rows, chosen: Float[Tensor, "m d"], k: int = 5) -> Float
     across = _log(_distances(target, chosen)).mean()
     ranks = torch.arange(1, m + 1, device=target.device, dtype=target.dtype)
     return d * (across - within) + (k * m / (ranks * (n - 1))).log().mean()
+
+
+def released_path(
+    target: Rows, pool: Float[Tensor, "m d"], order: Index, start: Float[Tensor, "s d"], k: int = 5
+) -> Float[Tensor, " chosen_and_1"]:
+    """``released_kl`` of the start alone and after each choice: what the authors' stopping rule looks at.
+
+    order  rows of the pool as they were chosen, from ``gio``
+    start  the uniform points that a selection from nothing begins with, s >= 1
+
+    The estimate is a mean over the chosen, so all its values come from one table of distances, O(n · (s + m)).
+    Raises as ``knn_kl`` does.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    target, pool, start = _rows(k + 1, target=target, pool=pool, start=start)
+    n, d = target.shape
+    within = _log(_distances(target, target).kthvalue(k + 1, dim=1).values).mean()
+    pulls = _log(_distances(target, torch.cat([start, pool[order]]))).mean(0).cumsum(0)[len(start) - 1 :]
+    m = torch.arange(len(start), len(start) + len(order) + 1, device=target.device, dtype=target.dtype)
+    return d * (pulls / m - within) + (k * m / (n - 1)).log() - torch.lgamma(m + 1) / m
+
+
+def before_rise(path: Float[Tensor, " n"]) -> int:
+    """How many choices the authors' rule "increase" keeps: those before the first after which the estimate rises."""
+    rises = path.diff() > 0
+    return int(rises.int().argmax()) if bool(rises.any()) else len(rises)
 
 
 def gio_gradient(v: Float[Tensor, " d"], target: Rows) -> Float[Tensor, " d"]:
@@ -148,3 +179,45 @@ def greedy_kl(target: Rows, pool: Float[Tensor, "m d"], count: int) -> Index:
 def _count(count: int, pool: Tensor) -> None:
     if not 1 <= count <= len(pool):
         raise ValueError(f"count must be between 1 and the {len(pool)} rows of pool, got {count}")
+
+
+@dataclass(frozen=True)
+class MixedPool:
+    """A target, a pool that holds its kind and others, and an exam; rows are the 196 pixels of a 14×14 picture."""
+
+    target: Rows
+    pool: Float[Tensor, "m d"]
+    labels: Int[Tensor, " m"]  # digits for the target's kind, drawn at random for the rest, as in a scraped set
+    own: Bool[Tensor, " m"]  # which rows of the pool are of the target's kind
+    exam: Float[Tensor, "e d"]
+    exam_labels: Int[Tensor, " e"]
+
+    def components(self, d: int) -> tuple[Rows, Float[Tensor, "m d"], Float[Tensor, "e d"]]:
+        """Target, pool and exam by the first d principal components of target and pool."""
+        both = torch.cat([self.target, self.pool])
+        axes = torch.linalg.eigh(torch.cov(both.T)).eigenvectors[:, -d:]
+        return tuple((rows - both.mean(0)) @ axes for rows in (self.target, self.pool, self.exam))
+
+
+def mixed_pool(
+    seed: int, wanted: int = 300, each: int = 800, splits: tuple[str, str] = ("train", "test")
+) -> MixedPool:
+    """Target: upright digits. Pool: as many upright digits, digits turned by a quarter, and patches of photographs.
+
+    wanted, each  rows of the target, and of every kind in the pool
+    splits        that the digits of target and pool, and those of the exam, are from
+
+    Turned digits share strokes and principal components with upright ones, so that a choice can be more or less pure.
+    """
+    g, side = torch.Generator().manual_seed(seed), 14
+    images, classes = digits()
+    images = F.avg_pool2d(images[:, None], 2)[:, 0]
+    (low, high), (first, last) = (SPLITS["mnist"][name] for name in splits)
+    order = low + torch.randperm(high - low, generator=g)
+    target, upright, turned = order[: wanted + 2 * each].split([wanted, each, each])
+    patches = F.unfold(textures()[:, None], side, stride=side // 2).transpose(1, 2).flatten(0, 1)
+    patches = patches[torch.randperm(len(patches), generator=g)[:each]].mul(0.25).add(0.5).clamp(0, 1)
+    pool = torch.cat([images[upright].flatten(1), images[turned].rot90(1, (1, 2)).flatten(1), patches])
+    labels = torch.cat([classes[upright], torch.randint(10, (2 * each,), generator=g)])
+    own = torch.arange(3 * each) < each
+    return MixedPool(images[target].flatten(1), pool, labels, own, images[first:last].flatten(1), classes[first:last])

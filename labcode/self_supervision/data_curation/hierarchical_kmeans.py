@@ -146,6 +146,22 @@ def two_squares(n: int, ratio: float = 16.0, seed: int = 0) -> Float[Tensor, "n 
     return points
 
 
+def agglomerate(x: Rows, k: int) -> Float[Tensor, "k d"]:
+    """Centroids of the k clusters that Ward's agglomeration ends with (scikit-learn): the paper's other rival."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    check_matrix("x", x, rows=k)
+    which = torch.as_tensor(AgglomerativeClustering(k).fit_predict(x.cpu().numpy()), device=x.device)
+    total = torch.zeros(k, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, which, x)
+    return total / which.bincount(minlength=k)[:, None]
+
+
+def log_skew(points: Float[Tensor, "n 2"]) -> float:
+    """log₂ of how many times as many of the points lie in the left square of ``two_squares`` as in the right."""
+    left = int((points[:, 0] < 1).sum())
+    return math.log2(max(left, 1) / max(len(points) - left, 1))
+
+
 def long_tail(labels: Int[Tensor, " n"], ratio: float = 100.0, seed: int = 0) -> Index:
     """Rows of a long-tailed pool: class c of C keeps a share ratio^(-c/(C-1)) of the smallest class's size.
 

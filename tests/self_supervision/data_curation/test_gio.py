@@ -4,12 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.data_curation.helpers import gen
 
 from labcode.self_supervision import data_curation as D
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def slow_kl(target, chosen, k):
@@ -141,3 +138,26 @@ def test_divergences_name_what_is_not_finite_or_of_another_width():
             call(x, x.where(x != x[0, 0], torch.inf))
         with pytest.raises(ValueError, match=r"(pool|chosen) must be as wide as target, 2, got \(6, 3\)"):
             call(x, torch.randn(6, 3))
+
+
+def test_the_path_is_the_estimate_after_each_choice_and_ends_before_it_rises():
+    x, pool, start = (torch.randn(n, 2, generator=gen(n), dtype=torch.float64) for n in (20, 12, 6))
+    order = D.gio(x, pool, 8)
+    slow = [float(D.released_kl(x, torch.cat([start, pool[order[:i]]]))) for i in range(9)]
+    assert D.released_path(x, pool, order, start).tolist() == pytest.approx(slow, rel=1e-9)
+    for path, kept in (([3.0, 2.0, 1.0], 2), ([3.0, 2.0, 2.5, 1.0], 1), ([1.0, 2.0], 0), ([1.0], 0)):
+        assert D.before_rise(torch.tensor(path)) == kept
+
+
+def test_a_mixed_pool_holds_what_it_says():
+    m = D.mixed_pool(3, wanted=20, each=30, splits=("fit", "validation"))
+    assert m.target.shape == (20, 196) and m.pool.shape == (90, 196) and m.own.tolist() == [True] * 30 + [False] * 60
+    assert m.exam.shape == (800, 196) and m.exam_labels[:10].tolist() == list(range(10))
+    upright, turned = m.pool[:30].view(30, 14, 14), m.pool[30:60].view(30, 14, 14)
+    tall = lambda pictures: float(pictures.mean((0, 2)).var() - pictures.mean((0, 1)).var())  # noqa: E731
+    assert tall(upright) * tall(turned) < 0  # rows and columns have changed places
+    x, z, exam = m.components(5)
+    both = torch.cat([m.target, m.pool])
+    scale = torch.linalg.svdvals(both - both.mean(0))[:5]
+    assert torch.cat([x, z]).norm(dim=0).flip(0).tolist() == pytest.approx(scale.tolist(), rel=1e-3)
+    assert exam.shape == (800, 5)

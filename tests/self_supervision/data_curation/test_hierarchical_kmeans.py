@@ -4,12 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.data_curation.helpers import gen
 
 from labcode.self_supervision import data_curation as D
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("sizes, budget", [([1, 2, 9, 20], 10), ([5], 3), ([0, 4, 4], 8), ([3, 3, 3], 4), ([7, 1], 0)])
@@ -121,3 +118,19 @@ def test_trees_far_from_the_origin_are_those_at_it():
     assert all(torch.equal(a.parent, b.parent) for a, b in zip(near, far, strict=True))
     half = D.hierarchical_kmeans(x.half(), (40, 8), (4, 2), rounds=3)
     assert torch.equal(half[0].parent, near[0].parent)
+
+
+def test_agglomeration_is_wards_and_the_skew_a_ratio_of_counts():
+    """Two merges at a time by hand: the pair whose union adds least to the squared distances."""
+    x = torch.randn(12, 2, generator=gen(4))
+    parts = [[i] for i in range(12)]
+    spread = lambda rows: float((x[rows] - x[rows].mean(0)).square().sum())  # noqa: E731
+    while len(parts) > 4:
+        pairs = [(a, b) for a in range(len(parts)) for b in range(a)]
+        a, b = min(pairs, key=lambda p: spread(parts[p[0]] + parts[p[1]]) - spread(parts[p[0]]) - spread(parts[p[1]]))
+        parts[b] = parts[b] + parts.pop(a)
+    want = torch.stack([x[rows].mean(0) for rows in parts])
+    got = D.agglomerate(x, 4)
+    assert torch.cdist(got, want).amin(1).max() < 1e-5 and torch.cdist(want, got).amin(1).max() < 1e-5
+    points = torch.tensor([[0.5, 0.0]] * 8 + [[1.5, 0.0]] * 2)
+    assert D.log_skew(points) == pytest.approx(2) and D.log_skew(points[:8]) == pytest.approx(3)

@@ -5,12 +5,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.data_curation.helpers import gen
 
 from labcode.self_supervision import data_curation as D
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_augmentation_similarity_is_the_mean_over_different_draws():
@@ -56,6 +53,13 @@ def test_classes_may_be_any_numbers_and_zero_rows_are_like_nothing():
     assert (made[1] == 0).all() and torch.autograd.grad(made.sum(), views)[0].abs().max() < 100
     half = D.augmentation_similarity(views.detach().half())
     assert half.dtype == torch.float32 and torch.allclose(half, made.detach(), atol=2e-3)
+
+
+def test_the_objective_of_classes_is_the_sum_over_pairs_of_one_class():
+    s, classes = torch.rand(9, 9, generator=gen(5), dtype=torch.float64), torch.tensor([4, 4, 4, 4, 7, 7, 7, 9, 9])
+    s, chosen = s + s.T, [0, 2, 5, 8]
+    pairs = ((i, j) for i in range(9) for j in chosen if i not in chosen and classes[i] == classes[j])
+    assert D.class_cut(s, classes, torch.tensor(chosen)) == pytest.approx(sum(float(s[i, j]) for i, j in pairs))
 
 
 @pytest.mark.bad_input

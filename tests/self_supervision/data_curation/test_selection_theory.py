@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from self_supervision.data_curation.helpers import gen
 
 from labcode.self_supervision import data_curation as D
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("alpha", [-1.0, 0.0, 0.5, 1.0])

@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from self_supervision.data_curation.helpers import gen
 
 from labcode.nets import SmallNet
 from labcode.self_supervision import data_curation as D
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def slow_swap(z, c, tau, eps):
