@@ -1,6 +1,9 @@
 """Honest evaluation: what a number from one run, one seed and one test set is worth, and what it hides."""
 # ruff: noqa: F401, I001
 
+# The chapter's stage
+from .facts import Facts
+
 # 94% on CIFAR-10 in 3.29 Seconds on a Single GPU
 from .airbench import (
     FLIPS,
@@ -28,6 +31,7 @@ from .tiny_runs import (
     Schedule,
     TinyRuns,
     grey_digits,
+    last,
     mlp,
     moved,
     nudged,
@@ -51,8 +55,18 @@ from .calibrated_chaos import (
 )
 
 # Do ImageNet Classifiers Generalize to ImageNet?
-from .field import Field, classifiers, digit_field, field_of, predicted, speed_classifiers, speed_field
-from .imagenet_v2 import climbed, fitted_line, probit, resampled, second_tests, voted
+from .field import Field, classifiers, digit_field, field_of, hurried, predicted, speed_classifiers, speed_field
+from .imagenet_v2 import (
+    BINS,
+    by_frequency,
+    climbed,
+    fitted_line,
+    matched,
+    probit,
+    second_tests,
+    selection_frequency,
+    voted,
+)
 
 # CINIC-10 is not ImageNet or CIFAR-10
 from .cinic_10 import (
@@ -92,7 +106,15 @@ from .sort_and_search import (
 
 # Better May Not Be Fairer: A Study on Subgroup Discrepancy in Image Classification
 from .flowaug import Coupling, GlobalLocalFlow, cosine_basis, fit_flow, flow_aug
-from .macrostd import PALETTE, border_colours, chance_macro_std, coloured_scenes, macro_std, subgroup_accuracy
+from .macrostd import (
+    PALETTE,
+    border_colours,
+    chance_macro_std,
+    coloured_scenes,
+    macro_std,
+    subgroup_accuracy,
+    subgroup_scores,
+)
 
 # On the cross-validation bias due to unsupervised pre-processing
 from .preprocessing_bias import (

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
+from torch.func import functional_call, vmap
 
 from ...data.batches import mixed_seed
 from .airbench import FLIPS
 from .sort_and_search import mixture
-from .speed_run import MUON, Recipe, SpeedRun, repeated
-from .tiny_runs import Schedule, TinyRuns, grey_digits
+from .speed_run import MUON, Recipe, SpeedRun
+from .tiny_runs import Schedule, grey_digits, last, mlp, stacked, train_many
 
 
 @dataclass(frozen=True)
@@ -24,34 +25,64 @@ class Field:
 
     said: Int[Tensor, "m n"]  # the class that every model gives every candidate
     labels: Int[Tensor, " n"]
-    frequency: Float[Tensor, " n"]  # share of annotators who agree with a candidate's label
+    agree: Bool[Tensor, "a n"]  # whether each annotator finds each candidate to be what its label says
+    fresh: Bool[Tensor, " n"]  # the candidates from the second source, where new test sets come from
     right: Bool[Tensor, "m s"]  # outcomes on the samples, clean and corrupted ones mixed
 
 
-def field_of(said: Int[Tensor, "m t"], labels: Int[Tensor, " t"], votes: Int[Tensor, "a n"], seed: int) -> Field:
+def field_of(
+    said: Int[Tensor, "m t"], labels: Int[Tensor, " t"], agree: Bool[Tensor, "a n"], fresh: Bool[Tensor, " n"],
+    seed: int,
+) -> Field:  # fmt: skip
     """A field from what models said about candidates and, behind them, samples; the samples are mixed."""
-    n = votes.shape[1]
+    n = agree.shape[1]
     order = torch.randperm(len(labels) - n, generator=Generator().manual_seed(seed))
     right = (said == labels)[:, n:][:, order]
-    return Field(said[:, :n], labels[:n], (votes == labels[:n]).double().mean(0), right)
+    return Field(said[:, :n], labels[:n], agree, fresh, right)
+
+
+def hurried(
+    images: Float[Tensor, "n 64"], labels: Int[Tensor, " n"], shown: Float[Tensor, "k 64"], noise: float, count: int,
+    seed: int, epochs: int = 8, chunk: int = 500,
+) -> Int[Tensor, "a k"]:  # fmt: skip
+    """The class that each of ``count`` annotators in a hurry sees in each image of ``shown``: they stand for people.
+
+    Annotators are tiny networks with weights and an order of images of their own, trained on ``images`` in noise. Each
+    sees each image once, in noise of its own, and so they differ on images that are not clear.
+
+    noise  standard deviation, of training images and of every look
+    """
+    net, numbers = mlp(images.shape[1], (32,), int(labels.max()) + 1), [mixed_seed(seed, i) for i in range(count)]
+    start = stacked(lambda: mlp(images.shape[1], (32,), int(labels.max()) + 1), numbers)
+    weights = last(train_many(net, start, images[None], labels, numbers, numbers, Schedule(epochs)))
+    look, g = vmap(lambda w, x: functional_call(net, w, (x,))), Generator().manual_seed(seed)
+    with torch.no_grad():
+        parts = (part + noise * torch.randn(count, *part.shape, generator=g) for part in shown.split(chunk))
+        return torch.cat([look(weights, part).argmax(2) for part in parts], 1)
 
 
 def digit_field(
-    seed: int, train: str, test: str, candidates: int = 6000, samples: int = 1500, annotators: int = 20
-) -> Field:
+    seed: int, train: str, test: str, candidates: tuple[int, int] = (2800, 3500), samples: int = 1000,
+    annotators: int = 40, harder: float = 0.5, hurry: float = 0.4,
+) -> Field:  # fmt: skip
     """The quick scale's field: scikit-learn's classifiers on digits in a little noise.
 
-    Annotators are tiny networks trained on images of their own, which see the candidates without noise.
-
     train, test  splits of the digits, see ``scenes``
+    candidates   how many from the first and from the second source
+    harder       by so much digits of the second source are shifted, turned and scaled more, see ``grey_digits``
+    hurry        noise in which annotators see a candidate, see ``hurried``; they have learnt from digits in between
     """
-    x, y = grey_digits(candidates + samples, mixed_seed(seed, 1), test, 0.1)
-    clear, _ = grey_digits(candidates + samples, mixed_seed(seed, 1), test, 0.0)
-    crowd = TinyRuns(*grey_digits(2500, mixed_seed(seed, 2), train, 0.0), clear[:candidates], seed, Schedule(epochs=12))
-    votes = crowd(runs=annotators, hidden=(32,))[12]
-    shown = torch.cat([x[:candidates], mixture(x[candidates:].view(-1, 1, 8, 8), seed).flatten(1)])
-    said = predicted(classifiers(*grey_digits(2500, mixed_seed(seed, 3), train, 0.1)), shown)
-    return field_of(said, y, votes, seed)
+    first, second = candidates
+    noise, kinds = 0.1, ((first, 0.0), (second, harder), (samples, 0.0))
+    drawn = [grey_digits(n, mixed_seed(seed, i), test, noise, more) for i, (n, more) in enumerate(kinds)]
+    x, y = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    clear = [grey_digits(n, mixed_seed(seed, i), test, 0.0, more)[0] for i, (n, more) in enumerate(kinds[:2])]
+    learnt = grey_digits(1500, mixed_seed(seed, 4), train, hurry, harder / 2)
+    votes = hurried(*learnt, torch.cat(clear), hurry, annotators, seed)
+    n = first + second
+    shown = torch.cat([x[:n], mixture(x[n:].view(-1, 1, 8, 8), seed).flatten(1)])
+    said = predicted(classifiers(*grey_digits(2500, mixed_seed(seed, 3), train, noise)), shown)
+    return field_of(said, y, votes == y[:n], torch.arange(n) >= first, seed)
 
 
 def classifiers(
@@ -74,6 +105,7 @@ def classifiers(
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC, LinearSVC
     from sklearn.tree import DecisionTreeClassifier
+    from threadpoolctl import threadpool_limits
 
     fixed = dict(random_state=0)
     families = {
@@ -96,7 +128,7 @@ def classifiers(
         "small net": lambda: MLPClassifier((64,), max_iter=20, learning_rate_init=0.01, **fixed),
     }
     found, x, y = {}, x.numpy(), y.numpy()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # as small as this, more threads wait for each other
         warnings.simplefilter("ignore")  # of trainings cut short on purpose
         for name, make in families.items():
             for size in sizes:
@@ -133,12 +165,24 @@ def speed_classifiers(
 
 def speed_field(
     images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "t c h w"],
-    test_labels: Int[Tensor, " t"], candidates: int, annotators: int, seed: int, recipe: Recipe = MUON,
+    test_labels: Int[Tensor, " t"], candidates: tuple[int, int], annotators: int, seed: int, recipe: Recipe = MUON,
+    harder: float = 0.3, hurry: float = 0.2,
 ) -> Field:  # fmt: skip
-    """The full scale's field: models trained on one half of the images, annotators on the other."""
+    """The full scale's field: models trained on one half of the images, annotators on the other.
+
+    The second source's candidates are other images, most of them corrupted with severity ``harder``; annotators see
+    every candidate in noise of the standard deviation ``hurry``, drawn anew for each of them.
+    """
+    first, n = candidates[0], sum(candidates)
     half, test = len(images) // 2, test.float() / 255 if test.dtype == torch.uint8 else test
-    crowd = SpeedRun(recipe, images[half:], labels[half:], test[:candidates], test_labels[:candidates]).warm_up()
-    votes = repeated(crowd, (True, True, True), annotators, seed)
-    shown = torch.cat([test[:candidates], mixture(test[candidates:], seed)])
-    said = speed_classifiers(images[:half], labels[:half], shown, seed, recipe)
-    return field_of(said, test_labels.cpu(), votes, seed)
+    test = torch.cat([test[:first], mixture(test[first:n], seed + 1, harder), test[n:]])
+    crowd = SpeedRun(recipe, images[half:], labels[half:], test[:n], test_labels[:n]).warm_up()
+    clear, g, votes = crowd.test_images, Generator(test.device).manual_seed(seed), []
+    for i in range(annotators):
+        noise = torch.randn(clear.shape, generator=g, device=clear.device)
+        crowd.test_images = clear + (hurry / 0.25) * noise.to(clear)  # pixels are standardised: 0.25 became 1
+        crowd(mixed_seed(seed, 5, i))
+        votes.append(crowd.predicted)
+    said = speed_classifiers(images[:half], labels[:half], torch.cat([test[:n], mixture(test[n:], seed)]), seed, recipe)
+    agree = (torch.stack(votes) == test_labels[:n]).cpu()
+    return field_of(said, test_labels.cpu(), agree, torch.arange(n) >= first, seed)

@@ -1,51 +1,88 @@
-"""Test sets collected anew, more or less strictly, and a line through the accuracies of many models.
+"""Test sets collected anew from another source, by what annotators say, and a line through many models' accuracies.
 
-Recht, Roelofs, Schmidt and Shankar, "Do ImageNet Classifiers Generalize to ImageNet?" (2019).
+Recht, Roelofs, Schmidt and Shankar, "Do ImageNet Classifiers Generalize to ImageNet?" (2019). The rules by which new
+images are taken are those of the authors' released code (modestyachts/ImageNetV2).
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ...loss import check_finite
 from .field import Field
 
+BINS = (0.2, 0.4, 0.6, 0.8)  # edges of the frequencies that are matched, as in the authors' code
 
-def resampled(
-    frequency: Float[Tensor, " n"], size: int, strictness: float, generator: Generator
-) -> Int[Tensor, " size"]:
-    """A test set drawn from candidates without replacement, with probability proportional to frequency^strictness.
 
-    frequency   share of annotators who found each candidate to be what its label says, in [0, 1]: the paper's
-                "selection frequency"
-    strictness  0 takes anything that at least one annotator recognised; the larger, the clearer its images
+def selection_frequency(agree: Bool[Tensor, "a n"], count: int, generator: Generator) -> Float[Tensor, " n"]:
+    """Share of annotators who find an image to be what its label says; ``count`` of all are drawn anew for each image.
 
-    Raises ValueError for frequencies that are not finite, and where fewer candidates than ``size`` have one above zero.
+    Raises ValueError unless 1 <= count <= the number of annotators.
     """
-    check_finite(frequency=frequency)
-    possible = int((frequency > 0).sum())
-    if not 1 <= size <= possible:
-        raise ValueError(f"size must be in 1 … {possible}, the candidates with a frequency above 0, got {size}")
-    weights = torch.where(frequency > 0, frequency.double() ** strictness, 0.0)
-    return torch.multinomial(weights, size, generator=generator)
+    if not 1 <= count <= len(agree):
+        raise ValueError(f"count must be in 1 … {len(agree)}, the annotators, got {count}")
+    asked = torch.rand(agree.shape, generator=generator).argsort(0)[:count]
+    return agree.gather(0, asked).double().mean(0)
 
 
-def second_tests(
-    field: Field, size: int, strictness: dict[str, float], seed: int
-) -> tuple[dict[str, Float[Tensor, " m"]], dict[str, Int[Tensor, " size"]]]:
-    """Accuracy of every model on test sets of several strictness, and which candidates are in each.
+def matched(
+    frequency: Float[Tensor, " n"], labels: Int[Tensor, " n"], old: Int[Tensor, " s"], pool: Int[Tensor, " p"],
+    generator: Generator,
+) -> Int[Tensor, " t"]:  # fmt: skip
+    """ImageNetV2's MatchedFrequency: of each class and each of five bins of the frequency as many as the old set has.
 
-    The first is the old test set, drawn from a random half of the candidates; the others are drawn each from the other
-    half. So they share no image with the old one, and what it took has not made theirs harder.
-
-    Raises ValueError where a half has fewer than ``size`` candidates with a frequency above zero.
+    old, pool  numbers of images: the old test set, and what the new one is drawn from. Where a cell of the pool has too
+               few, all of them are taken
     """
-    g, chosen = Generator().manual_seed(seed), {}
-    old, new = torch.randperm(len(field.labels), generator=g).chunk(2)
-    for name, kappa in strictness.items():
-        half = new if chosen else old
-        chosen[name] = half[resampled(field.frequency[half], size, kappa, g)]
+    bins = (frequency.unsqueeze(1) >= torch.tensor(BINS, dtype=frequency.dtype)).sum(1)
+    cell = labels * (len(BINS) + 1) + bins
+    pool, chosen = pool[torch.randperm(len(pool), generator=generator)], []
+    for kind, wanted in zip(*cell[old].unique(return_counts=True), strict=True):
+        chosen.append(pool[cell[pool] == kind][:wanted])
+    return torch.cat(chosen)
+
+
+def second_tests(field: Field, size: int, annotators: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Accuracy of every model on an old test set and on new ones, and which candidates are in each.
+
+    old            candidates of the first source that two of three annotators, asked before, recognised
+    same source    others of them, at random
+    matched        of the second source, with the old set's frequencies: ``matched``
+    threshold 0.7  of the second source, at random among those with a frequency of 0.7 and more
+    top images     of the second source, of every class those with the highest frequency
+
+    size        of the old set; a new one has as many, or all there are
+    annotators  how many are asked about each image, for the frequency; the paper asks ten or more
+
+    Raises ValueError where fewer than two times ``size`` candidates of the first source were recognised.
+    """
+    g = Generator().manual_seed(seed)
+    known = ~field.fresh & (selection_frequency(field.agree, 3, g) > 0.5)
+    first, pool = (torch.nonzero(mask)[:, 0] for mask in (known, field.fresh))
+    if len(first) < 2 * size:
+        raise ValueError(f"size must be at most half of the {len(first)} recognised candidates, got {size}")
+    first, pool = (part[torch.randperm(len(part), generator=g)] for part in (first, pool))
+    f = selection_frequency(field.agree, annotators, g)
+    best = pool[f[pool].argsort(descending=True, stable=True)]
+    each = [best[field.labels[best] == c][: size // len(field.labels.unique())] for c in field.labels.unique()]
+    chosen = {
+        "old": first[:size],
+        "same source": first[size : 2 * size],
+        "matched": matched(f, field.labels, first[:size], pool, g),
+        "threshold 0.7": pool[f[pool] >= 0.7][:size],
+        "top images": torch.cat(each),
+    }
     return {k: (field.said[:, i] == field.labels[i]).double().mean(1) for k, i in chosen.items()}, chosen
+
+
+def by_frequency(field: Field, annotators: int, seed: int) -> tuple[list[float], dict[str, list[float]]]:
+    """Mean accuracy of all models on the candidates of each bin of the frequency: the bins' middles, and by source."""
+    f = selection_frequency(field.agree, annotators, Generator().manual_seed(seed))
+    edges, right = (0.0, *BINS, 1.0 + 1e-9), (field.said == field.labels).double().mean(0)
+    within = [(f >= low) & (f < high) for low, high in zip(edges, edges[1:], strict=False)]
+    sources = {"old source": ~field.fresh, "new source": field.fresh}
+    found = {name: [float(right[which & mask].mean()) for mask in within] for name, which in sources.items()}
+    return [round((low + high) / 2, 2) for low, high in zip(edges, edges[1:], strict=False)], found
 
 
 def probit(accuracy: Float[Tensor, " m"], n: int) -> Float[Tensor, " m"]:

@@ -4,6 +4,8 @@
 ``flowaug.py``.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
@@ -65,6 +67,32 @@ def chance_macro_std(
         dealt[mixed[labels[mixed].argsort(stable=True)]] = groups[grouped]
         found.append(macro_std(*subgroup_accuracy(correct, labels, dealt, classes, subgroups)))
     return sum(found) / draws
+
+
+def subgroup_scores(
+    predict: Callable[[Tensor], Tensor], usual: tuple[Tensor, Labels, Labels], even: tuple[Tensor, Tensor, Tensor],
+    classes: int, subgroups: int,
+) -> tuple[dict[str, float], Float[Tensor, "c g"]]:  # fmt: skip
+    """What a classifier is worth: its scores, and its accuracies by class and subgroup on the usual test set.
+
+    predict      images -> their classes
+    usual, even  (images, labels, subgroups): a test set like the training set, and one on whose subgroups, weighted
+                 alike, accuracy should not depend
+
+    Scores are "accuracy", "macro" and "chance", MacroStd and what chance alone makes of it, on the usual set, and
+    "even", the mean over all classes and subgroups of the other one.
+    """
+    right = [predict(images) == labels for images, labels, _ in (usual, even)]
+    cells, others = (
+        subgroup_accuracy(r, *one[1:], classes, subgroups) for r, one in zip(right, (usual, even), strict=True)
+    )
+    scores = {
+        "accuracy": float(right[0].float().mean()),
+        "macro": macro_std(*cells),
+        "even": float(others[0][others[1] > 0].mean()),
+        "chance": chance_macro_std(right[0], *usual[1:], classes, subgroups, draws=5),
+    }
+    return scores, cells[0]
 
 
 PALETTE = ((0.15, 0.15, 0.15), (0.75, 0.25, 0.2), (0.25, 0.7, 0.25), (0.2, 0.3, 0.8), (0.85, 0.85, 0.85))

@@ -45,17 +45,20 @@ class Schedule:
 
 
 def grey_digits(
-    n: int, seed: int = 0, split: str = "train", noise: float = 0.2
+    n: int, seed: int = 0, split: str = "train", noise: float = 0.2, harder: float = 0.0
 ) -> tuple[Float[Tensor, "n 64"], Int[Tensor, " n"]]:
     """n handwritten digits, each shifted, turned, scaled and in noise: pixels about 0 … 1, and classes 0 … 9.
 
     As many as one likes, so that a test set can be as large as a distribution. Test digits are never training digits.
 
-    noise  standard deviation of the Gaussian noise of a pixel, >= 0
+    noise   standard deviation of the Gaussian noise of a pixel, >= 0
+    harder  shifts, turns and changes of size grow by this share, >= 0
     """
-    if noise < 0:
-        raise ValueError(f"noise must be at least 0, got {noise}")
-    made = scenes(n, seed, split, DIGITS)
+    for name, value in (("noise", noise), ("harder", harder)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    factors = {name: (1 + harder) * getattr(DIGITS, name) for name in ("shift", "rotation", "scale")}
+    made = scenes(n, seed, split, replace(DIGITS, **factors))
     g = Generator().manual_seed(mixed_seed(seed, len(split), n))
     mask = made.factors["mask"].flatten(1)
     return mask + noise * torch.randn(mask.shape, generator=g), made.labels
@@ -109,6 +112,7 @@ def train_many(
     choice: Sequence[int], schedule: Schedule = Schedule(), marks: Sequence[int] = (),
 ) -> dict[int, Weights]:  # fmt: skip
     """Train every network of a stack on the same images: epoch -> weights after it, for the last epoch and ``marks``.
+    At long scale the last epoch is four times that of the schedule.
 
     Three sources of randomness, each with one seed a run: the weights in ``start``, the ``order`` of the images, and
     the ``choice`` of the version in which augmentation shows each image. Runs that share a seed share that source.
@@ -151,6 +155,11 @@ def train_many(
         if i == an_epoch - 1 and (epoch + 1 in marks or epoch + 1 == epochs):
             kept[epoch + 1] = {name: p.detach().clone() for name, p in weights.items()}
     return kept | {mark: kept[epochs] for mark in (*marks, schedule.epochs) if mark > epochs}  # of a dry run
+
+
+def last(by_epoch: dict):
+    """What belongs to the last epoch, of results by epoch."""
+    return by_epoch[max(by_epoch)]
 
 
 @torch.no_grad()
@@ -198,7 +207,7 @@ class TinyRuns:
         Columns are the classes in ascending order.
         """
         net, start, order = self._alone(seed)
-        weights = train_many(net, start, self.versions, self.labels, order, order, self.schedule)[self.schedule.epochs]
+        weights = last(train_many(net, start, self.versions, self.labels, order, order, self.schedule))
         with torch.no_grad():
             return functional_call(net, {name: p[0] for name, p in weights.items()}, (self.test,)).softmax(1)
 
@@ -206,7 +215,7 @@ class TinyRuns:
         """The weights of one network trained on other images of the same classes, to fine-tune from."""
         net, start, order = self._alone(0)
         labels = torch.searchsorted(self.names, labels)
-        return train_many(net, start, moved(images), labels, order, order, self.schedule)[self.schedule.epochs]
+        return last(train_many(net, start, moved(images), labels, order, order, self.schedule))
 
     def _alone(self, seed: int) -> tuple[nn.Module, Weights, list[int]]:
         make, number = lambda: mlp(self.test.shape[1], (32, 32), self.classes), mixed_seed(self.seed, 3, seed)  # noqa: E731

@@ -5,13 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator, nn
+from foundations.evaluation.helpers import g
+from torch import nn
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def images(n=40, c=3, size=8, seed=0):

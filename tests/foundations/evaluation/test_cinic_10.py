@@ -3,15 +3,11 @@
 
 import pytest
 import torch
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.data.benchmarks import Benchmark
 from labcode.foundations import evaluation as E
 from labcode.foundations.evaluation import cinic_10
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def rows(x):

@@ -4,13 +4,8 @@
 import numpy as np
 import pytest
 import torch
-from torch import Generator
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def test_classifiers_are_many_fitted_alike_each_time_and_better_with_more_images():
@@ -25,10 +20,24 @@ def test_classifiers_are_many_fitted_alike_each_time_and_better_with_more_images
     assert len(few) == len(more) == 21 and np.mean(more) > np.mean(few) + 0.05 and min(more) > 0.15
 
 
-def test_the_quick_field_has_its_sizes_and_annotators_who_can_read():
-    field = E.digit_field(0, "fit", "validation", candidates=120, samples=30, annotators=3)
-    assert field.said.shape == (84, 120) and field.right.shape == (84, 30) and field.labels.shape == (120,)
-    assert float(field.frequency.mean()) > 0.7
+def test_the_quick_field_has_its_sizes_a_harder_source_and_annotators_who_can_read():
+    field = E.digit_field(0, "fit", "validation", (150, 120), samples=30, annotators=5)
+    assert field.said.shape == (84, 270) and field.right.shape == (84, 30) and field.agree.shape == (5, 270)
+    assert field.fresh.tolist() == [False] * 150 + [True] * 120
+    share, right = field.agree.double().mean(0), (field.said == field.labels).double().mean(0)
+    for measure in (share, right):
+        assert 0.3 < float(measure[field.fresh].mean()) < float(measure[~field.fresh].mean()) - 0.03
+
+
+def test_annotators_in_a_hurry_are_networks_that_see_every_image_in_noise_of_their_own():
+    x, y = E.grey_digits(400, 1, "fit", 0.2)
+    shown = E.grey_digits(1, 2, "validation", 0.0)[0].expand(300, 64)
+    still, seen = (E.hurried(x, y, shown, noise, 4, 0, epochs=4) for noise in (0.0, 1.0))
+    assert still.shape == (4, 300) and all(len(row.unique()) == 1 for row in still)
+    assert all(len(row.unique()) > 2 for row in seen) and not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen, E.hurried(x, y, shown, 1.0, 4, 0, epochs=4))
+    parts = E.hurried(x, y, shown[:100], 0.0, 4, 0, epochs=4, chunk=30)
+    assert torch.equal(parts, still[:, :100])
 
 
 def test_speed_runs_repeat_what_is_not_varied_and_stand_in_a_field():

@@ -4,13 +4,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def test_cosine_basis_is_scipys():

@@ -4,14 +4,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode import nets
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def rows(x):

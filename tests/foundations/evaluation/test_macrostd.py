@@ -5,13 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def test_macro_std_is_the_weighted_deviation_of_numpy_loops():
@@ -31,6 +27,25 @@ def test_macro_std_is_the_weighted_deviation_of_numpy_loops():
     assert E.macro_std(accuracy, counts) == pytest.approx(np.mean(spreads), rel=1e-10)
     assert counts.sum() == n and counts[2, 2] == 0
 
+
+
+def test_scores_are_those_of_the_two_test_sets():
+    labels, groups = torch.randint(3, (2, 300), generator=g(4))
+    images = torch.where(torch.rand(300, generator=g(5)) < 0.7, labels, (labels + 1) % 3).view(-1, 1, 1, 1).float()
+    usual, even = ((images[part], labels[part], groups[part]) for part in (slice(200), slice(200, None)))
+    scores, cells = E.subgroup_scores(lambda x: x.flatten().long(), usual, even, 3, 3)
+
+    def by_hand(x, y, w):
+        hit = [[[a == b for a, b, k in zip(x.flatten(), y, w, strict=True) if b == c and k == group]
+                for group in range(3)] for c in range(3)]  # fmt: skip
+        return [[sum(map(bool, cell)) / len(cell) for cell in row] for row in hit]
+
+    torch.testing.assert_close(cells, torch.tensor(by_hand(*usual), dtype=cells.dtype))
+    assert scores["accuracy"] == pytest.approx(float((usual[0].flatten() == usual[1]).float().mean()))
+    assert scores["even"] == pytest.approx(sum(map(sum, by_hand(*even))) / 9)
+    right = usual[0].flatten() == usual[1]
+    assert scores["macro"] == E.macro_std(*E.subgroup_accuracy(right, *usual[1:], 3, 3))
+    assert scores["chance"] == E.chance_macro_std(right, *usual[1:], 3, 3, draws=5)
 
 def test_macro_std_closed_forms():
     even = torch.full((2, 2), 10.0).double()

@@ -5,13 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator, nn
+from foundations.evaluation.helpers import g
+from torch import nn
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (5, 12), (12, 5), (1, 7)])

@@ -3,14 +3,9 @@
 
 import pytest
 import torch
-from torch import Generator
 
 from labcode.data.synthetic import textures
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def test_patches_of_the_splits_come_from_blocks_of_their_own():

@@ -7,13 +7,9 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def outcomes(runs=7, images=9, seed=0):

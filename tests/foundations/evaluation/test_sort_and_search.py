@@ -5,13 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.foundations import evaluation as E
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def outcomes(models=6, samples=12, seed=0):

@@ -5,16 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.foundations import evaluation as E
 from labcode.foundations.evaluation import speed_run
 
 SMALL = E.Recipe(widths=(8, 12), epochs=2, batch=18, translate=1)
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 def images(n=40, c=3, size=8, seed=0):

@@ -5,17 +5,13 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator
+from foundations.evaluation.helpers import g
 
 from labcode.data.batches import mixed_seed
 from labcode.foundations import evaluation as E
 from labcode.foundations.evaluation import tiny_runs
 
 SHORT = E.Schedule(epochs=3, batch=10, lr=0.1, warmup=0.3)
-
-
-def g(seed=0):
-    return Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +128,8 @@ def test_digits_share_geometry_whatever_the_noise_and_splits_share_none():
     assert 0 <= float(clear.min()) and float(clear.max()) <= 1 + 1e-6
     assert not torch.equal(clear, E.grey_digits(50, 3, "test", 0.0)[0])
     assert torch.equal(noisy, E.grey_digits(50, 3, "train", 0.2)[0])
+    harder, labels = E.grey_digits(50, 3, "train", 0.0, harder=1.0)
+    assert torch.equal(labels, y) and not torch.equal(harder, clear)
 
 
 def test_moved_averages_a_pixel_with_its_neighbour():
@@ -170,6 +168,7 @@ BAD = [
     (lambda: E.Schedule(epochs=0), "epochs must be positive, got 0"),
     (lambda: E.Schedule(momentum=1.0), "momentum and warmup must be in"),
     (lambda: E.grey_digits(3, noise=-1), "noise must be at least 0, got -1"),
+    (lambda: E.grey_digits(3, harder=-1), "harder must be at least 0, got -1"),
     (lambda: E.stacked(net, []), "seeds must name at least one run"),
 ]
 
