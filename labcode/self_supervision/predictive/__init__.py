@@ -4,6 +4,8 @@
 # Scalable Pre-training of Large Autoregressive Image Models
 from .aim import AIM, PatchHead, autoregressive_loss, block_average, grey_digits
 
+from .reading import few_labels, ridge_probe
+
 # TokenUnify: Scalable Autoregressive Visual Pre-training with Mixture Token Prediction
 from .token_unify import TokenUnify, next_all_loss, rollout
 from .sections import Membranes, dice, membrane_dice, membranes, pixel_scores
@@ -14,10 +16,18 @@ from .ca_mae import ChannelMAE, ChannelViT, PerturbationClassifier, self_standar
 from .microscope import FACTORS, Cells, cells, centre_by_batch, relation_recall, typical_variation
 
 # Self-Distillation for Further Pre-training of Transformers
-from .further_pretraining import Further, Reader, distillation_rounds, fine_tune, moved, self_distillation_loss
+from .further_pretraining import (
+    Further,
+    Reader,
+    distillation_rounds,
+    fine_tune,
+    masked_error,
+    moved,
+    self_distillation_loss,
+)
 
 # Revisiting Feature Prediction for Learning Visual Representations from Video
-from .clips import ClipNet, ClipViT, cut, recoloured, to_float
+from .clips import ClipNet, ClipViT, cut, frozen_tokens, recoloured, to_float
 from .v_jepa import (
     LONG,
     SHORT,
@@ -34,7 +44,7 @@ from .v_jepa import (
 from .rho import Rho, rho_byol, rho_clips, rho_moco, rho_nt_xent, rho_swav, sinkhorn_codes
 
 # Enhancing Unsupervised Video Representation Learning by Decoupling the Scene and the Motion
-from .dsm import DSM, dsm_loss, spatial_disturbance, temporal_disturbance, tied_scenes
+from .dsm import DSM, dsm_loss, recall_at, spatial_disturbance, temporal_disturbance, tied_scenes
 
 # Online Deep Clustering with Video Track Consistency
 from .odc import ODC, mistracked, track_vote, tracked_patches, two_means

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...data import EIGHT, scenes
+from ...data import Difficulty, scenes
 from ...loss import float32
 from ...nets.vit import ViT, normalise_patches, patchify, prefix_causal
 from .mae import masked_mse
@@ -124,7 +124,7 @@ def block_average(encoder: ViT, x: Images, last: int = 2) -> Float[Tensor, "n k 
 def grey_digits(n: int, split: str, seed: int = 1, **difficulty) -> tuple[Images, Int[Tensor, " n"]]:
     """Scenes in one channel: digits that are brighter than their background, and their classes.
 
-    difficulty  fields of ``lab.data.Difficulty``; 12 pixels a side and no texture unless said otherwise
+    difficulty  fields of ``lab.data.Difficulty``; no texture unless said otherwise
 
     The background is near 0 and the ink near 2.
     """
@@ -132,7 +132,7 @@ def grey_digits(n: int, split: str, seed: int = 1, **difficulty) -> tuple[Images
         n,
         seed=seed,
         split=split,
-        difficulty=replace(EIGHT, **(dict(size=12, texture=0.0) | difficulty)),
+        difficulty=replace(Difficulty(), **(dict(texture=0.0) | difficulty)),
         ink=torch.full((3,), 1 / 3**0.5),
         background=torch.full((3,), 0.2),
     )

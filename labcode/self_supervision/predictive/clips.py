@@ -108,3 +108,10 @@ class ClipViT(ViT):
 
     def tokens(self, x: Clips, index: Int[Tensor, "..."] | None = None) -> Float[Tensor, "n k d"]:
         return super().tokens(self.centred(x), index)
+
+
+@torch.no_grad()
+def frozen_tokens(encoder: ClipViT, frames: Shaped[Tensor, "n t c h w"], chunk: int = 500) -> Float[Tensor, "n k d"]:
+    """All tokens of clips, for a probe: the encoder in evaluation mode, ``chunk`` clips at a time."""
+    encoder.eval()
+    return torch.cat([encoder(to_float(part)) for part in frames.split(chunk)])

@@ -80,6 +80,21 @@ def tied_scenes(n: int, seed: int, split: str, motion: Motion, tied: float) -> V
 
 
 @float32
+def recall_at(
+    z: Float[Tensor, "n d"], y: Int[Tensor, " n"], new: Float[Tensor, "m d"], new_y: Int[Tensor, " m"], k: int
+) -> float:
+    """Share of new rows that have one of their own class among their k nearest: the paper's retrieval of videos.
+
+    Nearest by cosine, after the mean of z is taken off both. Raises ValueError unless 1 <= k <= n.
+    """
+    check_matrix("z", z, rows=1)
+    if not 1 <= k <= len(z):
+        raise ValueError(f"k must be between 1 and the {len(z)} rows, got {k}")
+    near = (unit_rows(new - z.mean(0)) @ unit_rows(z - z.mean(0)).T).topk(k, 1).indices
+    return float((y[near] == new_y[:, None]).any(1).float().mean())
+
+
+@float32
 def dsm_loss(
     q: Float[Tensor, "n d"], k: Float[Tensor, "n d"], queue: Float[Tensor, "K d"],
     own: Float[Tensor, "n d"] | None = None, tau: float = 0.07,

@@ -71,6 +71,17 @@ def moved(module: nn.Module, start: Sequence[Tensor]) -> Scalar:
     return sum((p - q.to(p.device)).square().sum() for p, q in zip(module.parameters(), start, strict=True))
 
 
+@torch.no_grad()
+def masked_error(mae: MAE, x: Images, draws: int = 4, seed: int = 0) -> float:
+    """The masked autoencoder's loss on images with fixed masks, the mean of several draws: one protocol for all models.
+
+    seed  of the masks; torch's own random numbers are left as they were
+    """
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        torch.manual_seed(seed)
+        return sum(float(mae(x)) for _ in range(draws)) / draws
+
+
 def distillation_rounds(
     x: Float[Tensor, "n d"], away: Float[Tensor, " d"], time: float, rounds: int
 ) -> Float[Tensor, "rounds d"]:

@@ -165,13 +165,14 @@ def hidden_distance(visible: Int[Tensor, "n v"], side: int) -> float:
 
 
 @float32
-def jepa_loss(predicted: Float[Tensor, "n m d"], target: Float[Tensor, "n m d"]) -> Scalar:
+def jepa_loss(predicted: Float[Tensor, "n m d"], target: Float[Tensor, "n m d"], stop: bool = True) -> Scalar:
     """Mean absolute difference between predicted and target features of the hidden tokens.
 
     V-JEPA, eq. 1, with its details: the target goes through a LayerNorm over its features that has no parameters, and
     gets no gradient.
 
     predicted, target  features of the same m hidden tokens; the target is not yet normalised
+    stop               False lets the gradient through to the target: the way to a collapse
 
     Raises ValueError for other shapes and for features of width 1, whose norm is 0.
     """
@@ -179,7 +180,8 @@ def jepa_loss(predicted: Float[Tensor, "n m d"], target: Float[Tensor, "n m d"])
         raise ValueError(f"predicted must hold float features (n, m, d), d >= 2, got shape {tuple(predicted.shape)}")
     if target.shape != predicted.shape or not target.is_floating_point():
         raise ValueError(f"target must be like predicted, {tuple(predicted.shape)}, got {tuple(target.shape)}")
-    return (predicted - F.layer_norm(target.detach(), target.shape[2:])).abs().mean()
+    target = target.detach() if stop else target
+    return (predicted - F.layer_norm(target, target.shape[2:])).abs().mean()
 
 
 class VJEPA(nn.Module):
@@ -191,6 +193,7 @@ class VJEPA(nn.Module):
     masks      for each, (blocks, scale) of ``multiblock`` or the number of visible cells of ``random_tubes``
     predict    "features"; or "pixels": each hidden tubelet's normalised pixels by the same predictor, with the mean
                squared error, as VideoMAE (Tong et al., 2022) does
+    stop       False takes the targets from the encoder itself, with their gradient: no stop-gradient, no slow copy
     width, depth, heads  of the predictor
 
     ``trace`` keeps the standard deviation of the normalised targets over the batch, averaged over features, of every
@@ -199,14 +202,14 @@ class VJEPA(nn.Module):
 
     def __init__(
         self, encoder: ClipViT, steps: int, momentum: float = 0.998, masks: Sequence = (SHORT, LONG),
-        predict: str = "features", width: int = 32, depth: int = 2, heads: int = 4,
+        predict: str = "features", stop: bool = True, width: int = 32, depth: int = 2, heads: int = 4,
     ):  # fmt: skip
         super().__init__()
         if predict not in ("features", "pixels"):
             raise ValueError(f"predict must be 'features' or 'pixels', got {predict!r}")
         if not 0 <= momentum <= 1 or steps < 1:
             raise ValueError(f"momentum must be in [0, 1] and steps at least 1, got {momentum} and {steps}")
-        self.encoder, self.predict, self.masks = encoder, predict, tuple(masks)
+        self.encoder, self.predict, self.masks, self.stop = encoder, predict, tuple(masks), stop
         self.steps, self.momentum, self.seen, self.trace = steps, momentum, 0, []
         self.target = copy.deepcopy(encoder).requires_grad_(False)
         d, pixels = encoder.features, encoder.embed.in_features
@@ -218,12 +221,12 @@ class VJEPA(nn.Module):
     def forward(self, views: Clips, index: Int[Tensor, " videos"]) -> Scalar:
         generator = Generator().manual_seed(int(torch.randint(2**31, ())))  # from torch's own, which ``fit`` saves
         if self.predict == "features":
-            with torch.no_grad():
-                if self.training:
-                    self.follow()
-                whole = self.target(views)
-                if self.training and self.seen % 10 == 0:
-                    self.trace.append(F.layer_norm(whole, whole.shape[2:]).std(0).mean())
+            if self.training and self.stop:
+                self.follow()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop):
+                whole = (self.target if self.stop else self.encoder)(views)
+            if self.training and self.seen % 10 == 0:
+                self.trace.append(F.layer_norm(whole.detach(), whole.shape[2:]).std(0).mean())
         else:
             whole = normalise_patches(patchify(ClipViT.centred(views), self.encoder.patch))
         total = views.new_zeros(())
@@ -232,8 +235,8 @@ class VJEPA(nn.Module):
             settings = mask if isinstance(mask, tuple) else (mask,)
             masks = draw(len(views), self.encoder.grid, *settings, generator=generator)  # on the host, as their sizes
             visible, hidden = (part.to(views.device, non_blocking=True) for part in masks)  # depend on what is drawn
-            predicted, wanted = self.fill_in(views, visible, hidden, i), gather(whole, hidden)
-            total = total + (F.mse_loss if self.predict == "pixels" else jepa_loss)(predicted, wanted)
+            pair = self.fill_in(views, visible, hidden, i), gather(whole, hidden)  # what is said, and what is wanted
+            total = total + (F.mse_loss(*pair) if self.predict == "pixels" else jepa_loss(*pair, self.stop))
         self.seen += self.training
         return total / len(self.masks)
 
@@ -255,7 +258,7 @@ class VJEPA(nn.Module):
         for i, mask in enumerate(self.masks):
             draw, settings = (multiblock, mask) if isinstance(mask, tuple) else (random_tubes, (mask,))
             visible, hidden = draw(len(views), self.encoder.grid, *settings, generator=generator)
-            wanted = gather(self.target(views), hidden)
+            wanted = gather(self.evaluated(views), hidden)
             both = (self.fill_in(x, visible, hidden, i) for x in (views, views.roll(1, 0)))
             losses.append([float(jepa_loss(predicted, wanted)) for predicted in both])
         own, other = torch.tensor(losses).mean(0).tolist()
@@ -269,5 +272,5 @@ class VJEPA(nn.Module):
 
     @property
     def evaluated(self) -> ClipViT:
-        """The encoder whose features are used: the moving average, or the only one where pixels are predicted."""
-        return self.encoder if self.predict == "pixels" else self.target
+        """The encoder whose features are used: the moving average, or the only one where there is none."""
+        return self.target if self.predict == "features" and self.stop else self.encoder

@@ -4,18 +4,10 @@ import math
 
 import pytest
 import torch
+from self_supervision.predictive.helpers import draw, vit
 
 from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def vit(width=16, depth=2, size=6, patch=2, channels=1, seed=0, **options):
-    torch.manual_seed(seed)
-    return nets.ViT((size, size), (patch, patch), channels, width, depth, 2, **options)
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -80,7 +72,7 @@ def test_block_average_is_the_mean_of_the_last_blocks():
 
 def test_grey_digits_are_bright_and_kept_apart_by_split():
     x, y = P.grey_digits(200, "fit", seed=3)
-    assert x.shape == (200, 1, 12, 12) and y.shape == (200,)
+    assert x.shape == (200, 1, 16, 16) and y.shape == (200,)
     assert x.min() > -0.1 and 1 < x.max() < 2.5
     assert not torch.equal(P.grey_digits(200, "validation", seed=3)[0], x)
-    assert P.grey_digits(2, "fit", size=16, texture=0.5)[0].shape == (2, 1, 16, 16)
+    assert P.grey_digits(2, "fit", size=12, texture=0.5)[0].shape == (2, 1, 12, 12)

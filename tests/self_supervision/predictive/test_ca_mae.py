@@ -1,20 +1,11 @@
 """The channel-agnostic autoencoder: what it does not care for, and what it keeps apart."""
 
-
 import pytest
 import torch
+from self_supervision.predictive.helpers import draw, vit
 
 from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def vit(width=16, depth=2, size=6, patch=2, channels=1, seed=0, **options):
-    torch.manual_seed(seed)
-    return nets.ViT((size, size), (patch, patch), channels, width, depth, 2, **options)
 
 
 def test_channel_encoder_does_not_care_for_the_order_or_number_of_channels():

@@ -1,17 +1,12 @@
 """Clips: cut, coloured anew; and a training step of every video method, which waits for nothing."""
 
-
 import pytest
 import torch
 from accelerator import accelerator
+from self_supervision.predictive.helpers import clip_vit, clips, g
 
 from labcode import nets
-from labcode.data import Motion, moving_scenes
 from labcode.self_supervision import predictive as P
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_cut_takes_each_video_from_its_own_start():
@@ -32,21 +27,13 @@ def test_recoloured_is_one_draw_a_clip():
     assert torch.equal(P.recoloured(still, g(1)), out)
 
 
-def clips(n=6, frames=4, size=12, seed=0):
-    return moving_scenes(n, seed, motion=Motion(frames=frames, size=size)).frames.float() / 255
-
-
-def vit(frames=4, size=12):
-    torch.manual_seed(0)
-    return P.ClipViT((frames, size, size), (2, 4, 4), width=24, depth=1, heads=4)
-
-
 def films():
     """A method of each kind, and views and indices for its step."""
     x, few = clips(6), torch.arange(6)
     net, three = lambda: P.ClipNet(8, 16), torch.rand(6, 3, 4, 3, 8, 8, generator=g())  # noqa: E731
     for predict in ("features", "pixels"):
-        yield predict, lambda p=predict: P.VJEPA(vit(), 5, masks=((1, 0.5), 4), predict=p, width=16, depth=1), x, few
+        options = dict(masks=((1, 0.5), 4), predict=predict, width=16, depth=1)
+        yield predict, lambda o=options: P.VJEPA(clip_vit(), 5, **o), x, few
     for framework in ("simclr", "moco", "byol", "swav"):
         yield framework, lambda f=framework: P.Rho(net(), f, 2, dim=8), torch.cat([x, x.flip(1)]), few
     yield "dsm", lambda: P.DSM(net(), dim=8), torch.cat([x, x]), few
@@ -99,7 +86,7 @@ def test_networks_and_methods_name_the_shape_that_they_were_given():
     ucsl, aim = P.UCSL(nets.SmallNet(4, 8), ("direct",), 1), P.AIM(nets.ViT((4, 4), (2, 2), 1, 8, 1, 2))
     for call, shape in [
         (lambda: P.ClipNet(4, 8)(x), r"x must be clips .*got shape \(3, 32, 32\)"),
-        (lambda: vit()(x), r"x must be clips .*got shape \(3, 32, 32\)"),
+        (lambda: clip_vit()(x), r"x must be clips .*got shape \(3, 32, 32\)"),
         (lambda: P.DSM(P.ClipNet(4, 8))(views, torch.arange(1)), r"views must be two views .*\(3, 4, 3, 8, 8\)"),
         (lambda: ucsl(views, torch.arange(3)), r"views must be crops .*\(3, 4, 3, 8, 8\)"),
         (lambda: aim.validation_loss(x), r"x must be .*got shape \(3, 32, 32\)"),

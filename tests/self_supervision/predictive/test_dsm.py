@@ -2,30 +2,12 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
+from self_supervision.predictive.helpers import clips, cosine, g, rows
 
-from labcode.data import Motion, moving_scenes
 from labcode.self_supervision import contrastive
 from labcode.self_supervision import predictive as P
-
-
-def rows(n, d=6, seed=0):
-    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def cosine(a, b):
-    a, b = np.asarray(a), np.asarray(b)
-    return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
-
-
-def clips(n=6, frames=4, size=12, seed=0):
-    return moving_scenes(n, seed, motion=Motion(frames=frames, size=size)).frames.float() / 255
 
 
 def test_dsm_loss_is_the_loop():
@@ -111,3 +93,16 @@ def test_what_is_no_clip_is_refused_by_name():
     odd[0, 0] = float("inf")
     with pytest.raises(ValueError, match="own must be finite"):
         P.dsm_loss(rows(4), rows(4), rows(3), odd)
+
+
+def test_recall_counts_who_has_one_of_its_kind_near():
+    z, new = rows(12, 3), rows(7, 3, seed=1)
+    y, new_y = torch.arange(12) % 3, torch.arange(7) % 3
+    for k in (1, 2, 12):
+        hits = 0
+        for row, label in zip(new - z.mean(0), new_y, strict=True):
+            order = sorted(range(12), key=lambda i, row=row: -cosine(row, z[i] - z.mean(0)))
+            hits += any(y[i] == label for i in order[:k])
+        assert P.recall_at(z, y, new, new_y, k) == pytest.approx(hits / 7)
+    with pytest.raises(ValueError, match="k must be between"):
+        P.recall_at(z, y, new, new_y, 13)

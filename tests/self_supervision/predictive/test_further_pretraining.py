@@ -4,18 +4,9 @@ import copy
 
 import pytest
 import torch
+from self_supervision.predictive.helpers import draw, vit
 
-from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def vit(width=16, depth=2, size=6, patch=2, channels=1, seed=0, **options):
-    torch.manual_seed(seed)
-    return nets.ViT((size, size), (patch, patch), channels, width, depth, 2, **options)
 
 
 def test_self_distillation_loss_is_the_loop_and_stops_at_the_teacher():
@@ -102,3 +93,12 @@ def test_labels_and_inputs_that_do_not_fit_are_named():
         P.distillation_rounds(odd, draw(3), 1.0, 2)
     with pytest.raises(ValueError, match="away must have 3 values"):
         P.distillation_rounds(draw(5, 3), draw(4), 1.0, 2)
+
+
+def test_the_masked_error_is_the_loss_with_the_same_masks_for_all():
+    mae, x = P.MAE(vit(), width=8), draw(6, 1, 6, 6, dtype=torch.float32)
+    before, found = torch.get_rng_state(), P.masked_error(mae, x, draws=3, seed=5)
+    assert torch.equal(before, torch.get_rng_state()) and found == P.masked_error(mae, x, draws=3, seed=5)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        assert found == pytest.approx(sum(mae(x).item() for _ in range(3)) / 3, rel=1e-6)

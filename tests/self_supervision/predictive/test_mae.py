@@ -5,18 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from self_supervision.predictive.helpers import draw, vit
 
 from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def vit(width=16, depth=2, size=6, patch=2, channels=1, seed=0, **options):
-    torch.manual_seed(seed)
-    return nets.ViT((size, size), (patch, patch), channels, width, depth, 2, **options)
 
 
 @pytest.mark.parametrize("n, k, p", [(1, 3, 2), (4, 5, 3)])

@@ -1,15 +1,11 @@
 """Drawn cells, batch correction and recall against loops."""
 
-
 import pytest
 import torch
 import torch.nn.functional as F
+from self_supervision.predictive.helpers import draw
 
 from labcode.self_supervision import predictive as P
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def test_cells_show_their_factors():

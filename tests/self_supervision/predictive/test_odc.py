@@ -6,13 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerator import accelerator
+from self_supervision.predictive.helpers import g
 
 from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def patches(n=60):

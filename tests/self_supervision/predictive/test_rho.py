@@ -6,27 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from self_supervision.predictive.helpers import cosine, g, rows
 
 from labcode.data import Motion, moving_scenes
 from labcode.self_supervision import contrastive
 from labcode.self_supervision import predictive as P
-
-
-def rows(n, d=6, seed=0):
-    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def cosine(a, b):
-    a, b = np.asarray(a), np.asarray(b)
-    return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
-
-
-def clips(n=6, frames=4, size=12, seed=0):
-    return moving_scenes(n, seed, motion=Motion(frames=frames, size=size)).frames.float() / 255
 
 
 @pytest.mark.parametrize("rho", [1, 2, 4])

@@ -1,16 +1,12 @@
 """Membranes and how they are read, against scikit-learn's ridge and by hand."""
 
-
 import numpy as np
 import pytest
 import torch
+from self_supervision.predictive.helpers import draw
 
 from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def test_pixel_scores_are_scikit_learns_ridge():

@@ -1,15 +1,11 @@
 """Crops, paths, association and the score of tracking, by hand."""
 
-
 import pytest
 import torch
 import torch.nn.functional as F
+from self_supervision.predictive.helpers import g
 
 from labcode.self_supervision import predictive as P
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_crops_are_the_boxes():

@@ -5,22 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from self_supervision.predictive.helpers import cosine, g, rows
 
 from labcode import nets
 from labcode.self_supervision import predictive as P
-
-
-def rows(n, d=6, seed=0):
-    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def cosine(a, b):
-    a, b = np.asarray(a), np.asarray(b)
-    return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def objects(b=3, k=4, seed=0):

@@ -5,27 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from self_supervision.predictive.helpers import clip_vit, clips, g, rows
 
-from labcode.data import Motion, moving_scenes
 from labcode.data.synthetic import textures
 from labcode.self_supervision import predictive as P
-
-
-def rows(n, d=6, seed=0):
-    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def g(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def clips(n=6, frames=4, size=12, seed=0):
-    return moving_scenes(n, seed, motion=Motion(frames=frames, size=size)).frames.float() / 255
-
-
-def vit(frames=4, size=12):
-    torch.manual_seed(0)
-    return P.ClipViT((frames, size, size), (2, 4, 4), width=24, depth=1, heads=4)
 
 
 def test_the_camera_pans_over_the_photograph_and_splits_see_other_strips():
@@ -121,9 +104,23 @@ def test_jepa_loss_is_the_loop_and_stops_the_targets_gradient():
         P.jepa_loss(p[:, :, :1], t[:, :, :1])
 
 
+def test_without_the_stop_the_target_is_the_encoder_and_learns():
+    t = rows(6, 5).view(2, 3, 5).requires_grad_()
+    zero = torch.zeros(2, 3, 5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda a: P.jepa_loss(zero, a, stop=False), t)
+    x, grads = clips(4), {}
+    for stop in (True, False):
+        model = P.VJEPA(clip_vit(), 10, momentum=1.0, width=16, depth=1, stop=stop).train()
+        torch.manual_seed(3)
+        model(x, torch.arange(4)).backward()
+        grads[stop] = model.encoder.embed.weight.grad.clone()
+        assert model.evaluated is (model.target if stop else model.encoder)
+    assert not torch.allclose(grads[True], grads[False], rtol=1e-2)  # the weights were equal, the losses too
+
+
 @pytest.mark.parametrize("predict", ["features", "pixels"])
 def test_vjepa_gradients_and_the_target_that_follows(predict):
-    model = P.VJEPA(vit(), 10, momentum=0.75, predict=predict, width=16, depth=1).train()
+    model = P.VJEPA(clip_vit(), 10, momentum=0.75, predict=predict, width=16, depth=1).train()
     with torch.no_grad():
         for p in model.encoder.parameters():
             p.add_(0.1)
@@ -141,7 +138,7 @@ def test_vjepa_gradients_and_the_target_that_follows(predict):
 
 
 def test_the_prediction_cannot_see_what_is_hidden():
-    model = P.VJEPA(vit(), 10, width=16, depth=1).eval()
+    model = P.VJEPA(clip_vit(), 10, width=16, depth=1).eval()
     x = clips(2)
     visible, hidden = P.random_tubes(2, (2, 3, 3), 4, generator=g())
     base = model.fill_in(x, visible, hidden)
@@ -155,7 +152,7 @@ def test_the_prediction_cannot_see_what_is_hidden():
 
 
 def test_what_the_context_tells_is_nothing_where_all_clips_are_one():
-    model = P.VJEPA(vit(), 10, width=16, depth=1).eval()
+    model = P.VJEPA(clip_vit(), 10, width=16, depth=1).eval()
     own, other = model.told(clips(1).expand(4, -1, -1, -1, -1), g())
     assert own == pytest.approx(other, rel=1e-5)
     own, other = model.told(clips(4), g())
@@ -163,7 +160,7 @@ def test_what_the_context_tells_is_nothing_where_all_clips_are_one():
 
 
 def test_a_constant_clip_and_a_batch_of_one_are_survived():
-    model = P.VJEPA(vit(), 10, width=16, depth=1).train()
+    model = P.VJEPA(clip_vit(), 10, width=16, depth=1).train()
     for x in (torch.full((3, 4, 3, 12, 12), 0.5), clips(1)):
         assert torch.isfinite(model(x, torch.arange(len(x))))
 
