@@ -11,10 +11,10 @@ from .barlow_twins import barlow_twins, cross_correlation
 from .cross_norm import cross_norm2, off_diagonal2, standardise
 
 # Mixed Barlow Twins: Guarding Barlow Twins Against Overfitting with Mixed Samples
-from .mixed_barlow_twins import FlatNet, MixedBarlow, mixed_barlow
+from .mixed_barlow_twins import FlatNet, MixedBarlow, mixed_barlow, nonlinear_share
 
 # SSL-EY: Unconstrained Stochastic CCA
-from .ssl_ey import canonical_correlations, ey_halves, linear_cca, planted_views, ssl_ey, whitened_correlation
+from .ssl_ey import canonical_correlations, ey_halves, linear_cca, planted_views, sgha, ssl_ey, whitened_correlation
 
 # BYOL with closed-form predictors: The Edge of Orthogonality
 from .orthonormal_byol import LinearBYOL, closed_form_predictor, newton_schulz, polar_distance, stable_rank, visser
@@ -23,7 +23,7 @@ from .orthonormal_byol import LinearBYOL, closed_form_predictor, newton_schulz, 
 from .e2mc import distance_to_uniform, e2mc, m_spacing_entropy, uniformity_loss
 
 # RankMe
-from .rankme import alpha_req, rankme, regret, spearman
+from .rankme import alpha_req, probe_on, rankme, regret, second_data, spearman
 
 # VICReg, which other papers here train on and sweep; any loss of two views
 from .two_views import Projected, TwoViews

@@ -42,6 +42,20 @@ def mixed_barlow(
     return (cross_norm2(residual, a, gram) + cross_norm2(residual, b, gram)) / len(a) ** 2
 
 
+@float32
+def nonlinear_share(z_mixed: Rows, z1: Rows, z2: Rows, alpha: float, order: Int[Tensor, " n"]) -> Scalar:
+    """1 - r², the mean over features: what of the mixed images' features is no mixture of the features. In [0, 1].
+
+    r is the correlation over the batch of z_mixed with α z1 + (1-α) z2[order]: 0 where the network is linear between
+    images, whatever the features' scales; a constant feature counts 1. It measures what the guard asks for, by another
+    formula than the guard's.
+    """
+    check_views(z1, z2)
+    check_matrix("z_mixed", z_mixed, rows=2, like=z1)
+    found, wanted = standardise(z_mixed), standardise(alpha * z1 + (1 - alpha) * z2[order])
+    return 1 - (found * wanted).mean(0).square().mean()
+
+
 class MixedBarlow(Projected):
     """Barlow Twins with the mixed guard: ``barlow_twins`` + weight · λ · ``mixed_barlow``.
 

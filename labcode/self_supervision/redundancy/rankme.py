@@ -1,10 +1,15 @@
 """RankMe (Garrido et al., 2023) and the other scores that choose a run without labels."""
 
 import torch
+from torch import Tensor, nn
 
-from ...evaluate import effective_rank
+from ...course.stage import Stage
+from ...data import Difficulty, benchmark, scenes
+from ...evaluate import effective_rank, linear_probe
 from ...loss import check_matrix
 from .cross_norm import Rows
+
+Images = tuple[Tensor, Tensor, Tensor, Tensor]  # for training and their labels, for testing and theirs
 
 rankme = effective_rank
 
@@ -38,3 +43,24 @@ def regret(scores: list[float], accuracies: list[float]) -> float:
     """What choosing the run with the highest score loses against the best run, in accuracy."""
     chosen = max(range(len(scores)), key=lambda i: scores[i])
     return max(accuracies) - accuracies[chosen]
+
+
+def second_data(stage: Stage) -> Images:
+    """Images that no run was trained on: scenes with digits of another hand, or SVHN at full scale."""
+
+    def drawn() -> Images:
+        hand = Difficulty(digits="optdigits")
+        train, test = (scenes(n, 2, split, hand) for n, split in zip((1000, 500), stage.run.splits, strict=True))
+        return train.images, train.labels, test.images, test.labels
+
+    def loaded() -> Images:
+        svhn = benchmark("svhn", device=stage.run.device)
+        return svhn.train_images, svhn.train_labels, svhn.test_images, svhn.test_labels
+
+    return stage.run.pick(quick=drawn, full=loaded)()
+
+
+def probe_on(stage: Stage, encoder: nn.Module, images: Images) -> float:
+    """Test accuracy of a linear probe on frozen features of these images, with one regulariser for all runs."""
+    train, y, test, y_test = images
+    return linear_probe(stage.features(encoder, train), y, stage.features(encoder, test), y_test, l2=(0.01,)).accuracy

@@ -53,6 +53,19 @@ def ey_halves(z1: Rows, z2: Rows) -> Scalar:
 
 
 @float32
+def sgha(z1: Rows, z2: Rows) -> Scalar:
+    """The Hebbian rival of ``ssl_ey``: -2 tr C + tr(sg(C) V), where sg stops the gradient, so C weighs V's columns.
+
+    Its gradient is the update of the stochastic generalised Hebbian algorithm (Chen et al., 2019), A W - B W (WᵀA W),
+    as the released code of Unconstrained Stochastic CCA writes it, with C symmetrised; no function has this gradient.
+    """
+    check_views(z1, z2)
+    a, b = (centred(z) / (len(z1) - 1) ** 0.5 for z in (z1, z2))
+    c = a.T @ b + b.T @ a
+    return -2 * c.trace() + (c.detach() * (a.T @ a + b.T @ b)).sum()
+
+
+@float32
 def whitened_correlation(z1: Rows, z2: Rows, ridge: float = 1e-3) -> Scalar:
     """Minus the sum of the batch's canonical correlations: deep CCA's objective, whitened with batch covariances.
 

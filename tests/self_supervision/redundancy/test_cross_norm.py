@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from self_supervision.redundancy.helpers import pair
 
 from labcode.self_supervision import redundancy as R
-
-
-def pair(n, d, seed=0):
-    z = torch.randn(2, n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return z[0], z[0] * 0.6 + 0.8 * z[1]
 
 
 @pytest.mark.parametrize("n, d", [(1, 3), (128, 3), (300, 7)])

@@ -1,40 +1,13 @@
 """The guard against its four matrices, and its ends."""
 
-import math
 
 import numpy as np
 import pytest
 import torch
+from self_supervision.redundancy.helpers import SHAPES, correlation, pair, scores, views
 
 from labcode import nets
 from labcode.self_supervision import redundancy as R
-
-SHAPES = [(2, 3), (5, 4), (6, 15), (12, 2)]
-
-
-def pair(n, d, seed=0):
-    z = torch.randn(2, n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return z[0], z[0] * 0.6 + 0.8 * z[1]
-
-
-def scores(z, eps=1e-5):
-    """Standard scores, one number after the other."""
-    z = np.asarray(z)
-    out = np.zeros_like(z)
-    for j in range(z.shape[1]):
-        mean = sum(z[:, j]) / len(z)
-        variance = sum((v - mean) ** 2 for v in z[:, j]) / len(z)
-        out[:, j] = [(v - mean) / math.sqrt(variance + eps) for v in z[:, j]]
-    return out
-
-
-def correlation(a, b):
-    n, d = a.shape
-    return np.array([[sum(a[k, i] * b[k, j] for k in range(n)) / n for j in range(d)] for i in range(d)])
-
-
-def views(n, seed=0):
-    return torch.rand(2 * n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("n, d", SHAPES)
@@ -74,3 +47,13 @@ def test_an_order_that_is_none_is_named(order):
     z = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="order must"):
         R.mixed_barlow(*z, 0.5, torch.tensor(order))
+
+
+@pytest.mark.parametrize("n, d", [(5, 4), (12, 2)])
+def test_what_no_mixture_explains_is_one_less_the_squared_correlation(n, d):
+    (z1, z2), mixed, order = pair(n, d), pair(n, d, 5)[1], torch.randperm(n, generator=torch.Generator().manual_seed(1))
+    wanted = 0.3 * z1 + 0.7 * z2[order]
+    r = [np.corrcoef(mixed[:, j], wanted[:, j])[0, 1] for j in range(d)]
+    assert float(R.nonlinear_share(mixed, z1, z2, 0.3, order)) == pytest.approx(1 - np.mean(np.square(r)), abs=1e-4)
+    assert float(R.nonlinear_share(5 * wanted - 2, z1, z2, 0.3, order)) == pytest.approx(0, abs=1e-4)
+    assert float(R.nonlinear_share(torch.ones_like(z1), z1, z2, 0.3, order)) == 1

@@ -4,13 +4,10 @@ import math
 
 import pytest
 import torch
+from self_supervision.redundancy.helpers import views
 
 from labcode import nets
 from labcode.self_supervision import redundancy as R
-
-
-def views(n, seed=0):
-    return torch.rand(2 * n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def test_roots_and_polar_factor():

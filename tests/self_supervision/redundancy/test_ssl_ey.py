@@ -4,22 +4,9 @@
 import numpy as np
 import pytest
 import torch
+from self_supervision.redundancy.helpers import SHAPES, covariance, pair
 
 from labcode.self_supervision import redundancy as R
-
-SHAPES = [(2, 3), (5, 4), (6, 15), (12, 2)]
-
-
-def pair(n, d, seed=0):
-    z = torch.randn(2, n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return z[0], z[0] * 0.6 + 0.8 * z[1]
-
-
-def covariance(a, b):
-    n, d = a.shape
-    ma, mb = a.mean(0), b.mean(0)
-    return np.array([[sum((a[k, i] - ma[i]) * (b[k, j] - mb[j]) for k in range(n)) / (n - 1) for j in range(d)]
-                     for i in range(d)])  # fmt: skip
 
 
 @pytest.mark.parametrize("n, d", SHAPES)
@@ -68,3 +55,14 @@ def test_whitened_correlation_of_tiny_views_is_all_ridge(dtype, scale):
     found = R.whitened_correlation(*z.requires_grad_())
     assert -1e-6 <= float(found.detach()) <= 0
     assert torch.isfinite(torch.autograd.grad(found, z)[0]).all()
+
+
+@pytest.mark.parametrize("n, d", SHAPES)
+def test_the_hebbian_rival_has_the_algorithms_step_as_its_gradient(n, d):
+    x1, x2 = pair(n + 2, d)
+    w1, w2 = (w.requires_grad_() for w in torch.randn(2, d, 2, dtype=torch.float64).unbind())
+    found = torch.autograd.grad(R.sgha(x1 @ w1, x2 @ w2), (w1, w2))
+    zero, w = np.zeros((d, d)), torch.cat([w1, w2]).detach().numpy()
+    c12, c11, c22 = (covariance(a.numpy(), b.numpy()) for a, b in ((x1, x2), (x1, x1), (x2, x2)))
+    a, b = np.block([[zero, c12], [c12.T, zero]]), np.block([[c11, zero], [zero, c22]])
+    assert np.allclose(torch.cat(found), -4 * a @ w + 2 * b @ w @ (w.T @ a @ w), atol=1e-9)

@@ -2,25 +2,10 @@
 
 import math
 
-import numpy as np
 import pytest
-import torch
+from self_supervision.redundancy.helpers import SHAPES, covariance, pair
 
 from labcode.self_supervision import redundancy as R
-
-SHAPES = [(2, 3), (5, 4), (6, 15), (12, 2)]
-
-
-def pair(n, d, seed=0):
-    z = torch.randn(2, n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return z[0], z[0] * 0.6 + 0.8 * z[1]
-
-
-def covariance(a, b):
-    n, d = a.shape
-    ma, mb = a.mean(0), b.mean(0)
-    return np.array([[sum((a[k, i] - ma[i]) * (b[k, j] - mb[j]) for k in range(n)) / (n - 1) for j in range(d)]
-                     for i in range(d)])  # fmt: skip
 
 
 @pytest.mark.parametrize("n, d", SHAPES)
