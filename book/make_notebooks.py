@@ -119,6 +119,7 @@ def main() -> int:
     options.add_argument("chapters", nargs="*")
     options = options.parse_args()
     os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
+    os.environ.pop("MPLBACKEND", None)  # with any other backend than the notebook's, figures would be missing
     known = chapters()
     unknown = [c for c in options.chapters if c not in known]
     if unknown:
