@@ -50,6 +50,7 @@ if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above 
     importlib.invalidate_caches()
 
 # %%
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -58,6 +59,7 @@ import torch
 import labcode as lab
 from labcode.course.stage import Stage
 from labcode.self_supervision import contrastive as C
+from labcode.self_supervision.redundancy import barlow_twins
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "A map of the chapter's twelve papers and SimCLR in groups. Dictionaries: NPID leads to MoCo and to invariance propagation, MoCo and SimCLR to MoCo v2. Prediction: CPC leads to CPC v2 and SimCLR. Negatives: debiased contrastive and decoupled uniformity start from SimCLR, and debiased contrastive leads to G-SimCLR. Positives: the hallucinator starts from SimCLR; invariance propagation and MoCo v2 lead to All4One. The survey Generative or Contrastive stands apart."}, "figure": {"caption": "Who answers whom: an arrow goes from a paper to one that builds on it or objects to it.", "name": "fig-contrastive-map"}}
 PAPERS = {
@@ -78,15 +80,17 @@ _ = lab.plots.family(PAPERS, ARROWS)
 # %% [markdown]
 # ## The stage
 #
-# Every method of this chapter plays on one stage: the same images, the same views, the same encoder, the same number
-# of steps. `run` knows the scale, the seeds and the ledger; `stage` holds the rest. At quick scale the images are
+# Every method of this chapter plays on one stage: the same images, the same views, the same encoder. Twelve papers share a
+# minute, so a training has about half the steps of the other chapters'. `run` knows the scale, the seeds and the ledger; `stage` holds the rest. At quick scale the images are
 # **scenes**: real handwritten digits in any colour on photo textures. Raw colours say nothing about the class, so
 # there is something to learn. Under every statement stands its verdict, drawn:
 # [how to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
 
 # %%
 run = lab.start("self_supervision/contrastive")
-stage = Stage(run, lab.data.EIGHT)
+stage = Stage(run)
+short = replace(stage.budget, steps=100, batch_size=64)  # twelve papers share a minute
+stage.budget = run.pick(quick=short, full=stage.budget)
 run
 
 # %%
@@ -126,7 +130,9 @@ def simclr(seed):
 floor = {name: [stage.references(seed)[name] for seed in run.seeds] for name in stage.references(run.seeds[0])}
 floor = {**floor, "SimCLR": [stage.knn(simclr(seed).encoder) for seed in run.seeds]}
 results = dict(floor)  # grows section by section into the table at the end
-untrained = sum(floor["random encoder"]) / len(run.seeds)  # the dashed line of the figures below
+mean = lambda values: sum(values) / len(values)
+random = floor["random encoder"]  # below it a training has taught nothing
+untrained = mean(random)  # the dashed line of the figures below
 
 # %% mystnb={"image": {"alt": "Horizontal bars of nearest-neighbour test accuracy for chance, raw pixels, a random encoder, supervised training and SimCLR. A dashed line stands at the random encoder; SimCLR lies far above it and below supervised training."}, "figure": {"caption": "Without a label SimCLR covers a good part of the way from the untrained encoder (dashed here and below) to the one taught with all labels. Dots are seeds.", "name": "fig-contrastive-floor"}}
 figure, axis = lab.plots.axes(height=2.2)
@@ -152,6 +158,46 @@ lab.plots.bars(axis, places, "test accuracy, kNN (share of images)", chance=untr
 # %% [markdown]
 # The two places are close: this linear head throws hardly anything away (measured). SimCLR's authors report that the output
 # of a deeper head, after a long training, is the worse place by far; at our length that is not tested.
+
+# %% [markdown]
+# ### A common start
+#
+# A queue or a bank of what random networks made is no good opponent, and a minute leaves no time to wait until it is one. So at
+# quick scale all methods on images but the last section's, and their rivals beside them, go on from one encoder a seed that SimCLR has
+# only begun to train. As it stands it reads little better than the untrained one; the table at the end has both. At full scale all start from nothing, as
+# in the papers. CPC v2 has an encoder of its own and starts from nothing too.
+
+# %%
+def begun(seed):
+    """A new encoder; at quick and long scale after SimCLR's first forty steps, whatever comes after."""
+    if run.scale == "full":
+        return stage.encoder(seed)
+    return deepcopy(stage.pretrain("begun", C.SimCLR, seed, steps=40, batch_size=128, stretch=False).encoder)
+
+
+# %% [markdown]
+# Two trainings that several sections need: SimCLR going on from there, and instance discrimination over all images.
+
+# %%
+onwards = dict(steps=run.pick(quick=60, full=None))
+
+
+def further(seed):
+    """SimCLR, going on from where it began."""
+    return stage.pretrain("simclr onwards", C.SimCLR, seed, encoder=begun(seed), **onwards)
+
+
+n, one_view = len(stage.train_images), partial(stage.views, views=1)
+memory = dict(views=one_view, steps=run.pick(quick=60, full=None), batch_size=run.pick(quick=128, full=None),
+              lr=run.pick(quick=2e-3, full=0.03))  # fmt: skip
+
+
+def instances(seed):
+    """NPID with the softmax over all images."""
+    return stage.pretrain("npid all images", partial(C.NPID, images=n, tau=0.2), seed, encoder=begun(seed), **memory)
+
+
+results["SimCLR, begun"] = [stage.knn(begun(seed)) for seed in run.seeds]
 
 # %% [markdown]
 # (npid)=
@@ -192,33 +238,45 @@ lab.show(C.instance_softmax, C.NPID.remember)
 lab.show(C.instance_nce, C.NPID.contrast)
 
 # %% [markdown]
-# Four arms with the same budget. In the parametric one the bank holds trained weights in place of features: nothing
-# else differs.
+# All arms have the same budget. In the parametric one, which is Exemplar-CNN's loss, the bank holds trained weights in place of
+# features, and nothing else differs. The paper's table has a jigsaw too: shuffle a picture's quarters and tell their order.
 
 # %%
-one_view, n = partial(stage.views, views=1), len(stage.train_images)
-settings = dict(views=one_view, steps=run.pick(quick=120, full=None), lr=run.pick(quick=1e-3, full=0.03))
-few, many = run.pick(quick=(1, 256), full=(1, 4096))
-forms = {"parametric": dict(softmax="parametric"), "all images": dict(softmax="full")}
-forms |= {f"NCE, K = {K}": dict(softmax="nce", negatives=K) for K in (few, many)}
-npid = {name: [] for name in forms}
-for seed in run.seeds:
-    for name, form in forms.items():
-        model = stage.pretrain(f"npid {name}", partial(C.NPID, images=n, tau=0.2, **form), seed, **settings)
-        npid[name].append(stage.knn(model.encoder))
-results["NPID"] = npid["all images"]
+lab.show(C.Jigsaw.forward)
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy: parametric instance softmax, non-parametric softmax over all images, and noise-contrastive estimation with one and with many noise images. A dashed line marks the untrained encoder; the parametric arm lies below it."}, "figure": {"caption": "A bank of features beats trained weights, and noise images can stand for the whole bank if they are many. Dashed: the untrained encoder.", "name": "fig-npid"}}
-figure, axis = lab.plots.axes(height=2.3)
+# %%
+sizes = run.pick(quick=(1, 256), long=(1, 16, 256, 1024), full=(1, 16, 512, 4096))
+few, many = sizes[0], run.pick(quick=256, full=4096)
+arms = {f"NCE, K = {K}": partial(C.NPID, images=n, tau=0.2, softmax="nce", negatives=K) for K in sizes}
+arms |= {"parametric": partial(C.NPID, images=n, tau=0.2, softmax="parametric"), "jigsaw": C.Jigsaw}
+npid = {"all images": [stage.knn(instances(seed).encoder) for seed in run.seeds]} | {name: [] for name in arms}
+for seed in run.seeds:
+    for name, make in arms.items():
+        model = stage.pretrain(f"npid {name}", make, seed, encoder=begun(seed), **memory)
+        npid[name].append(stage.knn(model.encoder))
+results |= {"NPID": npid["all images"], "jigsaw": npid["jigsaw"]}
+
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy: non-parametric softmax over all images, noise-contrastive estimation with one and with many noise images, the parametric instance softmax, and the jigsaw. A dashed line marks the untrained encoder."}, "figure": {"caption": "A bank of features beats trained weights, and a jigsaw beats both at this length. Dashed: the untrained encoder.", "name": "fig-npid"}}
+figure, axis = lab.plots.axes(height=2.4)
 lab.plots.bars(axis, npid, "kNN accuracy on the test images (share)", chance=untrained)
 
 # %%
 run.claim("npid", "Features in a memory bank make better instance classes than trained weights do",
-          ours=npid["all images"], baseline=npid["parametric"], margin=0.05)
+          ours=npid["all images"], baseline=npid["parametric"], margin=0.05, floor=random)
+
+# %%
+run.claim("npid", "Telling images apart teaches more than a jigsaw of their quarters",
+          ours=npid["all images"], baseline=npid["jigsaw"], margin=0.05, floor=random)
 
 # %%
 run.claim("npid", "Noise-contrastive estimation gains from many noise images over one",
-          ours=npid[f"NCE, K = {many}"], baseline=npid[f"NCE, K = {few}"], margin=0.05)
+          ours=npid[f"NCE, K = {many}"], baseline=npid[f"NCE, K = {few}"], margin=0.05, floor=random)
+
+# %% mystnb={"image": {"alt": "kNN accuracy of noise-contrastive estimation against the number of noise images, beside the level line of the softmax over all images, which it comes near from below."}, "figure": {"caption": "With more noise images the estimate comes nearer to the softmax over all of them. Dashed: the untrained encoder.", "name": "fig-npid-noise"}}
+noisy = {"noise-contrastive": [npid[f"NCE, K = {K}"] for K in sizes], "all images": [npid["all images"]] * len(sizes)}
+found = run.curve("npid", "accuracy over the number of noise images", sizes, noisy, "noise images K (count)",
+                  "kNN accuracy (share)", log=True)
+_ = lab.plots.curve(found, floor=untrained)
 
 # %% [markdown]
 # Every image meets its class once an epoch, so the bank and the features drift apart in jumps. The paper adds a
@@ -226,20 +284,21 @@ run.claim("npid", "Noise-contrastive estimation gains from many noise images ove
 # the averaging in the bank's update does this work. We switch the averaging off and look at the term alone.
 
 # %%
-steps = run.pick(quick=48, full=2000)
-jump = {pull: [] for pull in (0.0, 30.0)}
+jump, few_steps = {pull: [] for pull in (0.0, 30.0)}, dict(steps=run.pick(quick=32, full=2000))
 for seed in run.seeds:
     for pull in jump:
         make = partial(C.NPID, images=n, tau=0.2, momentum=0.0, pull=pull)
-        model = stage.pretrain(f"npid pull {pull:g}", make, seed, **(settings | dict(steps=steps)))
+        model = stage.pretrain(f"npid pull {pull:g}", make, seed, encoder=begun(seed), **memory | few_steps)
         jump[pull].append(float(model.moved))
 run.claim("npid", "The proximal term shortens the step of a feature from one epoch to the next",
           ours=jump[30.0], baseline=jump[0.0], margin=0.05, higher_is_better=False)
 
 # %% [markdown]
-# The parametric softmax has the same loss, the same vectors to fill and more to learn with, and ends below the untrained
-# encoder (measured). A class that is seen once an epoch by a gradient has no time to become anything: that is our guess,
-# since no arm trains longer.
+# The parametric softmax has the same loss, the same vectors to fill and more to learn with, and stays behind the bank (measured;
+# whether by as much as we asked, the seeds leave open). A class
+# that is seen once an epoch by a gradient has no time to become anything: that is our guess. The jigsaw, though, does better than
+# telling images apart (measured), against the paper's table. Instance discrimination has met each of its classes a handful of
+# times when we stop, and the order of four quarters is learnt from every image alike: our guess at the reason.
 
 # %% [markdown]
 # (invariance-propagation)=
@@ -290,24 +349,20 @@ walk = C.propagate(links, ring[:1], levels=2)
 print("reached", walk.shape[1], "distinct", int(C.distinct(walk, ring[:1]).sum()))
 
 # %% [markdown]
-# We warm up once a seed, then branch into three arms that differ in the positives alone: none, easy, hard.
+# The warm-up is the section before: instance discrimination. Four arms go on from it, which differ in the positives alone: none,
+# easy, hard, and hard ones after a single step on the graph.
 
 # %%
-one_view = partial(stage.views, views=1)
-size = run.pick(quick=dict(dim=64, background=256), full=dict(dim=128, background=4096))
-size["background"] = min(size["background"], len(stage.train_images) // 4)
-start = partial(C.InvariancePropagation, count=len(stage.train_images), **size)
-before = run.pick(quick=120, full=30 * 97)
-after = run.pick(quick=60, full=stage.budget.steps - before)
-warm, arms = {}, {"none": [], "easy": [], "hard": []}
-
-# %%
+depths = run.pick(quick=(1, 3), long=(1, 2, 3, 4), full=(1, 2, 3, 4))
+size = run.pick(quick=dict(background=256), full=dict(background=4096))
+after = dict(views=one_view, steps=run.pick(quick=40, full=stage.budget.steps // 2), batch_size=memory["batch_size"])
+choices = {"none": dict(select="none"), "easy": dict(select="easy")}
+choices |= {f"hard, level {level}": dict(select="hard", levels=level) for level in depths}
+arms = {name: [] for name in choices}
 for seed in run.seeds:
-    warm[seed] = stage.pretrain("propagation warm", start, seed, views=one_view, steps=before)
-    for name, found in arms.items():
-        model = stage.pretrain(f"propagation {name}", lambda e, name=name, seed=seed: warm[seed].branch(name),
-                               seed, views=one_view, steps=after)  # fmt: skip
-        found.append(stage.knn(model.encoder))
+    for name, choice in choices.items():
+        make = lambda e, choice=choice, seed=seed: C.InvariancePropagation.following(instances(seed), **choice, **size)
+        arms[name].append(stage.knn(stage.pretrain(f"propagation {name}", make, seed, **after).encoder))
 
 # %% [markdown]
 # First the premise, without any training: is the propagated set purer than *equally many* nearest neighbours? We ask
@@ -315,64 +370,63 @@ for seed in run.seeds:
 # side on the sphere, so that a ball around a point soon reaches the other strand.
 
 # %%
-def purities(bank, labels, levels):
-    """Purity of what propagation reaches from up to 1000 images, and of as many nearest neighbours."""
-    index = torch.arange(min(1000, len(bank)), device=bank.device)
-    links = torch.cat([C.nearest(rows, bank, 5)[:, 1:] for rows in bank.split(2000)])
-    reached = C.propagate(links, index, levels)
-    kept = C.distinct(reached, index)
-    near = C.nearest(bank[index], bank, int(kept.sum(1).max()), index)
-    equal = torch.arange(near.shape[1], device=bank.device) < kept.sum(1, keepdim=True)
-    return C.purity(reached, kept, labels, labels[index]), C.purity(near, equal, labels, labels[index])
-
-# %%
-strands, found = {}, {"bank": {}, "strands": {}}
-side = torch.arange(200) % 2
+side, steps, found = torch.arange(200) % 2, run.pick(quick=(1, 2, 3), long=(1, 2, 3, 4), full=(1, 2, 3, 4)), {}
 for seed in run.seeds:
     angle = 2 * torch.pi * torch.rand(200, generator=torch.Generator().manual_seed(seed))
-    height = 0.3 * side
-    flat = height.cos()
-    strands[seed] = torch.stack([flat * angle.cos(), flat * angle.sin(), height.sin()], 1)
-    for levels in (1, 2, 3):
-        found["bank"][seed, levels] = purities(warm[seed].bank, stage.train_labels, levels)
-        found["strands"][seed, levels] = purities(strands[seed], side, levels)
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two line charts of purity against propagation levels one to three. On the bank after warm-up both fall with the levels, and propagation lies below equally many nearest neighbours. On two thin strands propagation falls less."}, "figure": {"caption": "Walking pays where classes are thin strands, not on the bank of scenes. Share of the chosen images with the anchor's label, mean over seeds.", "name": "fig-propagation-purity"}}
-figure, panels = lab.plots.axes(2, sharey=True)
-for panel, (place, values) in zip(panels, found.items(), strict=True):
-    for which, name in enumerate(("propagated", "nearest, as many")):
-        mean = [sum(values[s, n][which] for s in run.seeds) / len(run.seeds) for n in (1, 2, 3)]
-        panel.plot((1, 2, 3), mean, "o-", label=name)
-    panel.set(title=place, xlabel="levels", xticks=(1, 2, 3))
-panels[0].set_ylabel("purity (share)")
-_ = panels[1].legend()
+    height, flat = 0.3 * side, (0.3 * side).cos()
+    strands = torch.stack([flat * angle.cos(), flat * angle.sin(), height.sin()], 1)
+    for place, bank, labels in (("bank", instances(seed).bank, stage.train_labels), ("strands", strands, side)):
+        for level in steps:
+            found.setdefault((place, level), []).append(C.purities(bank, labels, level))
 
 # %%
-reach = {name: [[v[s, 3][which] for s in run.seeds] for which in (0, 1)] for name, v in found.items()}
+sides = ("propagated", "nearest, as many")
+reach = {place: {name: [[both[i] for both in found[place, level]] for level in steps] for i, name in enumerate(sides)}
+         for place in ("bank", "strands")}  # fmt: skip
+
+# %% mystnb={"image": {"alt": "Purity against propagation steps one to three on two thin strands; propagation falls less than equally many nearest neighbours."}, "figure": {"caption": "Where classes are thin strands, walking stays inside and a ball does not: share of the chosen points on the anchor's strand.", "name": "fig-propagation-strands"}}
+found = run.curve("invariance-propagation", "purity over steps, two thin strands", steps, reach["strands"],
+                  "steps on the graph (count)", "purity (share)", data="points on the sphere")  # fmt: skip
+_ = lab.plots.curve(found)
+
+# %%
+at = steps.index(3)
 run.claim("invariance-propagation", "On two thin strands the propagated set is purer than as many nearest neighbours",
-          *reach["strands"], margin=0.02, data="points on the sphere")  # fmt: skip
+          *(points[at] for points in reach["strands"].values()), margin=0.02, data="points on the sphere")  # fmt: skip
+
+# %% mystnb={"image": {"alt": "Purity against propagation steps one to three on the bank of scenes after the warm-up; both curves fall, that of propagation below that of equally many nearest neighbours."}, "figure": {"caption": "On the bank of scenes the plain neighbours are the purer ones.", "name": "fig-propagation-purity"}}
+found = run.curve("invariance-propagation", "purity over steps, bank after the warm-up", steps, reach["bank"],
+                  "steps on the graph (count)", "purity (share)")  # fmt: skip
+_ = lab.plots.curve(found)
 
 # %%
 run.claim("invariance-propagation", "On the bank after the warm-up the propagated set is purer too",
-          *reach["bank"], margin=0.0)  # fmt: skip
+          *(points[at] for points in reach["bank"].values()), margin=0.0)  # fmt: skip
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy for instance discrimination alone, with easy and with hard propagated positives; the three are close and far above the dashed line of the untrained encoder."}, "figure": {"caption": "Three continuations of one warm-up end close together. Dashed: the untrained encoder.", "name": "fig-propagation-arms"}}
-figure, axis = lab.plots.axes(height=1.8)
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy for instance discrimination alone, with easy propagated positives, and with hard ones after one and after three steps on the graph. A dashed line marks the untrained encoder."}, "figure": {"caption": "The positives hardly matter: four continuations of one warm-up end close together. Dashed: the untrained encoder.", "name": "fig-propagation-arms"}}
+figure, axis = lab.plots.axes(height=2.0)
 lab.plots.bars(axis, arms, "kNN test accuracy", chance=untrained)
 
-# %%
-run.claim("invariance-propagation", "Hard propagated positives beat going on with instance discrimination alone",
-          arms["hard"], arms["none"], margin=0.01)  # fmt: skip
+# %% mystnb={"image": {"alt": "kNN accuracy with hard positives against the number of steps on the graph they are reached by."}, "figure": {"caption": "How far the walk goes, and what its hard positives teach. Dashed: the untrained encoder.", "name": "fig-propagation-depth"}}
+points = [arms[f"hard, level {level}"] for level in depths]
+found = run.curve("invariance-propagation", "accuracy over steps on the graph", depths, {"hard positives": points},
+                  "steps on the graph (count)", "kNN accuracy (share)")  # fmt: skip
+_ = lab.plots.curve(found, floor=untrained)
 
 # %%
-results["invariance propagation"] = arms["hard"]
-run.claim("invariance-propagation", "Hard positives beat easy ones", arms["hard"], arms["easy"], margin=0.01)
+results["invariance propagation"] = arms["hard, level 3"]
+run.claim("invariance-propagation", "Hard propagated positives beat going on with instance discrimination alone",
+          arms["hard, level 3"], arms["none"], margin=0.03, floor=random)  # fmt: skip
+
+# %%
+run.claim("invariance-propagation", "Hard positives beat easy ones", arms["hard, level 3"], arms["easy"],
+          margin=0.03, floor=random)
 
 # %% [markdown]
 # The premise fails here, not the loss alone (measured). Where the clusters are thin strands, walking wins; on the scenes' bank the
-# plain neighbours are purer. Four nearest neighbours are already wrong so often that three steps multiply the errors: our
-# guess. Hard propagated positives do worse than going on without any, and worse than easy ones; that most images reached are
-# other digits is measured in the left panel, the hard ones were not counted apart, and that this is the reason is our guess.
+# plain neighbours are purer, and most of what either finds shows another digit. Four nearest neighbours are already wrong so often
+# that three steps multiply the errors: our guess. So all four arms go on telling images apart, and other positives neither help nor
+# harm by as much as was asked.
 
 # %% [markdown]
 # (moco)=
@@ -408,50 +462,65 @@ lab.show(C.MoCo.forward)
 # %% [markdown]
 # BatchNorm has a leak here: query and key of an image share a batch, and its statistics tell which batch. The paper
 # shuffles the keys over several GPUs. On one device that does nothing unless BatchNorm also works in parts, so ours
-# does both: `splits` parts, keys shuffled before and put back after. All arms below have it; what it is worth is not
-# measured here.
+# does both: `splits` parts, keys shuffled before and put back after. One arm goes without.
 
 # %%
 lab.show(C.SplitBatchNorm.forward, C.MoCo.keys)
 
 # %%
-sizes = run.pick(quick=(8, 512), full=(64, 512, 4096))
-K, splits = sizes[-1], run.pick(quick=2, full=8)
-settings = dict(batch_size=run.pick(quick=64, full=512), steps=run.pick(quick=240, full=None),
-                warmup=run.pick(quick=120, full=None))
-arms = {f"K = {size}": dict(queue=size, momentum=0.99) for size in sizes} | {"m = 0": dict(queue=K, momentum=0.0)}
-moco = {name: [] for name in [*arms, "memory bank"]}
+queues = run.pick(quick=(8, 512), long=(8, 64, 512, 2048), full=(64, 512, 4096))
+slow = run.pick(quick=(0.0, 0.9), long=(0.0, 0.5, 0.9, 0.99), full=(0.0, 0.9, 0.99, 0.999))
+K, m, splits = run.pick(quick=512, full=4096), run.pick(quick=0.9, full=0.99), run.pick(quick=2, full=8)
+arms = {"MoCo": {}, "no split BatchNorm": dict(splits=1)}
+arms |= {f"K = {size}": dict(queue=size) for size in queues if size != K}
+arms |= {f"m = {rate:g}": dict(momentum=rate) for rate in slow if rate != m}
+moco = {name: [] for name in arms}
 for seed in run.seeds:
     for name, options in arms.items():
-        model = stage.pretrain(f"moco {name}", partial(C.MoCo, splits=splits, **options), seed, **settings)
+        make = partial(C.MoCo, **dict(queue=K, momentum=m, splits=splits) | options)
+        model = stage.pretrain(f"moco {name}", make, seed, encoder=begun(seed), **onwards)
         moco[name].append(stage.knn(model.encoder))
 
 # %% [markdown]
 # The last arm is the paper's other mechanism: the same loss with $K$ keys drawn from a bank of all images.
 
 # %%
-one_view, n = partial(stage.views, views=1), len(stage.train_images)
+make, moco["memory bank"] = partial(C.NPID, images=n, dim=128, softmax="sampled", negatives=K), []
 for seed in run.seeds:
-    make = partial(C.NPID, images=n, dim=128, softmax="sampled", negatives=K)
-    model = stage.pretrain("moco memory bank", make, seed, views=one_view, **settings)
+    model = stage.pretrain("moco memory bank", make, seed, encoder=begun(seed), **onwards | dict(views=one_view, lr=memory["lr"]))
     moco["memory bank"].append(stage.knn(model.encoder))
-results["MoCo"] = moco[f"K = {K}"]
+results["MoCo"] = moco["MoCo"]
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy of MoCo with a short and with long queues, with a key encoder copied at every step, and of a memory bank. A dashed line marks the untrained encoder; the copied key encoder lies far below it."}, "figure": {"caption": "The slow key encoder decides: copied at every step (m = 0) it ends below the untrained encoder (dashed). The size K of the queue matters less, and a memory bank does as well.", "name": "fig-moco"}}
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy of MoCo, of MoCo without split BatchNorm, with a short queue, with a key encoder copied at every step, and of a memory bank. A dashed line marks the untrained encoder; the memory bank comes nearest to it."}, "figure": {"caption": "A slow key encoder and a long queue help; a memory bank stays behind. Dashed: the untrained encoder.", "name": "fig-moco"}}
 figure, axis = lab.plots.axes(height=2.6)
 lab.plots.bars(axis, moco, "kNN accuracy on the test images (share)", chance=untrained)
 
 # %%
 run.claim("moco", "A key encoder that follows slowly beats one that is copied at every step, with the same queue",
-          ours=moco[f"K = {K}"], baseline=moco["m = 0"], margin=0.05)
+          ours=moco["MoCo"], baseline=moco["m = 0"], margin=0.03, floor=random)
 
 # %%
 run.claim("moco", "A queue of several batches beats one that is a fraction of a batch",
-          ours=moco[f"K = {K}"], baseline=moco[f"K = {sizes[0]}"], margin=0.03)
+          ours=moco["MoCo"], baseline=moco[f"K = {queues[0]}"], margin=0.02, floor=random)
 
 # %%
 run.claim("moco", "Keys from a queue beat as many keys from a memory bank",
-          ours=moco[f"K = {K}"], baseline=moco["memory bank"], margin=0.0)
+          ours=moco["MoCo"], baseline=moco["memory bank"], margin=0.0, floor=random)
+
+# %%
+run.claim("moco", "Without split BatchNorm and shuffled keys the features are worse",
+          ours=moco["no split BatchNorm"], baseline=moco["MoCo"], margin=0.02, higher_is_better=False)
+
+# %% mystnb={"image": {"alt": "kNN accuracy of MoCo against the length of the queue."}, "figure": {"caption": "The length of the queue. Dashed: the untrained encoder.", "name": "fig-moco-queue"}}
+points = [moco["MoCo" if size == K else f"K = {size}"] for size in queues]
+found = run.curve("moco", "accuracy over the length of the queue", queues, {"MoCo": points}, "keys in the queue (count)",
+                  "kNN accuracy (share)", log=True)
+_ = lab.plots.curve(found, floor=untrained)
+
+# %% mystnb={"image": {"alt": "kNN accuracy of MoCo against the momentum of the key encoder."}, "figure": {"caption": "The momentum of the key encoder; 0 copies it at every step. Dashed: the untrained encoder.", "name": "fig-moco-momentum"}}
+points = [moco["MoCo" if rate == m else f"m = {rate:g}"] for rate in slow]
+found = run.curve("moco", "accuracy over the momentum", slow, {"MoCo": points}, "momentum m (no unit)", "kNN accuracy (share)")
+_ = lab.plots.curve(found, floor=untrained)
 
 # %% [markdown]
 # The order of the queue is part of the method, so we look at it. Twelve keys enter a queue of five, four at a time.
@@ -464,10 +533,10 @@ for step in range(3):
     print(queue.int().tolist())
 
 # %% [markdown]
-# The two ideas are not worth the same here (measured): the slow encoder is what the method stands on, while a longer
-# queue helps by a few points, and the queue is not ahead of the bank. Our guesses at the reasons: ten classes and two thousand
-# images need no large dictionary; with so few images even the bank's oldest vector is young; and queries that chase their
-# own copy can lower the loss by telling new keys from old ones, which has nothing to do with images.
+# Both of the paper's ideas help: the slow encoder and the longer queue end ahead; whether by as much as we asked, the seeds leave
+# open (measured). The bank is far behind: it starts with random vectors, and so short a training has no time to fill it with features, we guess.
+# Split BatchNorm and shuffled keys do not pay: without them the features are a little better (measured). Two parts of a small batch
+# make noisy statistics, and on so short a way the leak may not be found yet: our guesses.
 
 # %% [markdown]
 # (moco-v2)=
@@ -486,41 +555,48 @@ for step in range(3):
 lab.show(C.jittered_views)
 
 # %%
-K, splits = run.pick(quick=512, full=4096), run.pick(quick=2, full=8)
-settings = dict(batch_size=run.pick(quick=64, full=512), steps=run.pick(quick=240, full=None),
-                warmup=run.pick(quick=120, full=None))
+K, m, splits = run.pick(quick=512, full=4096), run.pick(quick=0.9, full=0.99), run.pick(quick=2, full=8)
 views = {"weak": run.pick(quick=C.jittered_views, full=partial(stage.views, jitter_p=0.0, grey_p=0.0)),
          "strong": stage.views}
-heads = {"linear": dict(), "mlp": dict(head="mlp", tau=0.2)}
-rates = {"linear": None, "mlp": run.pick(quick=5e-4, full=None)}  # each head's best on validation images
 
 # %%
-v2 = {"linear, weak": [], "linear, strong": [], "mlp, strong": []}
-for seed in run.seeds:
-    for name in v2:
-        head, strength = name.split(", ")
-        make = partial(C.MoCo, queue=K, momentum=0.99, splits=splits, **heads[head])
-        shared = f"moco K = {K}" if name == "linear, strong" else f"moco-v2 {name}"  # trained already for MoCo
-        model = stage.pretrain(shared, make, seed, views=views[strength], lr=rates[head], **settings)
-        v2[name].append(stage.knn(model.encoder))
+def second(seed, head, strength="strong", tau=None):
+    """kNN accuracy of MoCo with one of the two heads; its temperature is the head's own unless given."""
+    own = {"linear": 0.1, "mlp": 0.2}[head]
+    tau = tau or own
+    make = partial(C.MoCo, queue=K, momentum=m, splits=splits, head=head, tau=tau)
+    same = (head, strength, tau) == ("linear", "strong", own)  # MoCo's main arm
+    name = "moco MoCo" if same else f"moco-v2 {head} {strength} {tau:g}"
+    return stage.knn(stage.pretrain(name, make, seed, views=views[strength], encoder=begun(seed), **onwards).encoder)
+
+
+v2 = {f"{head}, {strength}": [second(seed, head, strength) for seed in run.seeds]
+      for head, strength in (("linear", "weak"), ("linear", "strong"), ("mlp", "strong"))}  # fmt: skip
 results["MoCo v2"] = v2["mlp, strong"]
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy for MoCo with a linear head and weak views, a linear head and strong views, and an MLP head and strong views. The last is the shortest and stands at the dashed line of the untrained encoder."}, "figure": {"caption": "Strong views help; the new head has learnt nothing yet after so short a training. Dashed: the untrained encoder.", "name": "fig-moco-v2"}}
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy for MoCo with a linear head and weak views, a linear head and strong views, and an MLP head and strong views. The middle one is the longest; a dashed line marks the untrained encoder."}, "figure": {"caption": "Strong views help; the new head does not, after so short a training. Dashed: the untrained encoder.", "name": "fig-moco-v2"}}
 figure, axis = lab.plots.axes(height=2.0)
 lab.plots.bars(axis, v2, "kNN accuracy on the test images (share)", chance=untrained)
 
 # %%
 run.claim("moco-v2", "Stronger augmentation improves MoCo with the linear head",
-          ours=v2["linear, strong"], baseline=v2["linear, weak"], margin=0.02)
+          ours=v2["linear, strong"], baseline=v2["linear, weak"], margin=0.02, floor=random)
 
 # %%
 run.claim("moco-v2", "The MLP head improves MoCo under strong augmentation",
-          ours=v2["mlp, strong"], baseline=v2["linear, strong"], margin=0.01)
+          ours=v2["mlp, strong"], baseline=v2["linear, strong"], margin=0.01, floor=random)
+
+# %% mystnb={"image": {"alt": "kNN accuracy of MoCo with the hidden layer in its head against the temperature."}, "figure": {"caption": "The temperature and the head. Dashed: the untrained encoder.", "name": "fig-moco-v2-temperature"}}
+heats = run.pick(quick=(0.1, 0.2), long=(0.05, 0.1, 0.2, 0.4), full=(0.07, 0.1, 0.2, 0.4))
+which = run.pick(quick=("mlp",), long=("mlp", "linear"), full=("mlp", "linear"))
+arms = {head: [[second(seed, head, tau=tau) for seed in run.seeds] for tau in heats] for head in which}
+found = run.curve("moco-v2", "accuracy over the temperature", heats, arms, "temperature τ (no unit)", "kNN accuracy (share)", log=True)
+_ = lab.plots.curve(found, floor=untrained)
 
 # %% [markdown]
-# The paper comes out by half. Stronger views help. The MLP head, with the best of several learning rates, stands where the
-# untrained encoder stands (measured): this is a training that has not begun, and says nothing of the head after two hundred
-# epochs. It starts out mapping all images to nearly one point and needs longer to unfold them, we guess; the long run asks.
+# The paper comes out by half. Stronger views help. The MLP head costs accuracy after so short a training (measured), at either
+# temperature. It has to be learnt first, and until then the encoder gets its gradient through a random layer: our guess; the longer
+# run asks again.
 
 # %% [markdown]
 # (cpc)=
@@ -607,7 +683,7 @@ example = heard[run.seeds[0]][0]
 tuple(example.signal.shape), tuple(example.phones.shape), example.speakers[:10].tolist()
 
 # %% [markdown]
-# We train with one, four and eight horizons, always on the same contexts. The last arm changes only who meets whom: a
+# We train with one and with eight horizons, always on the same contexts. The last arm changes only who meets whom: a
 # sequence finds its negatives in its own and three other sequences, of other speakers (*mixed*) or of its own speaker.
 
 # %%
@@ -615,28 +691,28 @@ lab.show(C.pools)
 
 # %%
 def listen(seed, horizon, same=False):
-    """A speech encoder after CPC; horizon 0 leaves it as it was drawn."""
+    """CPC on a speech encoder; horizon 0 leaves the encoder as it was drawn."""
     torch.manual_seed(seed)
     net, signal = C.SpeechEncoder().to(run.device), heard[seed][0].signal.to(run.device)
     if horizon == 0:
-        return net
+        return C.SpeechCPC(net)
     return stage.pretrain(f"speech {horizon} {same}", lambda e: C.SpeechCPC(e, horizon), seed, encoder=net, images=signal,
                           views=lambda x, generator: x, batches=C.pools(1024, same, seed=seed, device=run.device),
-                          steps=run.pick(quick=70, full=400), lr=1e-2, optimizer="adamw", weight_decay=1e-4).encoder  # fmt: skip
+                          steps=run.pick(quick=70, full=400), lr=1e-2, optimizer="adamw", weight_decay=1e-4)  # fmt: skip
 
 # %%
-arms = {"log spectrum": lambda s: C.log_spectrum, "random net": lambda s: listen(s, 0),
-        "CPC, 1 ahead": lambda s: listen(s, 1), "CPC, 1 to 4": lambda s: listen(s, 4), "CPC, 1 to 8": lambda s: listen(s, 8),
-        "CPC, 1 to 8, same speaker": lambda s: listen(s, 8, True)}  # fmt: skip
+horizons = run.pick(quick=(1, 8), long=(1, 2, 4, 6, 8), full=(1, 2, 4, 6, 8))
+arms = {"log spectrum": lambda s: C.log_spectrum, "random net": lambda s: listen(s, 0).encoder}
+arms |= {f"CPC, 1 to {h}": lambda s, h=h: listen(s, h).encoder for h in horizons}
+arms["CPC, 1 to 8, same speaker"] = lambda s: listen(s, 8, True).encoder
 found = {
     name: [C.speech_probe(make(s), *[part.to(run.device) for part in heard[s]]) for s in run.seeds]
     for name, make in arms.items()
 }
 phone, speaker = ({name: [v[i] for v in values] for name, values in found.items()} for i in (0, 1))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of phone and speaker accuracy of a linear probe on the log spectrum, a random net and four CPC encoders: one, four and eight frames ahead, and eight with negatives of the same speaker. Longer horizons raise the phone bar; negatives of the same speaker lower the speaker bar."}, "figure": {"caption": "Looking further ahead teaches phones; negatives of the same speaker make the context forget who speaks. A linear probe on the spectrum or the context of one frame. Dots are seeds, dashes the untrained net.", "name": "fig-cpc-speech"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of phone and speaker accuracy of a linear probe on the log spectrum, a random net and three CPC encoders: one and eight frames ahead, and eight with negatives of the same speaker. Longer horizons raise the phone bar; negatives of the same speaker lower the speaker bar."}, "figure": {"caption": "Looking further ahead teaches phones; negatives of the same speaker make the context forget who speaks. A linear probe on the spectrum or the context of one frame. Dots are seeds, dashes the untrained net.", "name": "fig-cpc-speech"}}
 figure, (left, right) = lab.plots.axes(2, width=8)
-mean = lambda values: sum(values) / len(values)
 lab.plots.bars(left, phone, "phone accuracy", chance=mean(phone["random net"]))
 lab.plots.bars(right, speaker, "speaker accuracy", chance=mean(speaker["random net"]))
 _ = right.set_yticklabels([])
@@ -647,12 +723,32 @@ run.claim("cpc", "The context vector tells phones better than the same net with 
 
 # %%
 run.claim("cpc", "Predicting up to eight frames ahead tells phones better than predicting the next frame only.",
-          phone["CPC, 1 to 8"], phone["CPC, 1 ahead"], margin=0.03, data="synthetic speech")  # fmt: skip
+          phone["CPC, 1 to 8"], phone["CPC, 1 to 1"], margin=0.03, data="synthetic speech")  # fmt: skip
 
 # %%
 run.claim("cpc", "Negatives of the same speaker make the context forget who speaks.",
           speaker["CPC, 1 to 8, same speaker"], speaker["CPC, 1 to 8"], margin=0.05, higher_is_better=False,
           data="synthetic speech")  # fmt: skip
+
+# %% [markdown]
+# Two curves of the paper: how far ahead one should look, and how much harder the true frame is to find the further away it is.
+
+# %% mystnb={"image": {"alt": "Phone accuracy against the number of frames ahead that CPC predicts, for the context and for the untrained net; the curve rises with the horizon."}, "figure": {"caption": "Looking further ahead teaches more about phones.", "name": "fig-cpc-horizon"}}
+points = [phone[f"CPC, 1 to {h}"] for h in horizons]
+found = run.curve("cpc", "phone accuracy over the horizon", horizons, {"CPC": points}, "frames ahead, up to (count)",
+                  "phone accuracy (share)", data="synthetic speech")  # fmt: skip
+_ = lab.plots.curve(found, floor=mean(phone["random net"]))
+
+# %% mystnb={"image": {"alt": "Share of true frames that score highest in their pool, against their distance from one to eight frames; it falls."}, "figure": {"caption": "The further away the true frame, the harder it is to find among others.", "name": "fig-cpc-distance"}}
+hits = {s: listen(s, 8).found(heard[s][1].signal.to(run.device)) for s in run.seeds}
+points = [[hits[s][k] for s in run.seeds] for k in range(8)]
+found = run.curve("cpc", "the true frame found, over its distance", range(1, 9), {"CPC": points}, "distance (frames)",
+                  "found in its pool (share)", data="synthetic speech")  # fmt: skip
+_ = lab.plots.curve(found)
+
+# %%
+run.claim("cpc", "A frame eight ahead is found less often than the next one", [hits[s][7] for s in run.seeds],
+          [hits[s][0] for s in run.seeds], margin=0.05, higher_is_better=False, data="synthetic speech")
 
 # %% [markdown]
 # Asked for the next frame alone, CPC learns least of the phones. One frame ahead there is more to predict, the wave itself,
@@ -693,10 +789,7 @@ lab.show(C.PatchCPC.forward, C.MaskedContext.forward)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-knob = replace(lab.data.EIGHT, size=16)
-drawn = [lab.data.scenes(2000, split="train", difficulty=knob), lab.data.scenes(1000, split="test", difficulty=knob)]
-pictures, held_out = run.pick(quick=[d.images for d in drawn], full=[stage.train_images, stage.test_images])
-y, y_test = run.pick(quick=[d.labels for d in drawn], full=[stage.train_labels, stage.test_labels])
+pictures, y = stage.train_images, stage.train_labels
 patch = run.pick(quick=dict(size=4, stride=2), full=dict(size=8, stride=4))
 tuple(C.patches(pictures[:1], **patch).shape[1:3])
 
@@ -706,64 +799,81 @@ def look(seed, name, norm="layer", directions=1, method=C.PatchCPC, rows=None, b
     torch.manual_seed(seed)
     net = C.PatchEncoder(**patch, **run.pick(quick={}, full=dict(width=256, dim=128, depth=3)), norm=norm)
     make = {C.PatchCPC: lambda e: C.PatchCPC(e, directions, **run.pick(quick={}, full=dict(ahead=(1, 2, 3), layers=4)))}
-    steps, size = run.pick(quick=(150, 16), full=(30000, 128))
+    steps, size = run.pick(quick=(100, 16), full=(30000, 128))
     return stage.pretrain(f"patches {name}", make.get(method, method), seed, encoder=net.to(run.device),
                           images=pictures if rows is None else pictures[rows], views=C.patch_views(**patch, **views),
                           lr=run.pick(quick=5e-3, full=1e-3), optimizer="adamw", weight_decay=1e-4, steps=steps,
                           batch_size=batch or size).encoder  # fmt: skip
 
 # %% [markdown]
-# Arms: a random encoder; CPC on the bare patches; with two colours of a patch dropped at random; with each patch's
-# colours turned; and the last one with batch norm. `PatchCPC` takes up to four directions; here all arms have one. The
+# Arms: a random encoder; CPC on the bare patches; with each patch's colours turned; and that with batch norm. `PatchCPC` takes up to
+# four directions; here all arms have one. Longer runs add the paper's own dropping of colours, and all four directions. The
 # probe gets 100 labels (1 % at full scale).
 
 # %%
+amounts = run.pick(quick=(30, 100), long=(30, 100, 300, 1000), full=(100, 500, 2500))
 few = run.pick(quick=100, full=500)
-kept = {s: torch.randperm(len(y), generator=torch.Generator().manual_seed(s))[:few] for s in run.seeds}
+order = {s: torch.randperm(len(y), generator=torch.Generator().manual_seed(s)) for s in run.seeds}
 nets = {"random encoder": lambda s: C.PatchEncoder(**patch).to(run.device),
         "CPC, bare patches": lambda s: look(s, "bare", drop=False, turn=False),
-        "CPC, colours dropped": lambda s: look(s, "dropped", drop=True, turn=False),
         "CPC, colours turned": lambda s: look(s, "turned", drop=False),
         "… with batch norm": lambda s: look(s, "batch norm", norm="batch", drop=False)}  # fmt: skip
+more = {"CPC, colours dropped": lambda s: look(s, "dropped", drop=True, turn=False),
+        "… in four directions": lambda s: look(s, "four", directions=4, drop=False)}  # fmt: skip
+nets |= run.pick(quick={}, long=more, full=more)
 
 # %%
-def read_out(net, s):
-    """Test accuracy of a linear probe on the few labelled images."""
-    z, z_test = stage.features(net, pictures[kept[s]]), stage.features(net, held_out)
-    return lab.evaluate.linear_probe(z, y[kept[s]], z_test, y_test).accuracy
+def read_out(net, s, labels=few):
+    """Test accuracy of a linear probe on so many labelled images."""
+    kept = order[s][:labels]
+    z, z_test = stage.features(net, pictures[kept]), stage.features(net, stage.test_images)
+    return lab.evaluate.linear_probe(z, y[kept], z_test, stage.test_labels).accuracy
 
 # %%
 accuracy = {n: [read_out(make(s), s) for s in run.seeds] for n, make in nets.items()}
-accuracy["pixels"] = [read_out(torch.nn.Flatten(), s) for s in run.seeds]
 
 # %% [markdown]
 # The rival without pretraining is the same patch encoder and a linear layer on the labelled images alone, with the
 # same augmentation of patches, as many steps and twice the images a step.
 
 # %%
-scratch = lambda s: look(s, "scratch", method=lambda e: C.LabelledPatches(e, y[kept[s]], 10), rows=kept[s], batch=2 * run.pick(quick=16, full=128),
-                         drop=False)  # fmt: skip
-accuracy["from scratch"] = [read_out(scratch(s), s) for s in run.seeds]
+def scratch(s, labels):
+    """The patch encoder taught on so many labelled images alone."""
+    kept, batch = order[s][:labels], min(labels, 2 * run.pick(quick=16, full=128))
+    make = lambda e: C.LabelledPatches(e, y[kept], 10)
+    return look(s, f"scratch {labels}", method=make, rows=kept, batch=batch, drop=False)
 
-# %% mystnb={"image": {"alt": "Bars of test accuracy with 100 labels for pixels, a random encoder, four CPC encoders and training from scratch. The two arms with turned colours, with layer and with batch norm, and training from scratch stand out; the others stay near the dashed line of the untrained encoder."}, "figure": {"caption": "Only turning each patch's colours lifts CPC clearly above the untrained encoder (dashed); training from scratch does better still. Linear probe with 100 labels; dots are seeds.", "name": "fig-cpc-v2"}}
+
+taught = {labels: [read_out(scratch(s, labels), s, labels) for s in run.seeds] for labels in amounts}
+accuracy["from scratch"] = taught[few]
+
+# %% mystnb={"image": {"alt": "Bars of test accuracy with 100 labels for a random encoder, CPC encoders and training from scratch. The two arms with turned colours, with layer and with batch norm, and training from scratch stand out; the others stay near the dashed line of the untrained encoder."}, "figure": {"caption": "Only turning each patch's colours lifts CPC clearly above the untrained encoder (dashed); training from scratch does better still. Linear probe with 100 labels; dots are seeds.", "name": "fig-cpc-v2"}}
 figure, axis = lab.plots.axes(width=6)
-lab.plots.bars(axis, accuracy, "test accuracy with few labels", chance=mean(accuracy["random encoder"]))
+below = accuracy["random encoder"]
+lab.plots.bars(axis, accuracy, "test accuracy with few labels", chance=mean(below))
 
 # %%
 run.claim("cpc-v2", "With few labels, a linear probe on CPC's patch features beats one on the same encoder untrained.",
-          accuracy["CPC, colours turned"], accuracy["random encoder"], margin=0.1, data=run.pick(quick="scenes 16×16", full=None))  # fmt: skip
+          accuracy["CPC, colours turned"], accuracy["random encoder"], margin=0.1)
 
 # %%
 run.claim("cpc-v2", "Augmenting each patch by its own draw is what makes the features useful.",
-          accuracy["CPC, colours turned"], accuracy["CPC, bare patches"], margin=0.05, data=run.pick(quick="scenes 16×16", full=None))  # fmt: skip
+          accuracy["CPC, colours turned"], accuracy["CPC, bare patches"], margin=0.05, floor=below)
 
 # %%
 run.claim("cpc-v2", "Layer norm in the patch encoder gives better features than batch norm.",
-          accuracy["CPC, colours turned"], accuracy["… with batch norm"], margin=0.0, data=run.pick(quick="scenes 16×16", full=None))  # fmt: skip
+          accuracy["CPC, colours turned"], accuracy["… with batch norm"], margin=0.0, floor=below)
 
 # %%
 run.claim("cpc-v2", "With few labels, a linear probe on CPC's features beats training the same encoder from scratch.",
-          accuracy["CPC, colours turned"], accuracy["from scratch"], margin=0.0, data=run.pick(quick="scenes 16×16", full=None))  # fmt: skip
+          accuracy["CPC, colours turned"], accuracy["from scratch"], margin=0.0, floor=below)
+
+# %% mystnb={"image": {"alt": "Test accuracy against the number of labelled images, for a linear probe on CPC's features and for the same encoder trained from scratch on those images."}, "figure": {"caption": "Training from scratch stays ahead at either number of labels. Dashed: a probe on the untrained encoder.", "name": "fig-cpc-v2-labels"}}
+points = [[read_out(look(s, "turned", drop=False), s, labels) for s in run.seeds] for labels in amounts]
+arms = {"CPC, colours turned": points, "from scratch": [taught[labels] for labels in amounts]}
+found = run.curve("cpc-v2", "accuracy over the number of labels", amounts, arms, "labelled images (count)",
+                  "test accuracy (share)", log=True)
+_ = lab.plots.curve(found, floor=mean(below))
 
 # %% [markdown]
 # On bare patches the probe gains next to nothing over the untrained encoder: the
@@ -772,8 +882,8 @@ run.claim("cpc-v2", "With few labels, a linear probe on CPC's features beats tra
 # a short training (our guess).
 # Training from scratch does better with the same few labels, against the paper's claim (measured). It uses the same
 # augmentation, which on our scenes removes by hand the very nuisance that pretraining would have had to discover, and
-# a patch encoder this small needs few labels: our guesses at the reason. Colour dropping alone, the paper's own choice, is hardly enough on
-# scenes whose ink may be lighter or darker than the ground.
+# a patch encoder this small needs few labels: our guesses at the reason. Colour dropping, the
+# paper's own choice, and all four directions have their arms in longer runs.
 
 # %% [markdown]
 # (debiased-contrastive)=
@@ -802,48 +912,57 @@ lab.show(C.debiased_mean, C.debiased_nt_xent)
 lab.show(C.ring_means, C.ring_scores)
 
 # %%
+sizes, positives = (32, 128, 512, 4096), (1, 4, 16)
+rms = {name: [[] for _ in sizes] for name in ("biased", *(f"M = {M}" for M in positives))}
+for seed in run.seeds:
+    torch.manual_seed(seed)
+    angle = 0.3 * torch.randn(256, dtype=torch.float64)
+    own, others = C.ring_means(angle)
+    mixed, positive = C.ring_scores(angle, sizes[-1], positives[-1])
+    for N, place in zip(sizes, range(len(sizes))):
+        guess = {f"M = {M}": C.debiased_mean(mixed[:, :N], positive[:, :M], 0.1) for M in positives}
+        guess["biased"] = mixed[:, :N].mean(1)
+        for name, values in guess.items():
+            rms[name][place].append(float((values - others).square().mean().sqrt()))
+
+# %% mystnb={"image": {"alt": "Root mean square error of the estimated mean over negatives against the number of unlabelled samples N, biased and debiased with 1, 4 and 16 positives; the biased curve flattens, the others go on falling."}, "figure": {"caption": "More samples do not help the biased mean, which stays at its bias; the corrected one goes on improving, the more so the more positives it has.", "name": "fig-debiased"}}
+found = run.curve("debiased-contrastive", "error of the estimate over unlabelled samples", sizes, rms,
+                  "unlabelled samples N (count)", "error of the mean (no unit)", log=True, data="von Mises classes on a circle")  # fmt: skip
+_ = lab.plots.curve(found)
+
+# %%
+run.claim("debiased-contrastive", "Sixteen positives estimate the mean better than one", rms["M = 16"][-1],
+          rms["M = 1"][-1], margin=0.05, higher_is_better=False, data="von Mises classes on a circle")  # fmt: skip
+
+# %%
 torch.manual_seed(0)
 angle = 0.3 * torch.randn(256, dtype=torch.float64)
 own, others = C.ring_means(angle)
-sizes, errors = (32, 128, 512, 4096), {"biased": [], "M = 1": [], "M = 4": [], "M = 16": []}
+mixed, positive = C.ring_scores(angle, 4096, 1)
 gap = 0.1 * (own - others)
-mixed, positive = C.ring_scores(angle, 4096, 16)
-for N in sizes:
-    errors["biased"].append(mixed[:, :N].mean(1) - others)
-    for M in (1, 4, 16):
-        errors[f"M = {M}"].append(C.debiased_mean(mixed[:, :N], positive[:, :M], 0.1) - others)
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Root mean square error of the estimated mean over negatives against the number of negatives N, biased and debiased with 1, 4 and 16 positives; the biased curve flattens at the closed-form gap."}, "figure": {"caption": "More samples do not help the biased mean, which stays at its closed-form gap (dashed); the corrected one goes on improving.", "name": "fig-debiased"}}
-figure, axis = lab.plots.axes(width=5.5)
-for name, error in errors.items():
-    axis.loglog(sizes, [e.square().mean().sqrt() for e in error], "o-", label=name)
-axis.axhline(gap.square().mean().sqrt(), color=lab.plots.GREY, linestyle="--", linewidth=1)
-_ = axis.set(xlabel="unlabelled samples N (count)", ylabel="error of the mean (no unit)")
-_ = axis.legend()
-
-# %%
-off = (errors["biased"][-1].mean() / gap.mean() - 1).abs()
+off = ((mixed.mean(1) - others).mean() / gap.mean() - 1).abs()
 run.exact("debiased-contrastive", "The biased mean is off by τ⁺(E⁺ - E⁻), in relative terms", off, at_most=0.1,
           data="von Mises classes on a circle")
 
 # %%
-left = (errors["M = 1"][-1].mean() / gap.mean()).abs()
+left = ((C.debiased_mean(mixed, positive, 0.1) - others).mean() / gap.mean()).abs()
 run.exact("debiased-contrastive", "One positive removes the bias on average: share of the gap that is left", left,
           at_most=0.2, data="von Mises classes on a circle")
 
 # %% [markdown]
-# So the correction does what it says. Whether it teaches the network more is another question. Beside the biased and the
-# debiased loss, an oracle is told the labels and leaves out the false negatives: there is no more to gain than that.
+# So the correction does what it says. Whether it teaches the network more is another question. Beside the biased loss, which is the
+# chapter's SimCLR, and the debiased one, an oracle is told the labels and leaves out the false negatives: there is no more to gain than that.
 
 # %%
-makes = {"biased": lambda e: C.SimCLR(e, tau=0.5), "oracle": partial(C.Oracle, labels=stage.train_labels, tau=0.5),
-         "debiased": lambda e: C.SimCLR(e, loss=lambda z: C.debiased_nt_xent(z, 1 / stage.classes, 0.5))}
-nearest = {name: [] for name in makes}
+shares = run.pick(quick=(0.1,), long=(0.05, 0.1, 0.2), full=(0.05, 0.1, 0.2))
+makes = {"oracle": partial(C.Oracle, labels=stage.train_labels)}
+makes |= {f"τ⁺ = {p:g}": lambda e, p=p: C.SimCLR(e, loss=lambda z: C.debiased_nt_xent(z, p, 0.2)) for p in shares}
+nearest = {"biased": [stage.knn(further(seed).encoder) for seed in run.seeds]} | {name: [] for name in makes}
 for seed in run.seeds:
     for name, make in makes.items():
-        model = stage.pretrain(f"debiased {name}", make, seed, steps=run.pick(quick=80, full=None))
-        nearest[name].append(stage.knn(model.encoder))
-results["debiased contrastive"] = nearest["debiased"]
+        nearest[name].append(stage.knn(stage.pretrain(f"debiased {name}", make, seed, encoder=begun(seed), **onwards).encoder))
+debiased = nearest["τ⁺ = 0.1"]
+results["debiased contrastive"] = debiased
 
 # %% mystnb={"image": {"alt": "Bars of kNN accuracy for the biased loss, the oracle that leaves out false negatives, and the debiased loss, with a dashed line at the untrained encoder."}, "figure": {"caption": "The oracle gains; the correction without labels does not. Dashed: the untrained encoder.", "name": "fig-debiased-arms"}}
 figure, axis = lab.plots.axes(height=1.7)
@@ -851,16 +970,23 @@ lab.plots.bars(axis, nearest, "kNN accuracy on the test images (share)", chance=
 
 # %%
 run.claim("debiased-contrastive", "Leaving out the false negatives by their labels improves the features",
-          ours=nearest["oracle"], baseline=nearest["biased"], margin=0.01)
+          ours=nearest["oracle"], baseline=nearest["biased"], margin=0.01, floor=random)
 
 # %%
 run.claim("debiased-contrastive", "The debiased loss improves the features without labels",
-          ours=nearest["debiased"], baseline=nearest["biased"], margin=0.01)
+          ours=debiased, baseline=nearest["biased"], margin=0.01, floor=random)
+
+# %% mystnb={"image": {"alt": "kNN accuracy of the debiased loss against the share of a class that it subtracts, from zero, which is the biased loss, to the true share, beside the level line of the oracle."}, "figure": {"caption": "The share that is subtracted; 0 is the biased loss, 0.1 the true share. Dashed: the untrained encoder.", "name": "fig-debiased-share"}}
+points = [nearest["biased"], *(nearest[f"τ⁺ = {p:g}"] for p in shares)]
+found = run.curve("debiased-contrastive", "accuracy over the share τ⁺", (0, *shares),
+                  {"debiased": points, "oracle": [nearest["oracle"]] * len(points)}, "share τ⁺ (no unit)", "kNN accuracy (share)")  # fmt: skip
+_ = lab.plots.curve(found, floor=untrained)
 
 # %% [markdown]
 # An unbiased denominator is not a better gradient (measured: the estimate is right, the features are worse). The reason,
 # we guess: the correction lowers every anchor's denominator by about the same amount, and still pushes each false negative
-# as hard as its similarity says; the oracle does not push it at all.
+# as hard as its similarity says; the oracle does not push it at all. At this temperature one positive weighs as much as many
+# negatives, too.
 
 # %% [markdown]
 # (g-simclr)=
@@ -880,88 +1006,91 @@ _ = lab.plots.diagram(parts, arrows, width=6.0, height=1.3)
 # With $B$ images a batch and as many clusters, the pairing costs one k-means; the loss is SimCLR's as it stands.
 
 # %%
-lab.show(C.Autoencoder.forward, C.guided_order)
+lab.show(C.DenoisingAutoencoder.forward, C.guided_order)
 
 # %% [markdown]
 # Before any contrastive training, count. A **false-negative rate** is the share of an anchor's negatives that have its
 # own label. Note how little there is to win: even true labels cannot fill a batch with more images than
-# there are classes, ten here, and repeat none.
+# there are classes, ten here, and repeat none. So we take batches of eight.
+#
+# An autoencoder spends its latents on what fills the pixels. In the chapter's scenes that is the colour, which says nothing of
+# the class. So we count twice: there, and on *plain* digits, of one colour on one ground without texture. The paper averages its
+# latents over all positions; so averaged, the plain digits' latents guided no better than chance when settings were chosen. Ours come
+# from a denoising autoencoder on the stage's encoder, whose features know positions; full scale has the paper's.
 
 # %%
-B, y = run.pick(quick=32, full=64), stage.train_labels
-budget = dict(steps=run.pick(quick=40, full=2000), lr=run.pick(quick=2e-3, full=0.03))
-orders = {"random": [], "guided": [], "labels": []}
+B, size = run.pick(quick=8, full=64), run.pick(quick=16, full=32)
+plain = lab.data.scenes(2000, 1, run.splits[0], lab.data.Difficulty(size=size, texture=0.0), background=0.2, ink=0.577)
+sets = {"scenes": (stage.train_images, stage.train_labels), "plain": (plain.images.to(run.device), plain.labels.to(run.device))}
+budget = dict(steps=run.pick(quick=60, full=2000), batch_size=64, lr=run.pick(quick=5e-3, full=1e-3), optimizer="adamw")
+guide, noisy = run.pick(quick=(lambda e: C.DenoisingAutoencoder(e, size), C.noisy_views()),
+                        full=(lambda e: C.Autoencoder(), C.clean_and_noisy))  # fmt: skip
+
+# %%
+def clustered(seed, place, clusters=B):
+    """Which of the clusters of an autoencoder's latents each image falls into."""
+    auto = stage.pretrain(f"autoencoder {place}", guide, seed, views=noisy, images=sets[place][0], **budget)
+    return lab.cluster.kmeans(stage.features(auto.encoder, sets[place][0]), clusters, seed)[1]
+
+
+orders = {f"{name}, {place}": [] for place in sets for name in ("random", "guided")}
 for seed in run.seeds:
-    auto = stage.pretrain("autoencoder", lambda e: C.Autoencoder(), seed, views=C.clean_and_noisy, **budget)
-    clusters = lab.cluster.kmeans(stage.features(auto.encoder, stage.train_images), B, seed)[1]
-    orders["random"].append(C.guided_order(torch.zeros_like(y), seed))
-    orders["guided"].append(C.guided_order(clusters, seed))
-    orders["labels"].append(C.guided_order(y, seed))
+    for place, (_, y) in sets.items():
+        orders[f"random, {place}"].append(C.guided_order(torch.zeros_like(y), seed))
+        orders[f"guided, {place}"].append(C.guided_order(clustered(seed, place), seed))
+labels = {name: sets[name.split(", ")[1]][1] for name in orders}
+rate = {name: [C.false_negative_rate(order, labels[name], B) for order in made] for name, made in orders.items()}
 
-# %%
-rate = {name: [C.false_negative_rate(order, y, B) for order in made] for name, made in orders.items()}
-run.claim("g-simclr", "Guided batches hold fewer false negatives than random ones",
-          ours=rate["guided"], baseline=rate["random"], margin=0.005, higher_is_better=False)
-
-# %% [markdown]
-# An autoencoder spends its latents on what fills the pixels. In our scenes that is the colour, which says nothing of
-# the class. So we ask again where the colours are the same in every image, and only the digit and the texture vary,
-# and with batches of 8, where there is more to win.
-
-# %%
-plain = lab.data.scenes(2000, background=0.2, ink=0.577, difficulty=lab.data.EIGHT)
-digits = plain.images.to(run.device)
-rate |= {"random, one colour": [], "guided, one colour": []}
-for seed in run.seeds:
-    auto = stage.pretrain("autoencoder one colour", lambda e: C.Autoencoder(), seed, views=C.clean_and_noisy,
-                          images=digits, **(budget | dict(steps=40, batch_size=128)))
-    order = C.guided_order(lab.cluster.kmeans(stage.features(auto.encoder, digits), 8, seed)[1], seed)
-    for name, made in (("guided", order), ("random", C.guided_order(torch.zeros_like(order), seed))):
-        rate[f"{name}, one colour"].append(C.false_negative_rate(made, plain.labels.to(made), 8))
-
-# %% mystnb={"image": {"alt": "Bars of false-negative rates in batches: random, guided and by label on the chapter's images, and random and guided on scenes of one colour."}, "figure": {"caption": "On the chapter's images the guide changes next to nothing, and even true labels leave most false negatives in. Share of an anchor's negatives with its label. Dashed: the share of a class.", "name": "fig-g-simclr"}}
+# %% mystnb={"image": {"alt": "Bars of false-negative rates in batches of eight: random and guided on the chapter's scenes, random and guided on plain digits. A dashed line marks the share of a class."}, "figure": {"caption": "Where colours vary the guide changes next to nothing; on plain digits it keeps some look-alikes apart. Dashed: the share of a class.", "name": "fig-g-simclr"}}
 figure, axis = lab.plots.axes(height=2.3)
 lab.plots.bars(axis, rate, "false-negative rate (share of negatives)", chance=1 / stage.classes)
 
 # %%
-run.claim("g-simclr", "Where all images have one colour, guided batches of 8 hold fewer false negatives",
-          ours=rate["guided, one colour"], baseline=rate["random, one colour"], margin=0.005, higher_is_better=False,
-          data="scenes of one colour")
-
-# %% [markdown]
-# Now train, all arms with fixed batches. The oracle keeps the random batches, and takes the false negatives out of the
-# loss, for no sampler can take them all out of a batch of this size.
+run.claim("g-simclr", "On scenes whose colours vary, guided batches hold fewer false negatives than random ones",
+          rate["guided, scenes"], rate["random, scenes"], margin=0.01, higher_is_better=False)  # fmt: skip
 
 # %%
-fixed = {"random": lambda e: C.SimCLR(e), "guided": lambda e: C.SimCLR(e),
-         "oracle": lambda e: C.Oracle(e, stage.train_labels, rescale=False)}
-guided = {name: [] for name in fixed}
+run.claim("g-simclr", "On plain digits guided batches hold fewer false negatives than random ones",
+          rate["guided, plain"], rate["random, plain"], margin=0.01, higher_is_better=False, data="plain digits")  # fmt: skip
+
+# %% mystnb={"image": {"alt": "False-negative rate on plain digits against the size of the batch, for random batches, guided batches and batches filled by label; the three come together as batches grow."}, "figure": {"caption": "Beyond the number of classes not even labels can keep look-alikes apart.", "name": "fig-g-simclr-batch"}}
+batches, digit = run.pick(quick=(8, 32), long=(4, 8, 16, 32, 64), full=(4, 8, 16, 32, 64)), sets["plain"][1]
+by = {"random": lambda s, b: torch.zeros_like(digit), "guided": lambda s, b: clustered(s, "plain", clusters=b),
+      "labels": lambda s, b: digit}  # fmt: skip
+share = lambda guess, b: [C.false_negative_rate(C.guided_order(guess(s, b), s), digit, b) for s in run.seeds]
+arms = {name: [share(guess, b) for b in batches] for name, guess in by.items()}
+found = run.curve("g-simclr", "false negatives over the size of the batch", batches, arms, "images in a batch (count)",
+                  "false-negative rate (share)", log=True, data="plain digits")  # fmt: skip
+_ = lab.plots.curve(found)
+
+# %% [markdown]
+# Now train on the plain digits, both arms with fixed batches and from the encoder that SimCLR has begun. What there is to gain from
+# avoiding false negatives altogether, the oracle of the section before has shown. The paper gains between half a point and eight; we
+# ask for two.
+
+# %%
+guided, place = {"random": [], "guided": []}, run.pick(quick="plain", full="scenes")
 for i, seed in enumerate(run.seeds):
-    for name, make in fixed.items():
-        order = orders["guided" if name == "guided" else "random"][i]
-        model = stage.pretrain(f"g-simclr {name}", make, seed, batches=C.fixed_batches(order, B),
-                               steps=run.pick(quick=120, full=None))
+    for name in guided:
+        order = orders[f"{name}, {place}"][i]
+        model = stage.pretrain(f"g-simclr {name}", C.SimCLR, seed, encoder=begun(seed), images=sets[place][0],
+                               batches=C.fixed_batches(order, B), steps=run.pick(quick=150, full=None))  # fmt: skip
         guided[name].append(stage.knn(model.encoder))
 results["G-SimCLR"] = guided["guided"]
 
-# %% mystnb={"image": {"alt": "Bars of kNN accuracy for random batches, guided batches and the oracle, all with fixed batches, with a dashed line at the untrained encoder. Only the oracle stands clearly right of the line."}, "figure": {"caption": "Fixed batches of this size teach little: only the oracle ends clearly above the untrained encoder (dashed).", "name": "fig-g-simclr-arms"}}
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy for random and for guided batches, both fixed, with a dashed line at the untrained encoder."}, "figure": {"caption": "What guided batches teach on plain digits. Dashed: the untrained encoder.", "name": "fig-g-simclr-arms"}}
 figure, axis = lab.plots.axes(height=1.7)
 lab.plots.bars(axis, guided, "kNN accuracy on the test images (share)", chance=untrained)
 
 # %%
-run.claim("g-simclr", "Without any false negatives the same batches teach more", ours=guided["oracle"],
-          baseline=guided["random"], margin=0.01)
-
-# %%
 run.claim("g-simclr", "Guided batches teach more than random batches", ours=guided["guided"],
-          baseline=guided["random"], margin=0.005)
+          baseline=guided["random"], margin=0.02, floor=random, data=run.pick(quick="plain digits", full=None))
 
 # %% [markdown]
-# The oracle's gain says that false negatives do cost something (measured); the two arms beside it stand near the untrained
-# encoder, so their order says little. The guide fails without a trace: on images whose pixels are mostly nuisance the
-# batches are as mixed as before (measured), since pseudo-labels from reconstruction sort by the nuisance (our guess). Where digit and texture are all that
-# varies, small guided batches do hold fewer false negatives; whether by as much as was asked, our seeds leave open. Other starting
-# rows of k-means alone once changed both verdicts on the rates, so neither should be leaned on.
+# On images whose pixels are mostly nuisance the guide fails: the batches are as mixed as before (measured), since pseudo-labels
+# from reconstruction sort by the nuisance (our guess). On plain digits it keeps some of the false negatives out; whether as many
+# as we asked, the seeds leave open. That is little, and what it teaches lies within the noise (measured): clusters of pixels are no
+# classes.
 
 # %% [markdown]
 # (decoupled-uniformity)=
@@ -1056,76 +1185,64 @@ run.exact("decoupled-uniformity", "On the same pairs that of decoupled uniformit
 # $\alpha$. Mixed centroids can only be far apart if like images agree. Here the prior is the
 # ink in each row and column of the scene's digit, with half as much noise as signal; on CIFAR-10 it is a PCA of
 # the images.
-# If the paper is right, the prior pays most where views say least: with weak views that only shift the image.
+# If the paper is right, the prior pays most where views say least: with weak views, which jitter the colours a little in place of
+# drawing them anew.
 
 # %%
-lab.show(C.kernel_weights)
+lab.show(C.kernel_weights, C.attributes)
 
 # %%
-def attributes(images, factors):
-    """Ink profiles with half as much noise as signal; where there is no mask, 32 principal components of the pixels."""
-    if "mask" in factors:
-        ink = torch.cat([factors["mask"].sum(1), factors["mask"].sum(2)], 1)
-        ink = (ink - ink.mean(0)) / ink.std(0)
-        return ink + 0.5 * torch.randn(ink.shape, generator=torch.Generator().manual_seed(0)).to(ink)
-    pixels = images.flatten(1).float() / 255
-    pixels = pixels - pixels.mean(0)
-    return pixels @ torch.linalg.eigh(pixels.T @ pixels).eigenvectors[:, -32:]
-
-# %%
-A = lab.augment
-weak = run.pick(quick=lambda x, generator: A.affine(A.to_float(x).repeat(2, 1, 1, 1), shift=0.1, padding="reflection",
-                                                    generator=generator),
-                full=partial(A.simclr_views, strength=0, grey_p=0))  # fmt: skip
-kinds = {"weak": weak, "strong": stage.views}
-
-# %%
-prior = attributes(stage.train_images, stage.train_factors)
-sigma = 4 * float(torch.pdist(prior[:500]).median())
+kinds = run.pick(quick={"weak": C.jittered_views, "strong": stage.views},
+                 long={"shift only": C.shifted_views, "weak": C.jittered_views, "strong": stage.views},
+                 full={"weak": partial(lab.augment.simclr_views, strength=0, grey_p=0), "strong": stage.views})  # fmt: skip
+prior = C.attributes(stage.train_images, stage.train_factors)
+sigma = 1 * float(torch.pdist(prior[:500]).median())
 mixed = prior[torch.randperm(len(prior), generator=torch.Generator().manual_seed(1)).to(prior.device)]
-methods = {"SimCLR": C.SimCLR, "decoupled uniformity": C.DecoupledUniformity,
-           "+ kernel": partial(C.DecoupledUniformity, prior=prior, sigma=sigma)}  # fmt: skip
-arms = [(name, kind) for kind in kinds for name in methods if (name, kind) != ("SimCLR", "weak")]
-scores = {f"{name}, {kind}": [] for name, kind in arms} | {"+ shuffled kernel, weak": []}
+methods = {"decoupled uniformity": C.DecoupledUniformity, "+ kernel": partial(C.DecoupledUniformity, prior=prior, sigma=sigma)}
+arms = {(name, kind): make for kind in kinds for name, make in methods.items()}
+arms["+ shuffled kernel", "weak"] = partial(C.DecoupledUniformity, prior=mixed, sigma=sigma)
 
 # %%
-short = run.pick(quick=60, full=stage.budget.steps)
+scores = {("SimCLR", "strong"): [stage.knn(further(seed).encoder) for seed in run.seeds]} | {arm: [] for arm in arms}
 for seed in run.seeds:
-    for name, kind in arms:
-        model = stage.pretrain(f"kernel {name} {kind}", methods[name], seed, views=kinds[kind], steps=short)
-        scores[f"{name}, {kind}"].append(stage.knn(model.encoder))
-    control = partial(C.DecoupledUniformity, prior=mixed, sigma=sigma)
-    model = stage.pretrain("kernel shuffled weak", control, seed, views=kinds["weak"], steps=short)
-    scores["+ shuffled kernel, weak"].append(stage.knn(model.encoder))
+    for (name, kind), make in arms.items():
+        model = stage.pretrain(f"kernel {name} {kind}", make, seed, views=kinds[kind], encoder=begun(seed), **onwards)
+        scores[name, kind].append(stage.knn(model.encoder))
+results["decoupled uniformity"] = scores["decoupled uniformity", "strong"]
 halves = [(prior[i::2], stage.train_labels[i::2]) for i in (0, 1)]
-results["decoupled uniformity"] = scores["decoupled uniformity, strong"]
-scores["the attributes alone"] = [lab.evaluate.knn(*halves[0], *halves[1])] * len(run.seeds)
+alone = [lab.evaluate.knn(*halves[0], *halves[1])] * len(run.seeds)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of kNN accuracy for decoupled uniformity, its kernel form and the kernel of shuffled attributes with weak views, for SimCLR, decoupled uniformity and its kernel form with strong views, and for the attributes alone. The kernel helps with both kinds of views; with weak views all arms lie below the dashed line of the untrained encoder."}, "figure": {"caption": "The kernel helps weak and strong views alike; weak views end below the untrained encoder (dashed) even with it. The same short training for all.", "name": "fig-kernel-arms"}}
-figure, axis = lab.plots.axes(height=2.9)
-names = sorted(scores, key=lambda name: ("alone" in name, "strong" in name))
-ordered = {name: scores[name] for name in names}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of kNN accuracy for SimCLR, decoupled uniformity and its kernel form with strong views, for decoupled uniformity, its kernel form and the kernel of shuffled attributes with weak views, and for the attributes alone, with a dashed line at the untrained encoder."}, "figure": {"caption": "With weak views the right attributes help a little, with strong ones hardly. Dashed: the untrained encoder.", "name": "fig-kernel-arms"}}
+figure, axis = lab.plots.axes(height=2.7)
+ordered = {f"{name}, {kind}": values for (name, kind), values in scores.items()} | {"the attributes alone": alone}
 lab.plots.bars(axis, ordered, "kNN accuracy", untrained)
 
 # %%
-gain = {kind: [k - d for k, d in zip(scores[f"+ kernel, {kind}"], scores[f"decoupled uniformity, {kind}"], strict=True)]
+gain = {kind: [k - d for k, d in zip(scores["+ kernel", kind], scores["decoupled uniformity", kind], strict=True)]
         for kind in kinds}  # fmt: skip
-run.claim("decoupled-uniformity", "With weak views the kernel gains more than with strong ones",
-          gain["weak"], gain["strong"], margin=0.02)  # fmt: skip
+run.claim("decoupled-uniformity", "With weak views the kernel gains more than with strong ones", gain["weak"], gain["strong"],
+          margin=0.02)
 
 # %%
 run.claim("decoupled-uniformity", "With weak views, attributes of the right images beat shuffled attributes",
-          scores["+ kernel, weak"], scores["+ shuffled kernel, weak"], margin=0.02)  # fmt: skip
+          scores["+ kernel", "weak"], scores["+ shuffled kernel", "weak"], margin=0.02, floor=random)  # fmt: skip
 
 # %%
 run.claim("decoupled-uniformity", "With strong views and no prior, decoupled uniformity is no worse than SimCLR",
-          scores["decoupled uniformity, strong"], scores["SimCLR, strong"], margin=-0.02)  # fmt: skip
+          scores["decoupled uniformity", "strong"], scores["SimCLR", "strong"], margin=-0.02, floor=random)  # fmt: skip
+
+# %% mystnb={"image": {"alt": "kNN accuracy of decoupled uniformity and its kernel form with weak and with strong views."}, "figure": {"caption": "What the kernel is worth as the views grow stronger. Dashed: the untrained encoder.", "name": "fig-kernel-views"}}
+points = {name: [scores[name, kind] for kind in kinds] for name in methods}
+found = run.curve("decoupled-uniformity", "accuracy over the strength of the views", tuple(kinds), points, "views (kind)",
+                  "kNN accuracy (share)")
+_ = lab.plots.curve(found, floor=untrained)
 
 # %% [markdown]
-# The kernel carries weak views far, though not as far as the attributes reach by themselves; whether it gains more there than
-# beside strong views stays open. Weak views end below the untrained encoder all the same, so there the kernel repairs damage rather
-# than teaches. Without a prior the loss is no worse than SimCLR. The kernel must be smooth: when settings were chosen, on other seeds, α
-# mixed too little to help at the median distance, so σ is four times that here.
+# Without a prior the loss is SimCLR's equal (measured). With weak views the kernel of the right attributes ends above that of
+# shuffled ones, by about as much as we had asked for, and a little above no kernel; with strong views it changes next to nothing. Whether it gains
+# more where views are weak, our seeds leave open (measured). All arms begin with strong views, which may take most of the need
+# for a prior away: our guess. The kernel's width is the median distance; twice that mixed too much when settings were chosen, on
+# other seeds.
 
 # %% [markdown]
 # (hallucinator)=
@@ -1154,48 +1271,53 @@ _ = lab.plots.diagram(parts, [
 lab.show(C.hallucinate, C.Hallucinator.forward, C.Hallucinator.positive)
 
 # %%
-models = {"SimCLR": [], "extrapolate": [], "interpolate": []}
-for seed in run.seeds:
-    models["SimCLR"].append(simclr(seed))
-    for mode in ("extrapolate", "interpolate"):
-        models[mode].append(stage.pretrain(f"hallucinator {mode}", partial(C.Hallucinator, mode=mode), seed))
+reaches = run.pick(quick=(-1, 1), long=(-1, -0.5, 0, 0.5, 1), full=(-1, -0.5, 0, 0.5, 1))
+modes = {-1: "interpolate", 0: "none", 1: "extrapolate"}
+models = {"SimCLR": [further(seed) for seed in run.seeds]}
+for reach in reaches:
+    make = partial(C.Hallucinator, mode=modes[(reach > 0) - (reach < 0)], reach=abs(reach))
+    models[reach] = [stage.pretrain(f"hallucinator {reach:g}", make, seed, encoder=begun(seed), **onwards) for seed in run.seeds]
 probes = {name: [stage.probe(model.encoder) for model in made] for name, made in models.items()}
+below = [stage.probe(stage.untrained(seed)) for seed in run.seeds]
 
 # %% [markdown]
 # First the mechanism. On new views of test images, how alike are the pair that the encoder made and the pair that was
 # hallucinated?
 
 # %%
-cosine = {"views": [], "extrapolate": [], "interpolate": []}
+cosine = {"views": [], 1: [], -1: []}
 with torch.no_grad():
     for i, seed in enumerate(run.seeds):
         seen = stage.views(stage.test_images[:1000], generator=run.generator(seed))
-        for mode in ("extrapolate", "interpolate"):
-            model = models[mode][i]
+        for reach in (1, -1):
+            model = models[reach][i]
             z1, z2 = model.head(model.encoder(seen)).float().chunk(2)
-            cosine[mode].append(float(torch.cosine_similarity(z1, model.positive(z1, z2)).mean()))
-            if mode == "extrapolate":
+            cosine[reach].append(float(torch.cosine_similarity(z1, model.positive(z1, z2)).mean()))
+            if reach == 1:
                 cosine["views"].append(float(torch.cosine_similarity(z1, z2).mean()))
 
 # %%
 run.claim("hallucinator", "A hallucinated positive is less like its anchor than the view it was made from",
-          ours=cosine["extrapolate"], baseline=cosine["views"], margin=0.02, higher_is_better=False)
+          ours=cosine[1], baseline=cosine["views"], margin=0.02, higher_is_better=False)
 
 # %%
-run.claim("hallucinator", "Extrapolated positives improve SimCLR's linear probe", ours=probes["extrapolate"],
-          baseline=probes["SimCLR"], margin=0.003)
+run.claim("hallucinator", "Extrapolated positives improve SimCLR's linear probe", ours=probes[1],
+          baseline=probes["SimCLR"], margin=0.003, floor=below)
 
 # %%
-run.claim("hallucinator", "Extrapolated positives teach more than interpolated ones", ours=probes["extrapolate"],
-          baseline=probes["interpolate"], margin=0.003)
+run.claim("hallucinator", "Extrapolated positives teach more than interpolated ones", ours=probes[1],
+          baseline=probes[-1], margin=0.003, floor=below)
 
-# %% mystnb={"image": {"alt": "Bars of linear probe accuracy for SimCLR and for SimCLR with extrapolated and with interpolated positives; extrapolation is the shortest. A dashed line marks an untrained encoder."}, "figure": {"caption": "Harder positives hurt a training this short, easier ones do not. Dashed: the untrained encoder of the first seed.", "name": "fig-hallucinator"}}
-figure, axis = lab.plots.axes(height=1.7)
-lab.plots.bars(axis, probes, "linear probe accuracy on the test images (share)", chance=stage.probe(stage.untrained(run.seeds[0])))
+# %% mystnb={"image": {"alt": "Linear probe accuracy against the reach of the hallucination, from interpolation at minus one to extrapolation at one, beside the level line of SimCLR, with a dashed line at an untrained encoder."}, "figure": {"caption": "Neither easier positives (left) nor harder ones (right) move the probe away from SimCLR's. Dashed: the untrained encoder.", "name": "fig-hallucinator"}}
+arms = {"hallucinated": [probes[reach] for reach in reaches], "SimCLR": [probes["SimCLR"]] * len(reaches)}
+found = run.curve("hallucinator", "probe over the reach of the hallucination", reaches, arms, "largest u (no unit)",
+                  "linear probe accuracy (share)")
+_ = lab.plots.curve(found, floor=mean(below))
 
 # %% [markdown]
-# The mechanism is there, and at this length of training it hurts: the *easier* positives teach more (both measured). Harder
-# positives suit an encoder that finds its views too easy, and ours is far from that point after ten epochs: our guess.
+# The mechanism is there: what is hallucinated is less like its anchor (measured). What it is worth the seeds do not say: with
+# harder positives, with easier ones and without any the probe ends at the same height (measured). Harder
+# positives suit an encoder that finds its views too easy, and ours is far from that point: our guess.
 
 # %% [markdown]
 # (all4one)=
@@ -1236,59 +1358,60 @@ lab.show(C.shifted, C.Centroid.forward)
 lab.show(C.All4One.terms)
 
 # %% [markdown]
-# A neighbour of random features is a random image, and at our length nothing recovers from such a start. So at quick
-# scale every arm continues the chapter's SimCLR encoder; at full scale all start from nothing, as in the paper. The
-# paper's claim is strongest for narrow embeddings: we add the terms one by one at width 8, and compare the ends at 64.
+# A neighbour of random features is a random image, so all arms go on from the encoder that SimCLR has begun; the two strongest
+# rivals of the paper's table are NNCLR, which is the first term alone, and Barlow Twins. The paper's claim is strongest for narrow
+# embeddings: we take terms out at the narrowest width, and compare the three methods over widths.
 
 # %%
-size = run.pick(quick=dict(queue=1024, momentum=0.9), full=dict(queue=4096, momentum=0.99, hidden=1024, layers=3))
-short = run.pick(quick=dict(steps=60, batch_size=64), full={})
-parts = {"NNCLR": dict(weights=(0.5, 0, 0)), "+ feature": dict(weights=(0.5, 0, 0.5)),
-         "+ centroid, attention": dict(weights=(0.5, 0.5, 0)),
-         "+ centroid, mean": dict(weights=(0.5, 0.5, 0), pool="mean"), "All4One": {}}  # fmt: skip
-wide = {"NNCLR": parts["NNCLR"], "All4One": {}}
-trials = {(name, 8): more for name, more in parts.items()} | {(name, 64): more for name, more in wide.items()}
-accuracy, right = {trial: [] for trial in trials}, {trial: [] for trial in trials}
-trained = {}
+size = run.pick(quick=dict(queue=512, momentum=0.9), full=dict(queue=4096, momentum=0.99, hidden=1024, layers=3))
+after = dict(steps=run.pick(quick=40, full=None))
+widths = run.pick(quick=(8, 64), long=(8, 16, 32, 64), full=(8, 64, 256))
+barlow = lambda e, dim: C.SimCLR(e, dim, head="mlp", loss=lambda z: barlow_twins(*z.chunk(2), lam=1 / dim))
+ours = partial(C.All4One, **size)
+methods = {"NNCLR": partial(ours, weights=(0.5, 0, 0)), "Barlow Twins": barlow, "All4One": ours}
+less = {"no feature contrast": dict(weights=(0.5, 0.5, 0)), "centroid by mean": dict(pool="mean")}
+trials = {(name, dim): partial(make, dim=dim) for dim in widths for name, make in methods.items()}
+trials |= {(name, 8): partial(ours, dim=8, **more) for name, more in less.items()}
 
 # %%
+accuracy, trained = {trial: [] for trial in trials}, {}
 for seed in run.seeds:
-    begin = simclr(seed).encoder.state_dict() if run.scale != "full" else stage.encoder(seed).state_dict()
-    for (name, dim), more in trials.items():
-        encoder = stage.encoder(seed)
-        encoder.load_state_dict(begin)
-        make = partial(C.All4One, dim=dim, **more, **size)
-        trained[seed, name, dim] = stage.pretrain(f"{name} {dim}", make, seed, encoder=encoder, **short)
+    for (name, dim), make in trials.items():
+        trained[seed, name, dim] = stage.pretrain(f"{name} {dim}", make, seed, encoder=begun(seed), **after)
         accuracy[name, dim].append(stage.knn(trained[seed, name, dim].encoder))
-results["All4One, from SimCLR on" if run.scale != "full" else "All4One"] = accuracy["All4One", 64]
+results |= {name: accuracy[name, 64] for name in methods}
 
-# %%
-for (_, *trial), model in trained.items():
-    with torch.no_grad():
-        keys = model.keyed(stage.test_images[:1000].float() / 255)
-        first = model.origin[C.nearest(keys, model.queue, 1)[:, 0]]
-    same = stage.train_labels[first] == stage.test_labels[:1000]
-    right[tuple(trial)].append(same.float().mean().item())
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars for NNCLR, each term added, and All4One at width 8, and for NNCLR and All4One at width 64: kNN accuracy with a dashed line at the untrained encoder, and how often the nearest key in the queue has the right label, with a dashed line at chance."}, "figure": {"caption": "What each term adds at width 8, and what is left of it at 64. By objective and width: the encoder's kNN accuracy (dashed: untrained), and how often a test image's nearest key in the queue shows its class (dashed: chance).", "name": "fig-all4one"}}
-figure, panels = lab.plots.axes(2, height=2.6, sharey=True)
-drawn = ((accuracy, "kNN test accuracy", untrained), (right, "nearest key right (share)", 1 / stage.classes))
-for panel, (values, label, line) in zip(panels, drawn, strict=True):
-    lab.plots.bars(panel, {f"{name}, d = {dim}": v for (name, dim), v in values.items()}, label, line)
-panels[1].invert_yaxis()
+# %% mystnb={"image": {"alt": "Bars of kNN accuracy at width 8 for NNCLR, Barlow Twins, All4One, All4One without its feature contrast and with the mean in place of attention. A dashed line marks the untrained encoder."}, "figure": {"caption": "At a narrow width the feature contrast is what pays. Dashed: the untrained encoder.", "name": "fig-all4one"}}
+figure, axis = lab.plots.axes(height=2.2)
+narrow = {name: values for (name, dim), values in accuracy.items() if dim == 8}
+lab.plots.bars(axis, narrow, "kNN test accuracy at width 8", chance=untrained)
 
 # %%
 run.claim("all4one", "At width 8 the three terms together beat NNCLR",
-          accuracy["All4One", 8], accuracy["NNCLR", 8], margin=0.02)  # fmt: skip
+          accuracy["All4One", 8], accuracy["NNCLR", 8], margin=0.02, floor=random)  # fmt: skip
 
 # %%
-drop = {name: [w - n for w, n in zip(accuracy[name, 64], accuracy[name, 8], strict=True)] for name in wide}
-run.claim("all4one", "From width 64 to 8, All4One loses no more accuracy than NNCLR",
-          drop["All4One"], drop["NNCLR"], margin=0.0, higher_is_better=False)  # fmt: skip
+run.claim("all4one", "At width 8 All4One beats Barlow Twins",
+          accuracy["All4One", 8], accuracy["Barlow Twins", 8], margin=0.02, floor=random)  # fmt: skip
+
+# %%
+run.claim("all4one", "At width 8 the feature contrast adds to the other two",
+          accuracy["All4One", 8], accuracy["no feature contrast", 8], margin=0.02, floor=random)  # fmt: skip
 
 # %%
 run.claim("all4one", "A centroid by attention beats the mean of the same sequence",
-          accuracy["+ centroid, attention", 8], accuracy["+ centroid, mean", 8], margin=0.01)  # fmt: skip
+          accuracy["All4One", 8], accuracy["centroid by mean", 8], margin=0.01, floor=random)  # fmt: skip
+
+# %%
+drop = {name: [w - n for w, n in zip(accuracy[name, 64], accuracy[name, 8], strict=True)] for name in methods}
+run.claim("all4one", "From width 64 to 8, All4One loses less accuracy than NNCLR",
+          drop["All4One"], drop["NNCLR"], margin=0.02, higher_is_better=False)  # fmt: skip
+
+# %% mystnb={"image": {"alt": "kNN accuracy of NNCLR, Barlow Twins and All4One against the width of the embedding; all three fall towards the narrow end."}, "figure": {"caption": "The width of the embedding. Dashed: the untrained encoder.", "name": "fig-all4one-width"}}
+arms = {name: [accuracy[name, dim] for dim in widths] for name in methods}
+found = run.curve("all4one", "accuracy over the width of the embedding", widths, arms, "width (count)",
+                  "kNN accuracy (share)", log=True)
+_ = lab.plots.curve(found, floor=untrained)
 
 # %% [markdown]
 # The shift invites a look. In one sequence the first place is the nearest neighbour, in the other the prediction
@@ -1318,9 +1441,11 @@ run.claim("all4one", "The centroid reads the neighbours behind it: another image
           solved["all its own"], solved["another's neighbours"], margin=0.05)  # fmt: skip
 
 # %% [markdown]
-# What each term adds by itself stands in the figure; no statement of ours hangs on it. How much the centroid needs its
-# company is what the last statement measures: it is read off at the place where the prediction stands, which alone could
-# do for the task, and we guess that a training this short leaves it at that.
+# Of the parts, the feature contrast is the one that surely pays at a narrow width (measured). All4One ends above NNCLR there, by how
+# much the seeds leave open, and they do not tell it from Barlow Twins, whose idea that part is; nor attention from a mean. All three
+# methods lose accuracy from wide to narrow, and who loses least stays open. Not all of the mechanism is in use: the centroid is read off at
+# the place where the prediction stands, and exchanging the neighbours behind it changes nothing (measured). The prediction alone
+# could do for the task, and we guess that a training this short leaves it at that.
 
 # %% [markdown]
 # (ssl-gen-or-con)=
@@ -1357,9 +1482,10 @@ keeping = run.pick(
 calm = run.pick(quick={}, full=dict(lr=1e-3, optimizer="adamw", weight_decay=1e-4))
 trained = {"random encoder": lambda s: stage.untrained(s),
            "denoising AE": lambda s: stage.pretrain("dae", lambda e: C.DenoisingAutoencoder(e, side), s, views=C.noisy_views(), **calm).encoder,
-           "VAE": lambda s: stage.pretrain("vae", lambda e: C.VAE(e, side), s, views=C.noisy_views(), **calm).encoder,
            "SimCLR": lambda s: simclr(s).encoder,
            "SimCLR, colours kept": lambda s: stage.pretrain("colours kept", C.SimCLR, s, views=keeping).encoder}  # fmt: skip
+vae = lambda s: stage.pretrain("vae", lambda e: C.VAE(e, side), s, views=C.noisy_views(), **calm).encoder
+trained |= run.pick(quick={}, long={"VAE": vae}, full={"VAE": vae})
 
 # %% [markdown]
 # The nuisance is the colour of the background and of the ink (on CIFAR-10: mean colour and contrast). We ask for it
@@ -1374,15 +1500,15 @@ kind = {n: [lab.evaluate.knn(*z[n, s]) for s in run.seeds] for n in trained}
 read = {n: [lab.evaluate.ridge_r2(z[n, s][0], t, z[n, s][2], t_test) for s in run.seeds] for n in trained}
 near = {n: [C.neighbour_r2(z[n, s][0], t, z[n, s][2], t_test) for s in run.seeds] for n in trained}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three bar charts for a random encoder, denoising autoencoder, VAE, SimCLR and SimCLR with colours kept: class accuracy, colour R² of a linear map, and colour R² of the nearest neighbours. SimCLR leads the first and is last in the third."}, "figure": {"caption": "All encoders hold the colour (middle); what differs is whether neighbours share it (right) or the class (left). Dashed: the random encoder. Dots are seeds.", "name": "fig-gen-or-con"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three bar charts for a random encoder, denoising autoencoder, SimCLR and SimCLR with colours kept: class accuracy, colour R² of a linear map, and colour R² of the nearest neighbours. SimCLR leads the first and is last in the third."}, "figure": {"caption": "All encoders hold the colour (middle); what differs is whether neighbours share it (right) or the class (left). Dashed: the random encoder. Dots are seeds.", "name": "fig-gen-or-con"}}
 figure, three = lab.plots.axes(3, width=9)
 for axis, values, label in zip(three, (kind, read, near), ("class, kNN accuracy", "colour, linear R²", "colour, neighbours' R²")):
     lab.plots.bars(axis, values, label, chance=mean(values["random encoder"]))
 _ = [axis.set_yticklabels([]) for axis in three[1:]]
 
 # %%
-run.claim("ssl-gen-or-con", "The contrastive encoder tells classes better than the better of two generative ones.",
-          kind["SimCLR"], [max(a, b) for a, b in zip(kind["denoising AE"], kind["VAE"])], margin=0.1)  # fmt: skip
+run.claim("ssl-gen-or-con", "The contrastive encoder tells classes better than the generative one.",
+          kind["SimCLR"], kind["denoising AE"], margin=0.1, floor=random)  # fmt: skip
 
 # %%
 run.claim("ssl-gen-or-con", "The denoising autoencoder keeps what the views randomise better: neighbours share colours.",
@@ -1394,19 +1520,19 @@ run.claim("ssl-gen-or-con", "It is the views that decide: SimCLR whose views kee
 
 # %%
 run.claim("ssl-gen-or-con", "SimCLR tells classes better when its views change the colours than when they keep them.",
-          kind["SimCLR"], kind["SimCLR, colours kept"], margin=0.1)  # fmt: skip
+          kind["SimCLR"], kind["SimCLR, colours kept"], margin=0.1, floor=random)  # fmt: skip
 
 # %% [markdown]
 # Nearly all of the colour can be read from every encoder by a linear map, an untrained one included (measured). What an
 # objective decides is not what the features hold but what they put close together. And the line does not run between
 # generating and contrasting alone: a SimCLR whose views keep the colours has an autoencoder's neighbours. It tells classes
-# better than either autoencoder all the same, but no better than the untrained encoder does. The gap between the neighbours'
-# colours is about as wide as we had asked for, so read its size in the ledger, not the verdict alone.
+# better than the autoencoder all the same, but worse than the untrained encoder does.
 
 # %% [markdown]
 # ## Where the chapter ends
 # Methods that were measured by nearest neighbours, side by side; 0 of the way is the untrained encoder, 1 the same
-# encoder taught with all labels. Lengths of training are those of the sections, so the rows are not a race. The
+# encoder taught with all labels; *SimCLR, begun* is where most of them start. Lengths of training are those of the sections, so the
+# rows are not a race. The
 # [part's page](../../book/parts/self_supervision.md) has the same table for all its chapters.
 
 # %%
@@ -1417,13 +1543,11 @@ run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="sup
 #
 # Every claim of the chapter at each scale that measured it, under what its paper reports.
 #
-# Read it knowing how it was made. An earlier version of this page was measured with lengths fitted to its minute on the
-# same seeds. For this one, statements, margins and settings were fixed first, all but one, on seeds and validation images of their
-# own, and then everything was measured once, on new scenes and in new orders. It was measured again when the random encoder got
-# the BatchNorm statistics of the images, when k-means got other starting rows, and when All4One's networks became the released ones. What the first round taught us stays in
-# the choice of statements, and the one exception is the survey's last claim: it was added after its figure had been seen. And three verdicts
-# are known to move with the length of training: stronger views in MoCo, layer norm in CPC v2, and CPC v2 against training
-# from scratch.
+# Read it knowing how it was made. This is the chapter's second edition, on larger pictures. What the first one taught us stays in
+# the choice of statements; settings were chosen on seeds and validation images of their own, where nearly every arm was run once, and
+# then everything was measured on others. The survey's last claim was once added after its figure had been seen. And a minute is
+# short: verdicts on stronger views, on the length of a queue, on propagated positives and on training from scratch are known to move
+# with the length of training, so where a longer run stands beside the minute's, believe that one.
 
 # %%
 run.carry_over()

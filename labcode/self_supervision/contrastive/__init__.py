@@ -19,6 +19,7 @@ from .sup_con import sup_con
 from .dcl import coupling, dcl
 
 # NPID: Unsupervised Feature Learning via Non-Parametric Instance-level Discrimination
+from .jigsaw import Jigsaw, tiled
 from .npid import NPID, instance_nce, instance_softmax, log_partition, proximal
 
 # Unsupervised Representation Learning by InvariancePropagation
@@ -28,6 +29,7 @@ from .invariance_propagation import (
     invariance_propagation,
     nearest,
     propagate,
+    purities,
     purity,
 )
 
@@ -57,7 +59,7 @@ from .debiased import (
 from .g_simclr import Autoencoder, clean_and_noisy, false_negative_rate, fixed_batches, guided_order
 
 # Integrating Prior Knowledge in Contrastive Learning with Kernel
-from .decoupled_uniformity import DecoupledUniformity, decoupled_uniformity, kernel_weights
+from .decoupled_uniformity import DecoupledUniformity, attributes, decoupled_uniformity, kernel_weights, shifted_views
 
 # Hallucination Improves the Performance of Unsupervised Visual Representation Learning
 from .hallucinator import Hallucinator, hallucinate

@@ -123,6 +123,10 @@ class SpeechCPC(nn.Module):
         self.W = nn.Parameter(torch.randn(horizon, d, d) / d)
 
     def forward(self, signal: Float[Tensor, "n samples"], index: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        return info_nce(*self.pairs(signal))
+
+    def pairs(self, signal: Float[Tensor, "n samples"]) -> tuple[Float[Tensor, "K pools m d"], ...]:
+        """Predictions W_k c_t and the true z_{t+k}, for each k the rows of a pool together."""
         if len(signal) % self.pool:
             raise ValueError(f"signal must have a multiple of {self.pool} rows, got {len(signal)}")
         z = self.encoder.latents(signal)
@@ -132,4 +136,11 @@ class SpeechCPC(nn.Module):
         predicted = torch.einsum("ntd,kde->knte", c[:, t], self.W)
         target = z[:, t + k[:, None]].transpose(0, 1)
         pooled = (len(self.W), len(signal) // self.pool, -1, z.shape[2])
-        return info_nce(predicted.reshape(pooled), target.reshape(pooled))
+        return predicted.reshape(pooled), target.reshape(pooled)
+
+    @torch.no_grad()
+    def found(self, signal: Float[Tensor, "n samples"]) -> list[float]:
+        """How often the true frame scores highest in its pool, for each of the K distances."""
+        predicted, target = self.pairs(signal)
+        best = (predicted @ target.mT).argmax(-1)
+        return (best == torch.arange(best.shape[-1], device=best.device)).float().mean((1, 2)).tolist()

@@ -3,13 +3,36 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int, Shaped
+from torch import Generator, Tensor, nn
 
+from ...augment import affine, to_float
 from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 from ...pairwise import off_diagonal
 from ...parallel import gather
+
+
+def attributes(
+    images: Shaped[Tensor, "n c h w"], factors: dict[str, Tensor], grain: float = 0.5, seed: int = 0
+) -> Float[Tensor, "n a"]:
+    """What is known of each image: how much ink its rows and columns hold, each to mean 0 and variance 1, plus noise.
+
+    factors  of the scenes; without a "mask" among them the 32 first principal components of the pixels
+    grain    standard deviation of the noise
+    """
+    if "mask" in factors:
+        ink = torch.cat([factors["mask"].sum(1), factors["mask"].sum(2)], 1)
+        ink = (ink - ink.mean(0)) / ink.std(0).clamp_min(1e-6)
+        return ink + grain * torch.randn(ink.shape, generator=torch.Generator().manual_seed(seed)).to(ink)
+    pixels = images.flatten(1).float() / 255
+    pixels = pixels - pixels.mean(0)
+    return pixels @ torch.linalg.eigh(pixels.T @ pixels).eigenvectors[:, -32:]
+
+
+def shifted_views(x: Tensor, generator: Generator, views: int = 2) -> Float[Tensor, "views*n c h w"]:
+    """Weak views: the image moved by up to a tenth of its side, and nothing else."""
+    return affine(to_float(x).repeat(views, 1, 1, 1), shift=0.1, padding="reflection", generator=generator)
 
 
 @float32

@@ -32,6 +32,7 @@ class Hallucinator(SimCLR):
     """SimCLR with a second positive pair (z₁, z_h), z_h made from the features of both views.
 
     mode       "extrapolate" (λ uniform in 0 … 1), "interpolate" (in -1 … 0), or "none": z_h = z₂
+    reach      the largest λ; 1 by default
     nonlinear  z_h goes through a small residual network that the same loss trains
 
     Our choices, as the paper's were not to be confirmed: λ's range, the network (one hidden layer), and the mean of
@@ -39,12 +40,13 @@ class Hallucinator(SimCLR):
     """
 
     def __init__(
-        self, encoder: nn.Module, dim: int = 128, tau: float = 0.2, mode: str = "extrapolate", nonlinear: bool = True
-    ):
+        self, encoder: nn.Module, dim: int = 128, tau: float = 0.2, mode: str = "extrapolate", nonlinear: bool = True,
+        reach: float = 1.0,
+    ):  # fmt: skip
         super().__init__(encoder, dim, tau)
         if mode not in ("extrapolate", "interpolate", "none"):
             raise ValueError(f"mode must be 'extrapolate', 'interpolate' or 'none', got {mode!r}")
-        self.sign = {"extrapolate": 1.0, "interpolate": -1.0, "none": 0.0}[mode]
+        self.reach = reach * {"extrapolate": 1.0, "interpolate": -1.0, "none": 0.0}[mode]
         self.imagine = mlp([dim, dim, dim], norm=False) if nonlinear else None
 
     def forward(self, views: Float[Tensor, "two_n c h w"], index: Int[Tensor, "n"]) -> Float[Tensor, ""]:
@@ -55,5 +57,5 @@ class Hallucinator(SimCLR):
 
     def positive(self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The hallucinated partner of z₁."""
-        z = hallucinate(z1, z2, self.sign * torch.rand(len(z1), device=z1.device))
+        z = hallucinate(z1, z2, self.reach * torch.rand(len(z1), device=z1.device))
         return z if self.imagine is None else z + self.imagine(z)

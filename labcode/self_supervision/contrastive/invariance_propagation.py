@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...loss import check_index, check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
+from .npid import NPID
 
 
 def propagate(neighbours: Int[Tensor, "m k"], index: Int[Tensor, "n"], levels: int = 3) -> Int[Tensor, "n reached"]:
@@ -67,6 +68,23 @@ def purity(
     same = (labels[members] == own[:, None]) & kept
     count = kept.sum(1)
     return (same.sum(1) / count.clamp(min=1))[count > 0].mean().item()
+
+
+def purities(
+    bank: Float[Tensor, "m d"], labels: Int[Tensor, "m"], levels: int, k: int = 4, most: int = 1000
+) -> tuple[float, float]:
+    """Purity of what ``levels`` steps on the graph of k neighbours reach, and of equally many nearest rows.
+
+    bank  unit rows; the first ``most`` of them are the anchors
+    """
+    everyone = torch.arange(len(bank), device=bank.device)
+    index = everyone[:most]
+    links = torch.cat([nearest(bank[i], bank, k, i) for i in everyone.split(2000)])
+    reached = propagate(links, index, levels)
+    kept = distinct(reached, index)
+    near = nearest(bank[index], bank, int(kept.sum(1).max()), index)
+    equal = torch.arange(near.shape[1], device=bank.device) < kept.sum(1, keepdim=True)
+    return purity(reached, kept, labels, labels[index]), purity(near, equal, labels, labels[index])
 
 
 @float32
@@ -153,6 +171,16 @@ class InvariancePropagation(nn.Module):
         self.positives, self.background, self.momentum = positives, background, momentum
         self.register_buffer("bank", unit_rows(torch.randn(count, dim)))
         self.register_buffer("neighbours", torch.arange(count)[:, None].repeat(1, k))
+
+    @classmethod
+    def following(cls, npid: NPID, select: str = "none", **options) -> "InvariancePropagation":
+        """Go on from instance discrimination: copies of its encoder, head and bank, and the graph of that bank."""
+        count, dim = npid.bank.shape
+        model = cls(copy.deepcopy(npid.encoder), count, dim, select=select, **options)
+        model.head, model.bank = copy.deepcopy(npid.head), npid.bank.detach().clone()
+        everyone = torch.arange(count, device=model.bank.device)
+        model.neighbours = torch.cat([nearest(model.bank[i], model.bank, model.k, i) for i in everyone.split(2000)])
+        return model
 
     def branch(self, select: str, **changed) -> "InvariancePropagation":
         """A copy of everything learnt so far, to be trained on with another choice of positives."""

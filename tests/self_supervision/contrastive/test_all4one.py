@@ -6,32 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from self_supervision.contrastive.helpers import Tiny, cosine, pictures, rows
 
 from labcode.self_supervision import contrastive as C
-
-
-def rows(n, d, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def cosine(a, b):
-    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-class Tiny(nn.Module):
-    features = 6
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(12, 6)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 def slow_features(keys, z):

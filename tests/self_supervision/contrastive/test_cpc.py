@@ -2,24 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from self_supervision.contrastive.helpers import rand, slow_info_nce
 
 from labcode.self_supervision import contrastive as C
-
-
-def rand(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def slow_info_nce(predicted, target):
-    """Equation 4 with plain Python numbers."""
-    p, t = predicted.tolist(), target.tolist()
-    total = 0.0
-    for i in range(len(p)):
-        f = [math.exp(sum(a * b for a, b in zip(p[i], row, strict=True))) for row in t]
-        total -= math.log(f[i] / sum(f))
-    return total / len(p)
 
 
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (5, 3), (16, 8)])
@@ -141,3 +129,19 @@ def test_speech_loss_is_the_mean_over_horizons_of_slow_loops():
     assert float(model(x, torch.arange(4)).detach()) == pytest.approx(sum(total) / 4, rel=1e-9)
     with pytest.raises(ValueError, match="multiple"):
         model(x[:3], torch.arange(3))
+
+
+def test_found_counts_the_true_frames_that_score_highest():
+    torch.manual_seed(0)
+    model, signal = C.SpeechCPC(C.SpeechEncoder(8), horizon=3, pool=2), C.speech(8, frames=24, seed=3).signal
+    model.encoder.features, model.W.data = 8, torch.randn(3, 8, 8)
+    z, hits = model.encoder.latents(signal), [[] for _ in range(3)]
+    c = model.encoder.ar(z)[0]
+    t = range(8, 24 - 8, 3)
+    for pool in range(4):
+        both = (2 * pool, 2 * pool + 1)
+        for k in range(3):
+            targets = torch.stack([z[i, s + k + 1] for i in both for s in t])
+            guesses = torch.stack([c[i, s] @ model.W[k] for i in both for s in t])
+            hits[k] += [int(targets.mv(g).argmax()) == j for j, g in enumerate(guesses)]
+    assert np.allclose(model.found(signal), [np.mean(h) for h in hits])

@@ -1,26 +1,11 @@
 """CPC on a grid of patches."""
 
-import math
-
 import pytest
 import torch
+from self_supervision.contrastive.helpers import rand, slow_info_nce
 from torch import nn
 
 from labcode.self_supervision import contrastive as C
-
-
-def rand(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def slow_info_nce(predicted, target):
-    """Equation 4 with plain Python numbers."""
-    p, t = predicted.tolist(), target.tolist()
-    total = 0.0
-    for i in range(len(p)):
-        f = [math.exp(sum(a * b for a, b in zip(p[i], row, strict=True))) for row in t]
-        total -= math.log(f[i] / sum(f))
-    return total / len(p)
 
 
 def test_patches_are_the_squares_of_the_image():

@@ -4,12 +4,9 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive.helpers import rows
 
 from labcode.self_supervision import contrastive as C
-
-
-def rows(n, d=5, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def loop_dcl(z, tau, sigma):
@@ -95,6 +92,6 @@ def test_the_coupling_is_exact_where_it_is_tiny():
 
 def test_coupling_is_the_factor_between_the_two_gradients():
     logits = rows(3, 6).requires_grad_()
-    coupled, = torch.autograd.grad((logits.logsumexp(1) - logits[:, 0]).sum(), logits)
-    free, = torch.autograd.grad((logits[:, 1:].logsumexp(1) - logits[:, 0]).sum(), logits)
+    (coupled,) = torch.autograd.grad((logits.logsumexp(1) - logits[:, 0]).sum(), logits)
+    (free,) = torch.autograd.grad((logits[:, 1:].logsumexp(1) - logits[:, 0]).sum(), logits)
     assert torch.allclose(coupled, C.coupling(logits.detach())[:, None] * free)

@@ -5,28 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from self_supervision.contrastive.helpers import Flat, dot, lse, pictures, rows
 
 from labcode.self_supervision import contrastive as C
 
 EPS = 1e-10
-
-
-def rows(n, d=5, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def unit(v):
-    return np.asarray(v) / math.sqrt(sum(float(a) ** 2 for a in v))
-
-
-def dot(a, b):
-    return sum(float(p) * float(q) for p, q in zip(unit(a), unit(b), strict=True))
-
-
-def lse(scores):
-    top = max(scores)
-    return top + math.log(math.fsum(math.exp(s - top) for s in scores))
 
 
 def loop_debiased(z, tau_plus, t, views):
@@ -51,22 +34,6 @@ def loop_oracle(z, labels, tau, rescale):
         if true:
             total += lse([own, lse(true) + (math.log((2 * n - 2) / len(true)) if rescale else 0)]) - own
     return total / (2 * n)
-
-
-class Flat(nn.Module):
-    """A linear encoder of 2×2 images, with BatchNorm if asked for."""
-
-    def __init__(self, norm=False):
-        super().__init__()
-        self.features = 6
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), *[nn.BatchNorm1d(6)] * norm)
-
-    def forward(self, x):
-        return self.body(x)
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("views", [2, 3])

@@ -5,28 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from self_supervision.contrastive.helpers import Tiny, pictures, rows
 
 from labcode.self_supervision import contrastive as C
-
-
-def rows(n, d, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-class Tiny(nn.Module):
-    features = 6
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(12, 6)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 def slow_uniformity(z, weights, t):
@@ -134,3 +115,29 @@ def test_kernel_weights_of_priors_of_any_size(size):
     torch.testing.assert_close(C.kernel_weights(prior * size), C.kernel_weights(prior), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(C.kernel_weights(prior * size, 0.7 * size), C.kernel_weights(prior, 0.7),
                                rtol=1e-4, atol=1e-5)  # fmt: skip
+
+
+def test_attributes_are_ink_profiles_or_principal_components():
+    mask = torch.rand(300, 4, 5, generator=torch.Generator().manual_seed(0))
+    clean = C.attributes(torch.zeros(300, 3, 4, 5), {"mask": mask}, grain=0)
+    wanted = torch.cat([mask.sum(1), mask.sum(2)], 1)
+    wanted = (wanted - wanted.mean(0)) / wanted.std(0)
+    assert clean.shape == (300, 9) and torch.allclose(clean, wanted)
+    noise = C.attributes(torch.zeros(300, 3, 4, 5), {"mask": mask}, grain=2.0) - clean
+    assert abs(float(noise.std()) - 2) < 0.1
+    images = torch.randint(256, (60, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    pixels = images.flatten(1).double() / 255
+    pixels = pixels - pixels.mean(0)
+    u, s, _ = torch.linalg.svd(pixels, full_matrices=False)
+    found = C.attributes(images, {}).double().flip(1)  # the largest first
+    assert torch.allclose(found.abs(), (u * s)[:, :32].abs(), atol=1e-4)
+
+
+@pytest.mark.bad_input  # the type checker off: it cannot follow a return type that names an argument
+def test_shifted_views_move_and_nothing_else():
+    flat = torch.tensor([[0.2, 0.5, 0.9]]).view(1, 3, 1, 1).expand(4, 3, 8, 8)
+    draws = torch.Generator().manual_seed(0)
+    assert torch.allclose(C.shifted_views(flat, draws), flat.repeat(2, 1, 1, 1), atol=1e-5)  # one colour stays
+    ramp = torch.linspace(0, 1, 8).expand(1, 3, 8, 8)
+    seen = C.shifted_views(ramp.repeat(50, 1, 1, 1), draws)[:, 0, :, 3:5].mean((1, 2))
+    assert seen.std() > 0.02 and (seen - 0.5).abs().max() < 0.1 * 8 / 7 + 1e-3  # at most a tenth of the side

@@ -4,13 +4,10 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive.helpers import rand
 from torch import nn
 
 from labcode.self_supervision import contrastive as C
-
-
-def rand(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 class Flat(nn.Module):

@@ -2,29 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from self_supervision.contrastive.helpers import Flat, pictures, rows
 
 from labcode.self_supervision import contrastive as C
-
-
-def rows(n, d=5, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-class Flat(nn.Module):
-    """A linear encoder of 2×2 images, with BatchNorm if asked for."""
-
-    def __init__(self, norm=False):
-        super().__init__()
-        self.features = 6
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), *[nn.BatchNorm1d(6)] * norm)
-
-    def forward(self, x):
-        return self.body(x)
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 def test_extrapolation_widens_the_angle_and_interpolation_narrows_it():
@@ -44,6 +24,16 @@ def test_the_hallucinator_without_hallucination_is_simclr():
     wanted = C.nt_xent(model.head(encoder(views)), model.tau)
     normalised = C.nt_xent(F.normalize(model.head(encoder(views)), dim=1), model.tau)
     assert torch.allclose(model(views, torch.arange(4)), wanted) and torch.allclose(wanted, normalised)
-    model.sign, drawn = 1.0, [model.positive(rows(4), rows(4, seed=1)) for _ in range(2)]
-    assert torch.equal(*drawn)  # the sign was none when these were drawn
+    model.reach, drawn = 1.0, [model.positive(rows(4), rows(4, seed=1)) for _ in range(2)]
+    assert torch.equal(*drawn)  # the reach was none when these were drawn
     assert not torch.equal(model.positive(rows(4), rows(4, seed=1)), model.positive(rows(4), rows(4, seed=1)))
+
+
+def test_the_reach_is_the_largest_step_away():
+    torch.manual_seed(0)
+    z1, z2 = rows(400), rows(400, seed=1)
+    for mode, sign in (("extrapolate", 1), ("interpolate", -1)):
+        made = C.Hallucinator(Flat(), dim=5, mode=mode, nonlinear=False, reach=0.5).positive(z1, z2)
+        u1, u2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+        amount = ((made - u2) * (u2 - u1)).sum(1) / (u2 - u1).square().sum(1)
+        assert 0 <= (sign * amount).min() < 0.02 and 0.48 < (sign * amount).max() <= 0.5 + 1e-9

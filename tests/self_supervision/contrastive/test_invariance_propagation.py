@@ -6,32 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from self_supervision.contrastive.helpers import Tiny, cosine, pictures, rows
 
 from labcode.self_supervision import contrastive as C
-
-
-def rows(n, d, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def cosine(a, b):
-    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-class Tiny(nn.Module):
-    features = 6
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(12, 6)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 def slow_invariance(z, index, bank, reached, tau, positives, background, hard):
@@ -162,3 +139,30 @@ def test_graph_functions_refuse_nonsense():
         C.nearest(rows(4, 2), rows(4, 2), 4, torch.arange(4))
     with pytest.raises(ValueError, match="views"):
         C.InvariancePropagation(Tiny(), 12, dim=4, background=5)(pictures(6), torch.arange(3))
+
+
+def test_purities_are_those_of_a_walk_and_of_as_many_nearest():
+    bank = F.normalize(rows(40, 3, dtype=torch.float32), dim=1)
+    labels = (bank[:, 0] > 0).long()
+    near = (bank @ bank.T).fill_diagonal_(-9).argsort(1, descending=True)
+    walked, nearest = [], []
+    for i in range(40):
+        level, met = {i}, set()
+        for _ in range(2):
+            level = {int(j) for a in level for j in near[a, :4]}
+            met |= level
+        met.discard(i)
+        walked.append(np.mean([int(labels[j] == labels[i]) for j in met]))
+        nearest.append(np.mean([int(labels[j] == labels[i]) for j in near[i, : len(met)].tolist()]))
+    assert np.allclose(C.purities(bank, labels, levels=2), [np.mean(walked), np.mean(nearest)], atol=1e-6)
+
+
+def test_what_follows_npid_starts_where_it_stopped():
+    npid = C.NPID(Tiny(), images=20, dim=4)
+    model = C.InvariancePropagation.following(npid, "easy", background=8)
+    x = pictures(5)
+    assert model.select == "easy" and torch.equal(model.head(model.encoder(x)), npid.head(npid.encoder(x)))
+    similar = (npid.bank @ npid.bank.T).fill_diagonal_(-9)
+    assert torch.equal(model.neighbours, similar.topk(4, dim=1).indices)
+    model(x, torch.arange(5))
+    assert not torch.equal(model.bank, npid.bank) and model.encoder is not npid.encoder

@@ -4,14 +4,11 @@ import math
 
 import pytest
 import torch
+from self_supervision.contrastive.helpers import rows
 
 from labcode.self_supervision import contrastive as C
 
 EPS = 1e-10
-
-
-def rows(n, d=5, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def test_losses_that_must_agree_agree():

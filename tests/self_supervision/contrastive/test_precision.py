@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from self_supervision.contrastive.helpers import Tiny, pictures, rows
 
 from labcode.loss import unit_rows
 from labcode.self_supervision import contrastive as C
-
-
-def rows(n, d=5, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def fixed(z, n, seed):
@@ -20,7 +16,7 @@ def fixed(z, n, seed):
 
 
 INDEX, REACHED = torch.arange(8), torch.randint(9, (8, 5), generator=torch.Generator().manual_seed(0))
-NOISE, LABELS = torch.randint(9, (8, 4), generator=torch.Generator().manual_seed(1)), torch.tensor([7, -10**9, 7, 0])
+NOISE, LABELS = torch.randint(9, (8, 4), generator=torch.Generator().manual_seed(1)), torch.tensor([7, -(10**9), 7, 0])
 AT = {  # loss(z, tau) of eight rows, two views of four images
     "nt_xent": C.nt_xent,
     "sup_con": lambda z, tau: C.sup_con(z, LABELS.repeat(2), tau),
@@ -157,21 +153,6 @@ def test_what_is_no_place_in_a_bank_is_named():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name} must (lie in 0 … 8|hold integers)"):
             call()
-
-
-class Tiny(nn.Module):
-    features = 6
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(12, 6)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
-
-
-def pictures(n, seed=0):
-    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", ["SimCLR", "MoCo", "NPID", "NPID, nce", "Hallucinator", "InvariancePropagation",

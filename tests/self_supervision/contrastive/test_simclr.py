@@ -1,31 +1,12 @@
 """NT-Xent against a plain float64 loop, its peers and its closed forms."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
+from self_supervision.contrastive.helpers import dot, lse, rows
 
 from labcode.self_supervision import contrastive as C
 
 EPS = 1e-10
-
-
-def rows(n, d=5, seed=0, dtype=torch.float64):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def unit(v):
-    return np.asarray(v) / math.sqrt(sum(float(a) ** 2 for a in v))
-
-
-def dot(a, b):
-    return sum(float(p) * float(q) for p, q in zip(unit(a), unit(b), strict=True))
-
-
-def lse(scores):
-    top = max(scores)
-    return top + math.log(math.fsum(math.exp(s - top) for s in scores))
 
 
 def loop_nt_xent(z, tau):
