@@ -406,7 +406,7 @@ run.claim("jigclu", "JigClu gives a better probe than SimCLR with as many pixels
           results["JigClu"], results["SimCLR"], margin=0.0, floor=floor)
 
 # %% [markdown]
-# The location branch does the work, and the montage keeps it honest (*measured*): among an image's own four patches the place of each follows from the other three.
+# *Measured*: the location branch does the work, and it needs the montage. *Our guess* why: among an image's own four patches the place of each follows from how it fits the other three, without a look at what it shows.
 # Clustering alone ends below the random encoder, and each weight that is put on it costs accuracy. *Our guess* why: a quarter of a digit is a stroke, its colours were drawn anew, and
 # little is left by which four strokes of one 3 belong together; that changes, if at all, with many more steps. The paper's order, clustering first and location as a help, is that of photographs, whose quarters
 # share what they show. Against SimCLR with as many pixels the idea is behind at this length; what carries over, below, says whether it stays there.
@@ -458,7 +458,7 @@ run.exact("relational-reasoning",
 # turn. While settings were chosen, on views whose colours turn freely the head did not get going, in four times the steps either.
 
 # %%
-few, most = run.pick(quick=16, full=IMAGES // 2), 8
+few, most = IMAGES // 2, 8
 counts = run.pick(quick=(2, most), full=(2, 4, most), long=(2, 4, most, 16))
 
 
@@ -632,7 +632,7 @@ _ = lab.plots.curve(run.curve("obow", "probe accuracy against the size of crops"
 # %% [markdown]
 # Something is learnt, and it is little beside SimCLR (*measured*). A bag of words is a bootstrap: a random teacher describes an image by patches of colour, the student that guesses
 # them becomes a slightly better teacher, and so on; while settings were chosen, a third of these steps left the student below the random encoder, and so did views whose colours turn freely. BoWNet starts from a
-# teacher that has learnt something, and does not profit (*measured*): *our guess* is that rotation's features, which no one asked to forget colours, make words of colour too, and that these words stay as they are.
+# teacher that has learnt something, and is hardly better off (*measured*): *our guess* is that rotation's features, which no one asked to forget colours, make words of colour too, and that these words stay as they are.
 # The longer runs say what becomes of either.
 
 # %% [markdown]
