@@ -30,7 +30,7 @@ def attributes(
     return pixels @ torch.linalg.eigh(pixels.T @ pixels).eigenvectors[:, -32:]
 
 
-def shifted_views(x: Tensor, generator: Generator, views: int = 2) -> Float[Tensor, "views*n c h w"]:
+def shifted_views(x: Tensor, generator: Generator, views: int = 2) -> Float[Tensor, "m c h w"]:
     """Weak views: the image moved by up to a tenth of its side, and nothing else."""
     return affine(to_float(x).repeat(views, 1, 1, 1), shift=0.1, padding="reflection", generator=generator)
 

@@ -133,7 +133,6 @@ def test_attributes_are_ink_profiles_or_principal_components():
     assert torch.allclose(found.abs(), (u * s)[:, :32].abs(), atol=1e-4)
 
 
-@pytest.mark.bad_input  # the type checker off: it cannot follow a return type that names an argument
 def test_shifted_views_move_and_nothing_else():
     flat = torch.tensor([[0.2, 0.5, 0.9]]).view(1, 3, 1, 1).expand(4, 3, 8, 8)
     draws = torch.Generator().manual_seed(0)
