@@ -1552,7 +1552,8 @@ run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="sup
 #
 # Read it knowing how it was made. This is the chapter's second edition, on larger pictures. What the first one taught us stays in
 # the choice of statements; settings were chosen on seeds and validation images of their own, where nearly every arm was run once, and
-# then everything was measured on others. The survey's last claim was once added after its figure had been seen. And a minute is
+# then everything was measured on others. Three things came after a look at those: the survey's last claim, in the first edition;
+# MoCo's trainings, both versions', which became a third longer; and G-SimCLR's claim on batches filled by their true classes. And a minute is
 # short: verdicts on stronger views, on the length of a queue, on propagated positives and on training from scratch are known to move
 # with the length of training, so where a longer run stands beside the minute's, believe that one.
 
