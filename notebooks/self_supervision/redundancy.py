@@ -372,8 +372,8 @@ run.claim("mixed-barlow-twins", "At equal forward passes the guard gives a bette
 # %% [markdown]
 # The guard does what it says: between two images the features become more linear, and the loss on images that were not
 # trained on stays nearer to that on those that were (*measured*). Part of that may be that the guarded arm has fitted less (*our
-# guess*): with neighbours it ends below the random encoder, while the plain arm, which spends the third passes on more steps,
-# is ahead and does not yet overfit to its harm (*measured*). The decline which the paper guards against needs many more epochs
+# guess*): with neighbours it ends below the random encoder, and the plain arm, which spends the third passes on more steps, is
+# ahead but not clearly above it (*measured*). So of what is learnt this length says nothing; the decline which the paper guards against needs many more epochs
 # (*our guess*): the longer run is the place to look.
 
 # %% [markdown]
