@@ -79,7 +79,6 @@ def tied_scenes(n: int, seed: int, split: str, motion: Motion, tied: float) -> V
     return moving_scenes(n, seed, split, motion, texture=texture, direction=direction[:, None])
 
 
-@float32
 def recall_at(
     z: Float[Tensor, "n d"], y: Int[Tensor, " n"], new: Float[Tensor, "m d"], new_y: Int[Tensor, " m"], k: int
 ) -> float:
@@ -87,6 +86,7 @@ def recall_at(
 
     Nearest by cosine, after the mean of z is taken off both. Raises ValueError unless 1 <= k <= n.
     """
+    z, new = raised(z), raised(new)
     check_matrix("z", z, rows=1)
     if not 1 <= k <= len(z):
         raise ValueError(f"k must be between 1 and the {len(z)} rows, got {k}")

@@ -5,11 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...loss import check_finite, check_index, check_matrix, float32
+from ...loss import check_finite, check_index, check_matrix, raised
 
 
 @torch.no_grad()
-@float32
 def ridge_probe(
     z: Float[Tensor, "n d"], y: Int[Tensor, " n"], z_new: Float[Tensor, "m d"], y_new: Int[Tensor, " m"],
     l2: float = 0.3,
@@ -23,6 +22,7 @@ def ridge_probe(
     A logistic probe of 768 values and 2,000 rows takes forty times as long. Raises ValueError for features that do not
     fit together or are not finite, and labels that are not one a row.
     """
+    z, z_new, y = raised(z), raised(z_new), y.long()
     check_matrix("z", z, rows=2)
     check_finite(z=z, z_new=z_new)
     if z_new.ndim != 2 or z_new.shape[1] != z.shape[1]:

@@ -52,6 +52,9 @@ def nonlinear_share(z_mixed: Rows, z1: Rows, z2: Rows, alpha: float, order: Int[
     """
     check_views(z1, z2)
     check_matrix("z_mixed", z_mixed, rows=2, like=z1)
+    if order.shape != z1.shape[:1]:
+        raise ValueError(f"order must be one place for each of the {len(z1)} rows, got shape {tuple(order.shape)}")
+    check_index("order", order, len(z1))
     found, wanted = standardise(z_mixed), standardise(alpha * z1 + (1 - alpha) * z2[order])
     return 1 - (found * wanted).mean(0).square().mean()
 
