@@ -341,10 +341,9 @@ run.exact("data-selection-theory", "The closed form of the test error is what 20
 # weak one fitted to clean samples of its own, two a dimension. Every entry averages many replications.
 
 # %%
-replications, pool, p = run.pick(quick=(60, 137, 60), full=(2 if run.dry else 200, 687, 300))
+replications, pool, p = run.pick(quick=(30, 137, 60), full=(2 if run.dry else 200, 687, 300))
 shares = run.pick(quick=(0.1, 0.5, 0.9), long=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9), full=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9))
 powers, lams = (-1.0, 0.0, 1.0), (0.001, 0.01, 0.1)
-grid = [("perfect", share, alpha) for share in shares for alpha in powers] + [("weak", 0.9, 1.0)]
 error, surrogates = {}, {}
 for seed in run.seeds:
     x, y, truth = (t.to(run.device) for t in D.mislabelled_gaussians(replications, pool, p, seed=seed))
@@ -354,11 +353,13 @@ for seed in run.seeds:
     draws = torch.Generator().manual_seed(seed)
     for lam in lams:
         error["all", lam, seed] = float(D.misspecified_error(D.logistic(x, y, torch.ones_like(y), lam), truth).mean())
-        for who, share, alpha in grid if lam == lams[0] else [("perfect", 0.9, 1.0)]:
+        for who, share, alpha in ((w, s, a) for w in surrogates for s in shares for a in powers):
+            if lam != lams[0] and (share, alpha) != (0.9, 1.0):  # the other ridges are for one question alone
+                continue
             pi = D.inclusion(torch.einsum("rnp,rp->rn", x, surrogates[who]), round(share * pool), alpha)
             kept = (torch.rand(pi.shape, generator=draws, dtype=torch.float64).to(run.device) < pi).double()
             for form, weight in (("biased", kept), ("unbiased", kept / pi)):
-                if form == "biased" or (share, alpha) == (0.1, -1.0):
+                if form == "biased" or (who == "perfect" and lam == lams[0]):
                     found = D.misspecified_error(D.logistic(x, y, weight, lam), truth)
                     error[who, form, share, alpha, lam, seed] = float(found.mean())
 arm = lambda *key: [error[(*key, seed)] for seed in run.seeds]
@@ -406,7 +407,7 @@ run.claim("data-selection-theory", "A weak surrogate chooses the hard nine tenth
           higher_is_better=False, data="Gaussian, simulated")
 
 # %% [markdown]
-# All of it comes out. The strong ridge, which the paper sweeps too, is the lesson: once λ is large enough, all samples are best again (*measured*). So the
+# All of it comes out, if not surely by as much as we had asked of the hard nine tenths. The strong ridge, which the paper sweeps too, is the lesson: once λ is large enough, all samples are best again (*measured*). So the
 # selection was a regulariser in disguise, and a reader who tunes λ loses nothing by labelling everything. With few samples
 # the advice turns round: easy ones first, and without the weights that would make the estimate unbiased and noisy. The next
 # but one section meets that again.
@@ -515,7 +516,7 @@ run.claim("gio", "From a pool beside the target, stopping at the rise leaves a l
 # %% [markdown]
 # Now images. The target: upright handwritten digits. The pool: other upright digits, digits *turned by a quarter*, and patches
 # of photographs, a third each; turned digits share their strokes with the target, so a choice can be more or less pure. All
-# are reduced to 16 principal components and quantised; a fifth of the pool is chosen. Two controls start from the same points
+# are reduced to 16 principal components and quantised; a tenth of the pool is chosen. Two controls start from the same points
 # and take the nearest row without any descent. A classifier is then trained on what was chosen (all but the upright ones
 # have labels at random, as in a scraped set) and tested on digits it has not seen.
 
@@ -533,25 +534,25 @@ mixes = {seed: D.mixed_pool(seed, splits=run.splits) for seed in run.seeds}
 for seed, k in ((s, k) for s in run.seeds for k in fine):
     x, z, _ = mixes[seed].components(16)
     a, (b, leaf) = lab.cluster.kmeans(x, 60, seed)[0], lab.cluster.kmeans(z, k, seed)
-    orders = [D.gio(a, b, k // 2, start, n, 3 * n, seed=seed) for start, n in ways.values()]
-    orders += [D.greedy_kl(a, b, k // 2), torch.cdist(b, a).amin(1).argsort()]
+    orders = [D.gio(a, b, 2 * k // 5, start, n, 3 * n, seed=seed) for start, n in ways.values()]
+    orders += [D.greedy_kl(a, b, 2 * k // 5), torch.cdist(b, a).amin(1).argsort()]
     orders += [torch.randperm(k, generator=torch.Generator().manual_seed(seed))]
     for name, order in zip(arms, orders, strict=True):
-        rows = torch.cat([(leaf == c).nonzero()[:, 0] for c in order.tolist()])[: len(z) // 5]
-        chosen_rows[name, k, seed] = rows, float(D.released_kl(a, b[order[: int(leaf[rows].unique().numel())]]))
+        rows = torch.cat([(leaf == c).nonzero()[:, 0] for c in order.tolist()])
+        chosen_rows[name, k, seed] = rows[: len(z) // 10]
 
 # %% [markdown]
-# Four questions to each choice: how many of the target's kind, how near its centroids are to the target's by the authors'
-# estimate, how evenly the ten digits occur among the right ones, and what a linear classifier on it is worth.
+# Four questions to each choice: how many of the target's kind, how near by the authors' estimate, how evenly the ten digits
+# occur among the right ones, and what a linear classifier on it is worth.
 
 # %%
 pure, near, even, right = ({(name, k): [] for name in arms for k in fine} for _ in range(4))
-for (name, k, seed), (rows, estimate) in chosen_rows.items():
+for (name, k, seed), rows in chosen_rows.items():
     m = mixes[seed]
-    _, z, asked_of = m.components(16)
+    x, z, asked_of = m.components(16)
     probe = lab.evaluate.linear_probe(z[rows], m.labels[rows], asked_of, m.exam_labels, l2=(0.01,), classes=10)
     pure[name, k].append(float(m.own[rows].double().mean()))
-    near[name, k].append(estimate)
+    near[name, k].append(float(D.released_kl(x, z[rows])))
     even[name, k].append(D.class_entropy(m.labels[rows[m.own[rows]]], 10))
     right[name, k].append(probe.accuracy)
 
@@ -562,7 +563,7 @@ _ = lab.plots.curve(run.curve(
     {short: [right[name, k] for k in fine] for short, name in compared.items()},
     "centroids of the pool", "test accuracy", data="digits, turned digits, photo patches"))  # fmt: skip
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four bar charts over seven ways to choose a fifth of a mixed pool: share of upright digits among the chosen, estimated divergence from the target, evenness of the digits' classes, and test accuracy of a classifier trained on them."}, "figure": {"caption": "A fifth of a pool of which a third are upright digits: GIO finds the right kind, with and without its descent, and trying every candidate is on average most useful. Dots are seeds, dashes a random choice.", "name": "fig-gio"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four bar charts over seven ways to choose a tenth of a mixed pool: share of upright digits among the chosen, estimated divergence from the target, evenness of the digits' classes, and test accuracy of a classifier trained on them."}, "figure": {"caption": "A tenth of a pool of which a third are upright digits: GIO finds the right kind, with and without its descent, and trying every candidate is on average most useful. Dots are seeds, dashes a random choice.", "name": "fig-gio"}}
 pure, near, even, right = ({name: by[name, 200] for name in arms} for by in (pure, near, even, right))
 figure, panels = lab.plots.axes(4, 10, 2.4)
 named = ("share of upright digits", "released estimate, nats", "entropy of classes", "test accuracy")
@@ -589,21 +590,20 @@ run.claim("gio", "A classifier trained on the choice beats one trained on what t
 
 # %%
 run.claim("gio", "Jumping to random targets keeps more classes than starting where the last descent stopped",
-          even["GIO, jumping"], even["GIO, from the mean"], margin=0.02, data="digits, turned digits, photo patches")
+          even["GIO, jumping"], even["GIO, from the mean"], margin=0.03, data="digits, turned digits, photo patches")
 
 # %%
 run.claim("gio",
-          "Trying every candidate, with an estimate that sees what is covered, gives a better classifier than the descent from the mean",
-          right["every candidate"], right["GIO, from the mean"], margin=0.02, data="digits, turned digits, photo patches")
+          "Trying every candidate, with an estimate that sees what is covered, gives a better classifier than the gradient does",
+          right["every candidate"], right["GIO, jumping"], margin=0.02, data="digits, turned digits, photo patches")
 
 # %% [markdown]
 # *Measured*, all of it. The three checks come out as the authors', and the stopping rule decides sensibly where there is
 # something to decide. On images GIO's choice is of the right kind and far better to learn from than a random one. The descent
-# does what it is for and lowers the estimate, and for a classifier that is worth nothing we could have asked for: the row
+# lowers the estimate on average, as it should, and for a classifier that is worth nothing we could have asked for: the row
 # nearest to where the walk began is as good to learn from as the row where it ends. The estimate rewards closeness, not
-# coverage. So the jump keeps more classes than the walk from the mean, the released default; and the rival without a gradient,
-# which tries *every* candidate with an estimate that sees coverage, gives a better classifier than that walk, and on average
-# one no worse than the jumps'.
+# coverage. So the jump keeps more classes than the walk from the mean, and the rival without a gradient, which tries *every*
+# candidate with an estimate that sees coverage, gives the better classifier; both on average, and not surely by the margin.
 
 # %% [markdown]
 # (sas-data-efficient-ssl)=
@@ -957,7 +957,7 @@ tried, marked, exam = ("from scratch", "identities, supervised", "SimCLR, in the
 def tuned(encoder, count, s):
     """How much of the pose's variance the fine-tuned network explains on new faces, after learning from a few."""
     given = marked.images[:count].to(run.device), marked.yaw[:count, None].to(run.device)
-    model = D.fine_tune(encoder, *given, run.pick(quick=120, full=1000), lr=2e-3, seed=s)
+    model = D.fine_tune(encoder, *given, run.pick(quick=80, full=1000), lr=2e-3, seed=s)
     return 1 - D.mean_squared_error(model.predict(exam.images.to(run.device)).cpu(), exam.yaw[:, None])
 
 
@@ -972,9 +972,14 @@ at_300 = {name: values[counts.index(300)] for name, values in pose.items()}
 run.claim("face-pretraining", "Fine-tuned for pose with 300 labels, unlabelled wild faces are a better start than none",
           at_300["SimCLR, in the wild"], at_300["from scratch"], margin=0.02, data="drawn faces")
 
+# %%
+lead = lambda at: [a - b for a, b in zip(pose["SimCLR, in the wild"][at], pose["from scratch"][at], strict=True)]
+run.claim("face-pretraining", "The fewer labels, the more unlabelled faces help: their lead for pose is larger with 100 than with 300",
+          lead(counts.index(100)), lead(counts.index(300)), margin=0.02, data="drawn faces")
+
 # %% [markdown]
-# The benchmark's other finding is about video: frames of one film repeat each other. We train a regressor of smile and pose on every
-# frame of forty films, on every fifth and every tenth, and on as many frames from a tenth of the films in full. A film has one place, light
+# The benchmark's other finding is about video: frames of one film repeat each other. We train a smile regressor on every
+# frame of forty films, on every tenth, and on as many frames from a tenth of the films in full. A film has one place, light
 # and person; expression and pose move slowly.
 
 # %% mystnb={"image": {"alt": "Two rows of small images: twelve frames of one film, and one frame each of twelve films."}, "figure": {"caption": "Every fourth frame of a film, and one frame of each of twelve films.", "name": "fig-film"}}
@@ -983,23 +988,23 @@ shown = torch.cat([reel.images[:48:4], reel.images[torch.arange(12) * 50]])
 _ = lab.plots.images(shown, rows=2, names=("one film", "twelve films"))
 
 # %%
-cuts = {"every frame": lambda at, film: at >= 0, "every fifth": lambda at, film: at % 5 == 0, "every tenth": lambda at, film: at % 10 == 0,
+cuts = {"every frame": lambda at, film: at >= 0, "every tenth": lambda at, film: at % 10 == 0,
         "a tenth of the films": lambda at, film: film < 4}  # fmt: skip
-wrong, wanted = {name: [] for name in cuts}, torch.stack([exam.smile, exam.yaw], 1)
+wrong = {name: [] for name in cuts}
 for s in run.seeds:
     reel, film = D.face_video(40, 50, s, identities=(0, 400), difficulty=D.FaceDifficulty.everyday(side))
     for name, cut in cuts.items():
         kept = cut(torch.arange(len(film)) % 50, film)
-        given = reel.images[kept].to(run.device), torch.stack([reel.smile, reel.yaw], 1)[kept].to(run.device)
+        given = reel.images[kept].to(run.device), reel.smile[kept][:, None].to(run.device)
         model = D.fine_tune(stage.encoder(s), *given, run.pick(quick=100, full=1500), lr=2e-3, seed=s)
-        wrong[name].append(D.mean_squared_error(model.predict(exam.images.to(run.device)).cpu(), wanted))
+        wrong[name].append(D.mean_squared_error(model.predict(exam.images.to(run.device)).cpu(), exam.smile[:, None]))
 
-# %% mystnb={"image": {"alt": "Bars of the regressor's error on new people after training on every frame of forty films, every fifth, every tenth, or all frames of a tenth of the films."}, "figure": {"caption": "A fifth of the frames is nearly as good as all, a tenth of the films is not. Error as a share of the variance, lower is better. Dashes: always saying the mean.", "name": "fig-frames"}}
+# %% mystnb={"image": {"alt": "Bars of the smile regressor's error on new people after training on every frame of forty films, every tenth, or all frames of a tenth of the films."}, "figure": {"caption": "A tenth of the frames is on average nearly as good as all, a tenth of the films is not. Error as a share of the variance, lower is better. Dashes: always saying the mean.", "name": "fig-frames"}}
 lab.plots.bars(lab.plots.axes(1, 6, 1.8)[1], wrong, "normalised squared error", chance=1.0)
 
 # %%
-run.claim("face-pretraining", "A fifth of the frames is nearly as good as all: at most 0.1 of the variance is lost",
-          wrong["every fifth"], wrong["every frame"], margin=-0.1, higher_is_better=False, data="drawn face videos")
+run.claim("face-pretraining", "A tenth of the frames is nearly as good as all: at most 0.1 of the variance is lost",
+          wrong["every tenth"], wrong["every frame"], margin=-0.1, higher_is_better=False, data="drawn face videos")
 
 # %%
 run.claim("face-pretraining", "As many frames from a tenth of the videos are far worse",
@@ -1009,8 +1014,9 @@ run.claim("face-pretraining", "As many frames from a tenth of the videos are far
 # Names teach names: supervised identities are the best start for identity, and, other than the paper finds, for landmarks
 # too (*measured*). *Our guess*: our landmarks depend on who it is, and a minute of contrast is not four hundred epochs of
 # SwAV. Against no pre-training unlabelled faces help on average, for landmarks and for pose; that the lead grows as labels
-# get fewer, as in the paper, is not what the curve shows. Where faces are met in the wild, wild faces are the better unlabelled
-# ones. And films repeat themselves: four frames of five can go, nine people of ten cannot (*measured*).
+# get fewer is not what we see. Where faces are met in the wild, wild faces are the better unlabelled ones (*measured*). And
+# films: nine frames of ten can go at little cost on average, nine people of ten cost far more. How a regressor fares on so few
+# people differs so much from seed to seed that neither margin is certain.
 
 # %% [markdown]
 # ## Where the chapter ends
