@@ -343,8 +343,7 @@ run.exact("data-selection-theory", "The closed form of the test error is what 20
 # %%
 replications, pool, p = run.pick(quick=(30, 137, 60), full=(2 if run.dry else 200, 687, 300))
 shares = run.pick(quick=(0.1, 0.5, 0.9), long=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9), full=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9))
-powers, lams = (-1.0, 0.0, 1.0), (0.001, 0.01, 0.1)
-error, surrogates = {}, {}
+powers, lams, error = (-1.0, 0.0, 1.0), (0.001, 0.01, 0.1), {}
 for seed in run.seeds:
     x, y, truth = (t.to(run.device) for t in D.mislabelled_gaussians(replications, pool, p, seed=seed))
     past = D.mislabelled_gaussians(replications, 2 * p, p, seed=seed + 10_000)[0].to(run.device)
@@ -917,7 +916,7 @@ few = {job: {name: [frozen(e, job) for e in made] for name, made in ready.items(
 figure, panels = lab.plots.axes(2, 8, 2.2)
 for panel, (job, values), label in zip(panels, few.items(), ("identity, test accuracy", "landmarks, R²"), strict=True):
     lab.plots.bars(panel, values, label, chance=sum(values["from scratch"]) / len(run.seeds))
-panels[1].set_yticklabels([])
+_ = panels[1].set_yticklabels([])
 
 # %%
 def against(job, ours, baseline, margin, statement):
