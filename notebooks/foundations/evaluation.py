@@ -26,7 +26,7 @@
 # - find subgroups behind a mean, and keep preprocessing inside the folds.
 #
 # **You should know** convolutional networks, stochastic gradient descent with momentum, variance and covariance.
-# **Run time:** about a minute on a laptop; on a GPU the same cells train the first paper's network on CIFAR-10.
+# **Run time:** one to three minutes on a laptop; on a GPU the same cells train the first paper's network on CIFAR-10.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util

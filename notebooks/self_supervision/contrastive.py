@@ -28,7 +28,7 @@
 # **Know first**: training a small convolutional network in PyTorch; softmax and cross entropy. The symbols are those
 # of [the notation page](../../book/notation.md).
 #
-# **Time**: about a minute on a laptop at quick scale. The same cells run at full size (CIFAR-10, ResNet-18) on a
+# **Time**: one to three minutes on a laptop at quick scale. The same cells run at full size (CIFAR-10, ResNet-18) on a
 # GPU. Measured times stand on [the machine page](../../book/machines.md).
 
 # %% tags=["remove-cell", "setup"]

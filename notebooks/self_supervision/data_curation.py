@@ -24,8 +24,8 @@
 # - select towards a target distribution by descending a divergence, and see what the estimate overlooks;
 # - tell apart the effect of *what* a pre-training set shows from *where* it came from.
 #
-# **You should know** [Contrastive learning](contrastive.ipynb), logistic regression and k-means. **Run time:** about a
-# minute on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18 where an experiment has images to spare.
+# **You should know** [Contrastive learning](contrastive.ipynb), logistic regression and k-means. **Run time:** one to three minutes
+# on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18 where an experiment has images to spare.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util

@@ -23,7 +23,7 @@
 # - predict features instead of pixels in video, and take a film's own continuity as the label.
 #
 # **You should know** how attention works, and the first section of [Contrastive learning](contrastive.ipynb).
-# **Run time:** about a minute on a laptop; on a GPU the same cells take CIFAR-10 and larger models.
+# **Run time:** one to three minutes on a laptop; on a GPU the same cells take CIFAR-10 and larger models.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -1661,7 +1661,8 @@ run.summarise("gain over the same network untrained, by experiment", gained)
 # had been measured on the same seeds, and so had this one, once: its first trainings were shorter, and half of the claims were open
 # or untaught. So trainings were lengthened, controls went to the longer scales to pay for it, further pre-training got back
 # its slower learning rate and was held against its teacher alone, scene against motion its fainter textures and a claim of
-# retrieval, with a margin from tuning seeds, and all was measured again. These verdicts have therefore had a second chance; fresh
+# retrieval, with a margin from tuning seeds; SwAV's clips and the labels drawn by lot went to the longer scales, the margin of
+# the claim that DSM's probe follows the scene less often became zero, and all was measured again. These verdicts have therefore had a second chance; fresh
 # seeds and the longer scales are their test.
 
 # %% [markdown]

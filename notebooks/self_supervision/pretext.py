@@ -21,8 +21,8 @@
 # - use the same turns beside labels, and say which of those ways hurt, and why;
 # - tell a task from its shortcut.
 #
-# **You should know** the chapter [Contrastive learning](contrastive.ipynb) and what a linear probe is. **Run time:** about a
-# minute on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
+# **You should know** the chapter [Contrastive learning](contrastive.ipynb) and what a linear probe is. **Run time:** one to three minutes
+# on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util

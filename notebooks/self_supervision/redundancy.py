@@ -22,7 +22,7 @@
 # - choose a run without labels by its effective rank, and say when that goes wrong.
 #
 # **You should know** the chapter [Contrastive learning](contrastive.ipynb), covariance matrices, and what singular
-# values are. **Run time:** about a minute on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
+# values are. **Run time:** one to three minutes on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
