@@ -230,8 +230,15 @@ def warp(x: Images, matrix: Float[Tensor, "n 2 3"], padding: str = "zeros") -> I
         raise ValueError(f"padding must be 'zeros', 'border' or 'reflection', got {padding!r}")
     if not len(x):
         return x
-    grid = F.affine_grid(matrix.to(x.dtype), list(x.shape), align_corners=False)
+    u, v = (_middles(x, side) for side in (x.shape[3], x.shape[2]))
+    a, b, c = (matrix.to(x.dtype)[:, None, None, :, k] for k in range(3))  # F.affine_grid takes three times as long
+    grid = torch.addcmul(torch.addcmul(c, b, v[:, None, None]), a, u[:, None])
     return F.grid_sample(x, grid, padding_mode=padding, align_corners=False)
+
+
+def _middles(like: Tensor, side: int) -> Tensor:
+    """The middles of ``side`` pixels that fill -1 … 1."""
+    return (torch.arange(side, device=like.device, dtype=like.dtype) * 2 + 1) / side - 1
 
 
 def cutout(x: Images, size: int, p: float = 1.0, fill: float = 0.0, *, generator: Generator) -> Images:

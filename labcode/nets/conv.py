@@ -34,21 +34,27 @@ class SmallNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         n, c, h, w = x.shape
-        patches = _patches(F.pad(x - 0.5, (1, 1, 1, 1)))  # (n, c, h/2, w/2, 4, 4)
-        y = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 16 * c)
-        y = F.gelu(self.norm1(self.conv1(y)))
+        weight = self.conv1.weight.view(-1, c, 4, 4).permute(0, 2, 3, 1).reshape(-1, 16 * c)  # by pixel
+        y = F.gelu(self.norm1(F.linear(_patches(x - 0.5), weight)))
         y = y.view(n, h // 4, 2, w // 4, 2, -1).transpose(2, 3).reshape(n * (h // 4) * (w // 4), -1)
         y = F.gelu(self.norm2(self.conv2(y))).view(n, -1)
         return F.gelu(self.norm3(self.linear(y)))
 
 
-def _patches(x: Tensor) -> Tensor:
-    """4×4 patches of stride 2. TorchScript's way to ONNX has no ``unfold``, so a trace is made of slices."""
+def _patches(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "p k"]:
+    """4×4 patches of stride 2, a border of one pixel around; a patch is read by row, pixel, channel.
+
+    In this order four pixels of a row lie side by side, so a patch is copied in four runs, not in 4·4·c pieces.
+    TorchScript's way to ONNX has no ``unfold``, so a trace is made of slices.
+    """
+    n, c, h, w = x.shape
+    rows = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(2)  # (n, h + 2, (w + 2) c)
     if not torch.jit.is_tracing():
-        return x.unfold(2, 4, 2).unfold(3, 4, 2)
-    h, w = x.shape[2:]
-    rows = torch.stack([x[:, :, i : h - 3 + i : 2] for i in range(4)], 4)  # (n, c, h/2, w, 4)
-    return torch.stack([rows[:, :, :, j : w - 3 + j : 2] for j in range(4)], 5)
+        patches = rows.unfold(2, 4 * c, 2 * c).unfold(1, 4, 2).transpose(3, 4)  # (n, h/2, w/2, 4, 4 c)
+    else:
+        across = torch.stack([rows[:, :, 2 * c * j : 2 * c * (j + 2)] for j in range(w // 2)], 2)
+        patches = torch.stack([across[:, i : h - 1 + i : 2] for i in range(4)], 3)
+    return patches.reshape(-1, 16 * c)
 
 
 class BasicBlock(nn.Module):
