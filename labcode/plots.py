@@ -65,11 +65,15 @@ def curve(found, width: float = 6.5, height: float = 2.8, floor: float | None = 
     Returns the figure. Arms keep their colour at every scale.
     """
     figure, axis = axes(1, width, height)
-    named = isinstance(found.x[0], str)
-    for scale, drawn in (("this run", found), *found.longer.items()):
-        place = range(len(drawn.x)) if named else drawn.x
-        for number, arm in enumerate(drawn.arms):
-            colour, (mean, low, high) = COLOURS[number % len(COLOURS)], zip(*drawn.band(arm), strict=True)
+    scales = {"this run": found} | found.longer
+    points = list(dict.fromkeys(x for drawn in reversed(scales.values()) for x in drawn.x))  # the longest's order
+    arms = dict.fromkeys(arm for drawn in scales.values() for arm in drawn.arms)
+    colours = dict(zip(arms, COLOURS * len(arms), strict=False))
+    named = isinstance(points[0], str)
+    for scale, drawn in scales.items():
+        place = [points.index(x) for x in drawn.x] if named else drawn.x
+        for arm in drawn.arms:
+            colour, (mean, low, high) = colours[arm], zip(*drawn.band(arm), strict=True)
             if drawn is found:
                 axis.plot(place, mean, "o:", color=colour, linewidth=1, label=arm)
                 axis.vlines(place, low, high, color=colour, linewidth=1)
@@ -77,10 +81,10 @@ def curve(found, width: float = 6.5, height: float = 2.8, floor: float | None = 
                 axis.plot(place, mean, "-" if scale == "long" else "--", color=colour, label=f"{arm}, {scale}")
                 axis.fill_between(place, low, high, color=colour, alpha=0.18, linewidth=0)
     if named:
-        axis.set_xticks(range(len(found.x)), found.x)
+        axis.set_xticks(range(len(points)), points)
     elif found.log:
         axis.set_xscale("log")
-        axis.set_xticks(found.x, [f"{x:g}" for x in found.x])
+        axis.set_xticks(points, [f"{x:g}" for x in points])
         axis.minorticks_off()
     axis.set(xlabel=found.xlabel, ylabel=found.ylabel)
     if floor is not None:

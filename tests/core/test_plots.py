@@ -37,6 +37,19 @@ def test_a_longer_curve_lies_over_the_points_in_its_arms_colour():
     assert axis.get_xscale() == "log" and axis.get_xlabel() == "x"
 
 
+def test_a_longer_curve_of_named_points_stands_over_the_same_names():
+    told = dict(paper="a", name="c", xlabel="x", ylabel="y", data="toy", device="CPU", versions={"a": "1"},
+                commit="c", code="c", date="d", seeds=[0, 1])  # fmt: skip
+    found = Curve(x=["none", "hard"], arms={"b": [[1, 1], [3, 3]]}, **told)
+    arms = {"a": [[0, 0]] * 3, "b": [[1, 1], [2, 2], [4, 4]]}
+    found.longer = {"long": Curve(x=["none", "easy", "hard"], arms=arms, **told)}
+    axis = plots.curve(found).axes[0]
+    drawn = {line.get_label(): line for line in axis.lines}
+    assert list(drawn["b"].get_xdata()) == [0, 2] and list(drawn["b, long"].get_xdata()) == [0, 1, 2]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["none", "easy", "hard"]
+    assert drawn["b"].get_color() == drawn["b, long"].get_color() != drawn["a, long"].get_color()
+
+
 def test_rows_of_images_have_names():
     figure = plots.images(torch.rand(6, 3, 4, 4), rows=2, names=("seen", "made"))
     assert [axis.texts[0].get_text() for axis in figure.axes if axis.texts] == ["seen", "made"]
