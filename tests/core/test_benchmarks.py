@@ -370,7 +370,11 @@ def pack(server, monkeypatch, body):
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", md5(body).hexdigest())
 
 
-@pytest.mark.parametrize("body", [b"", b"no archive", b"\x1f\x8b\x08\x00", gzip.compress(b"no tar" * 999)])
+BROKEN = {"empty": b"", "no archive": b"no archive", "a head": b"\x1f\x8b\x08\x00"}
+BROKEN["no tar"] = gzip.compress(b"no tar" * 999)
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)  # named: gzip writes the second into its bytes
 def test_an_archive_that_cannot_be_unpacked_is_told(server, tmp_path, monkeypatch, body):
     pack(server, monkeypatch, body)
     with pytest.raises(B.DataError, match="incomplete or fails.*Nothing was kept"):
