@@ -35,7 +35,7 @@ def debiased_mean(
     """
     _check_samples(negative, positive, tau_plus, tau)
     g = (negative.mean(1) - tau_plus * positive.mean(1)) / (1 - tau_plus)
-    return g.clamp_min(torch.exp(-1 / torch.as_tensor(tau, dtype=g.dtype, device=g.device)))
+    return g.clamp_min(torch.exp(-1 / tau) if isinstance(tau, Tensor) else math.exp(-1 / tau))  # learnt or given
 
 
 @float32
