@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from ...augment import colour_jitter, noise, to_float, warp
+from ...augment import jitter, noise, to_float, warp
 from ...loss import check_matrix, check_positive, float32, unit_rows
 from ...nets import mlp
 
@@ -128,9 +128,13 @@ class MoCo(nn.Module):
 def jittered_views(x: Tensor, generator: Generator, views: int = 2) -> Float[Tensor, "views*n 3 h w"]:
     """Views of the scenes with MoCo v1's colours: jitter of 0.4 in all four, always, in place of free colours.
 
-    Geometry and noise are those of ``labcode.augment.scene_views``.
+    Geometry and noise are those of ``labcode.augment.scene_views``. Each image has its own amounts; the order of the
+    four changes is drawn once a call: an order for each image costs as much as the encoder's forward pass.
     """
     x = to_float(x).repeat(views, 1, 1, 1)
-    x = colour_jitter(x, 0.4, 0.4, 0.4, 0.4, p=1.0, generator=generator)
+    least = torch.tensor([0.6, 0.6, 0.6, -0.4], device=x.device)  # brightness, contrast, saturation, turn of the hue
+    amounts = least + 0.8 * torch.rand(len(x), 4, generator=generator, device=x.device)
+    order = torch.rand(4, generator=generator, device=x.device).argsort().expand(len(x), 4)
+    x = jitter(x, amounts, order, inplace=True)
     away = 0.1 * torch.rand(len(x), 2, 3, generator=generator, device=x.device) - 0.05
     return noise(warp(x, torch.eye(2, 3, device=x.device) + away, padding="reflection"), 0.02, generator=generator)
