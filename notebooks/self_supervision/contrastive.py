@@ -81,7 +81,7 @@ _ = lab.plots.family(PAPERS, ARROWS)
 # ## The stage
 #
 # Every method of this chapter plays on one stage: the same images, the same views, the same encoder. Twelve papers share a
-# minute, so a training has about half the steps of the other chapters', and half their batch. `run` knows the scale, the seeds and the ledger; `stage` holds the rest. At quick scale the images are
+# minute, so trainings are shorter than the stage's own, and in smaller batches. `run` knows the scale, the seeds and the ledger; `stage` holds the rest. At quick scale the images are
 # **scenes**: real handwritten digits in any colour on photo textures. Raw colours say nothing about the class, so
 # there is something to learn. What a minute has no room for, longer runs measure: their claims stand in
 # [the last table](#what-carries-over). Under every statement stands its verdict, drawn:
