@@ -606,6 +606,8 @@ run.claim("gio",
 # nearest to where the walk began is as good to learn from as the row where it ends. The estimate rewards closeness, not
 # coverage. So the jump keeps more classes than the walk from the mean, and the rival without a gradient, which tries *every*
 # candidate with an estimate that sees coverage, gives the better classifier; both on average, and not surely by the margin.
+# Read the supported statements with care: with the walk taken out, [broken on purpose](../../book/evidence.md), all of them
+# still stand. What they vouch for is the nearest row.
 
 # %% [markdown]
 # (sas-data-efficient-ssl)=
