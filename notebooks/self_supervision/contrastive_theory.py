@@ -99,7 +99,9 @@ _ = stage.look()
 # %% [markdown]
 # Each explanation gets a row in a table that fills as the chapter goes. `weigh` puts a record into a row and says
 # whether a confirmed statement speaks for the explanation or against it; the table at the end is made of these.
-# Statements about a side of an explanation, such as how tight a bound is, stay in the ledger alone.
+# Statements about a side of an explanation, such as how tight a bound is, stay in the ledger alone. What the rows mean
+# comes with their sections. A *joint loss*, in the last one, is half a loss whose positives share a label and half one
+# whose positives are two views.
 
 # %%
 EXPLANATIONS = {
@@ -186,7 +188,9 @@ lab.show(T.nce_bound, T.nwj_bound)
 lab.show(T.Flow.forward, T.Flow.inverse)
 
 # %% [markdown]
-# The views are the upper and lower half of a digit, 128 numbers each. A probe reads the digit's class from $g_1(x_1)$.
+# A bijection here is a stack of couplings: one half of the coordinates is shifted by what a perceptron makes of the
+# other half, which can be taken back exactly. The views are the upper and lower half of a digit, 128 numbers each. A
+# probe reads the digit's class from $g_1(x_1)$.
 
 # %%
 TRAIN, LR = run.pick(quick=150, full=3000), run.pick(quick=2e-3, full=1e-3)
@@ -201,7 +205,7 @@ def reads(encode):
 
 
 # %% [markdown]
-# Trainings of the same bijection: towards the bound (towards both, at long scale), and *against* linear readers. The
+# Trainings of the same bijection: towards the bound (longer runs: towards both), and *against* linear readers. The
 # paper trains the last one as a game between a classifier and the encoder; here the best linear reader of every batch
 # is solved for exactly.
 
@@ -248,12 +252,13 @@ weigh("more information", run.claim("mi-max-critique",
       table["bijection, adversary"], table["pixels"], margin=0.2, higher_is_better=False, data="digits"), "against")
 
 # %% [markdown]
-# The adversary's features hold the whole image. Nobody who reads linearly will ever find it there.
+# The adversary's features hold the whole image. Nobody who reads linearly will ever find it there. (A statement that
+# says *worse* or *less* has its difference turned round: plus always means that it came out as stated.)
 #
 # An encoder that *could* throw information away does the opposite of what one expects: take layers that each add
 # something to their input, near the identity at first, and follow the condition number of the Jacobian, the ratio of
 # its largest singular value to its smallest. Where it grows, the map comes nearer to one that cannot be undone, while
-# the bound is maximised.
+# the bound is maximised. The margin of the statement, 0.48, is $\log_{10} 3$.
 
 # %%
 lab.show(T.Residual.forward, T.log_condition)
@@ -280,6 +285,8 @@ run.claim("mi-max-critique",
 # %% [markdown]
 # The argument needs no bijections. Stop training when the *estimate* reaches one nat, by minimising $|I_{NCE} - 1|$,
 # and compare architectures; or raise the estimate by a more capable critic, and look at what that does to the encoder.
+# A *bilinear* critic scores two codes by $z_1^\top W z_2$. A *joint* one is a small perceptron that sees both codes at
+# once and can express more. Longer runs add a *separable* one, an inner product of two perceptrons.
 
 # %%
 critics = {"bilinear": lambda: T.Bilinear(64, 64), "joint": lambda: T.Joint(64, 64, 100)}
@@ -300,7 +307,7 @@ trained = {f"1 nat, {n}": ms for n, ms in one_nat.items()} | {f"max, {n} critic"
 table |= {n: [reads(m[0]) for m in ms] for n, ms in trained.items()}
 nats = {n: [T.held_out_bound(*m, x1_test, x2_test) for m in ms] for n, ms in trained.items()}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plot of probe accuracy against the held-out estimate, one dot per training and a colour for each kind of encoder and critic, with dashed and dotted lines, all but one, at the accuracy of pixels and of a random perceptron."}, "figure": {"caption": "What is estimated and what is read: a dot is a seed. Dashed, at nearly one height: pixels, and a perceptron with random weights.", "name": "fig-mi-critique"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plot of probe accuracy against the held-out estimate, one dot per training and a colour for each kind of encoder and critic, with a dashed line at the accuracy of pixels and a dotted one, nearly on it, at that of a random perceptron."}, "figure": {"caption": "What is estimated and what is read: a dot is a seed. Dashed: pixels; dotted, nearly on the dashed line: a perceptron with random weights.", "name": "fig-mi-critique"}}
 figure, axis = lab.plots.axes(1, 5.5, 3.0)
 for name, style in (("pixels", "--"), ("random perceptron", ":")):
     axis.axhline(mean(table[name]), color=lab.plots.GREY, linestyle=style)
@@ -324,15 +331,20 @@ run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than
           nats["max, joint critic"], nats["max, bilinear critic"], margin=0.0, data="digits")
 
 # %% [markdown]
-# At constant information features get better, by the bound, or useless, by the adversary: the quantity explains neither
-# (*measured*). Trained to the same estimate, the bijection has better features than the deep perceptron (*measured*);
-# on new pairs, though, the perceptron's estimate is the lower one, so part of that may be overfitting (*our guess*). A
-# bilinear critic gives better features than a joint one, as the paper has it (*measured*), but not for its reason: the
-# joint critic's held-out bound is not the tighter one but the looser (*measured*); at this length it has not caught up
-# (*our guess*). "Tighter but worse" is therefore not what we saw. The cloud even rises: over these few runs a higher
-# estimate goes with a better reading, of which no statement was tested. And the dashed line ought to sober everybody:
-# pixels, and a perceptron with random weights, are not far below the best that was trained. InfoMax alone, without
-# augmentation, adds little to halves of a digit (*our guess*).
+# At constant information features get a little better, by the bound, or nearly useless to a linear reader, by the
+# adversary: a quantity that does not change explains neither (*measured*). Trained to the same estimate, the bijection
+# has better features than the deep perceptron (*measured*): a bijection starts near the identity, so near pixels, and a
+# perceptron must first find what pixels already show (*our guess*). On new pairs, though, the perceptron's estimate is
+# the lower one, so part of the difference may be overfitting (*our guess*).
+#
+# A bilinear critic gives better features than a joint one, as the paper has it (*measured*). But the paper's reason,
+# that the *tighter* bound goes with worse features, was not shown: the joint critic's held-out bound is the looser one
+# (*measured*). It has more to fit, and at this length it has not caught up (*our guess*). In the figure a higher
+# estimate even goes with a better reading, of which no statement was tested.
+#
+# And the two lines, which lie together, ought to sober everybody: a perceptron with *random* weights reads as well as
+# pixels, and both are not far below the best that was trained. InfoMax alone, without augmentation, adds little to
+# halves of a digit (*our guess*).
 
 # %% [markdown]
 # (wdm-wpc)=
@@ -348,6 +360,12 @@ run.claim("mi-max-critique", "A joint critic gives a tighter held-out bound than
 # runs over all functions of slope at most one. For symbols with a code each the supremum is a linear programme. Put
 # several independent symbols into each view, and both measures grow in proportion. What 64 pairs can tell of them does
 # not.
+#
+# In the cells below ten symbols have codes of length two in random directions; view 2 shows the successor of each
+# symbol of view 1. Moving one pair of symbols to another costs the distance of their codes in both views. The programme
+# gives the measure for one symbol, `truth`, and the two *potentials*: `u` is the best $f$ at pairs, `v` is minus that
+# at shuffled pairs. Their means over 64 pairs are the estimate. InfoNCE gets its best critic too: $m \log 10$ for a
+# pair of $m$ symbols that fits, and nearly minus infinity for one that does not. Both are divided by their truth.
 
 # %%
 lab.show(T.optimal_transport)
@@ -386,8 +404,10 @@ run.exact("wdm-wpc", "With six symbols and 64 pairs, InfoNCE with the best criti
 
 # %% [markdown]
 # In practice the paper keeps the InfoNCE objective and bounds the critic's slope by a gradient penalty, on points
-# between a pair and a shuffled pair, through encoders and critic together. Spectral normalisation is another way to the
-# same end. Views are now *pictures* of the symbols: sixteen numbers a symbol, with nuisance.
+# between a pair and a shuffled pair, through encoders and critic together. The objective without the penalty is called
+# CPC here, with it WPC. The penalty is taken on every second step and then twice: the same on average, at half the
+# cost. Spectral normalisation, which divides every matrix by its largest singular value, is another way to the same
+# end. Views are now *pictures* of the symbols: sixteen numbers a symbol, with nuisance.
 
 # %%
 lab.show(T.wpc_penalty)
@@ -423,8 +443,8 @@ weigh("smoother information", run.claim("wdm-wpc",
       gain[6, 16], gain[2, 16], margin=0.01, data="symbols"))
 
 # %% [markdown]
-# The longer run asks two things more: whether the gain needs small batches, and whether another bound of the slope does
-# as well. Statements that only longer runs measure stand near the end, under *What carries over*.
+# Longer runs ask two things more: whether the gain needs small batches, and whether another bound of the slope does as
+# well. Here and below, what only longer runs ask has no verdict on this page until such a run is in its ledger.
 
 # %%
 if run.scale != "quick":
@@ -436,8 +456,9 @@ if run.scale != "quick":
 
 # %% [markdown]
 # The prediction held: with six symbols and small batches WPC reads more of them than CPC, and gains more than with two
-# (both *measured*). It is no miracle either: in the figure the *pictures* themselves, read linearly, show more symbols
-# than any representation of them in 64 numbers.
+# (both *measured*). A few symbols are enough to tell a pair from the others of a small batch; a steep critic is then
+# sure and stops asking, one of bounded slope cannot be sure so soon (*our guess*). It is no miracle either: in the
+# figure the *pictures* themselves, read linearly, show more symbols than any representation of them in 64 numbers.
 
 # %% [markdown]
 # (ssl-information-review)=
@@ -450,8 +471,15 @@ if run.scale != "quick":
 # where $x_1, x_2$ are the views, $z_1, z_2$ their codes, $y$ the label and $\beta \ge 0$ the price of what only view 1
 # knows. It states when throwing away is safe: under the **multi-view assumption**,
 # $I(y; x_1 \mid x_2) \le \varepsilon$, view 1 alone knows nothing of the label. The runnable form is the multi-view
-# information bottleneck: stochastic encoders, InfoNCE between the codes, and a symmetric KL divergence that charges for
-# what the other view could not have said.
+# information bottleneck: stochastic encoders, InfoNCE between the codes, and a symmetric KL divergence between the two
+# Gaussians that the encoders make of a pair. It charges for what the other view could not have said, because encoder 2
+# sees view 2 alone. In symbols, for *any* distribution $q$ that depends on $x_2$ only,
+#
+# $$I(z_1; x_1 \mid x_2) = \mathbb E\,\mathrm{KL}\bigl(p(z_1|x_1)\,\Vert\,p(z_1|x_2)\bigr)
+# \le \mathbb E\,\mathrm{KL}\bigl(p(z_1|x_1)\,\Vert\,q(z_1|x_2)\bigr) ,$$
+#
+# and encoder 2's Gaussian is such a $q$. With the roles of the views exchanged the same holds for view 2, and the
+# symmetric divergence, the mean of both, is never below the mean of the two terms that are to be charged.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View 1 and view 2 go through trained encoders, each to a Gaussian from which a code z is drawn. InfoNCE compares the two codes; a symmetric KL divergence with weight beta compares the two Gaussians."}, "figure": {"caption": "InfoNCE keeps what both views know; the KL between the two Gaussians charges for the rest.", "name": "fig-bottleneck-mechanism"}}
 parts = {"view 1": (0, 0), "encoder 1": (1.1, 0, "trained"), "Gaussian 1": (2.3, 0), "z₁": (3.3, 0), "InfoNCE": (4.2, 0.7, "loss"),
@@ -492,7 +520,7 @@ weigh("shared information only", run.claim("ssl-information-review",
 
 # %% [markdown]
 # Longer runs take prices between the two, and few labels: may moderate compression be harmless, or even of help, where
-# both views know the task?
+# both views know the task? The minute does not say.
 
 # %%
 if run.scale != "quick":
@@ -508,13 +536,17 @@ if run.scale != "quick":
 
 # %% [markdown]
 # What the review says of the multi-view assumption holds where we asked within the minute: with all labels, strong
-# compression costs the private task more than the shared one (*measured*). Without compression the curve still finds
-# much of the private symbol with all labels: InfoMax does not discard everything by itself.
+# compression costs the private task more than the shared one (*measured*). So it should, as the price falls on what the
+# other encoder cannot say, and that is the private symbol. Without compression the curve still finds much of the
+# private symbol with all labels: InfoMax does not discard everything by itself. *When* compression helps is a question
+# for the longer runs alone.
 
 # %% [markdown]
 # The review's other half is a warning about estimators. Give each of them the best critic there is, the true log
 # density ratio of correlated Gaussians, so that what is still wrong is the estimator's own doing. [Contrastive
-# learning](contrastive.ipynb) showed the ceiling of InfoNCE; the others fail in ways of their own.
+# learning](contrastive.ipynb) showed the ceiling of InfoNCE; the others fail in ways of their own. DV is the bound of
+# Donsker and Varadhan, NWJ with the logarithm of a mean in the place of the mean. kNN needs no critic: it counts how
+# many points are nearer in $x$ or $y$ alone than a point's nearest neighbours are in both.
 
 # %%
 TRIES = run.pick(quick=60, full=1000)
@@ -546,10 +578,12 @@ run.exact("ssl-information-review",
           float(1 - estimates[4, 16]["kNN"].mean() / 4), at_least=0.75, data="correlated Gaussians")
 
 # %% [markdown]
-# Given the best critic, NWJ is right on average, its spread at least doubles from the easiest case to the hardest,
-# and in sixteen dimensions the nearest neighbours, who know no critic, miss most of the truth (all *measured*). In
-# the curve InfoNCE stays under its ceiling of $\log 64$. None of the three can be trusted on features of a deep net,
-# where the critic is learnt as well (*our guess*).
+# Given the best critic, NWJ is right on average: its terms are plain means, so nothing biases them. Its spread at least
+# doubles from the easiest case to the hardest, as a mean of exponentials hangs on its few largest. In sixteen
+# dimensions the nearest neighbours, who know no critic, miss most of the truth: there all points are about equally far.
+# (All three *measured*; the reasons are the usual ones, and we tested none.) In the curve InfoNCE stays under its
+# ceiling of $\log 64$. None of them can be trusted on features of a deep net, where the critic is learnt as well
+# (*our guess*).
 
 # %% [markdown]
 # (cl-theory-latent-classes)=
@@ -564,15 +598,26 @@ run.exact("ssl-information-review",
 #
 # Here $g$ is the encoder, $x^+$ a second draw of $x$'s class, $x^-$ a draw from anywhere, $L_{un}$ the contrastive
 # loss, $L_{sup}^{\mu}$ the loss of the mean classifier over pairs of different classes and $L_{sup}$ that of the best
-# linear one ($\pi$ is the paper's $\tau$, which is the temperature in this chapter). The logarithm has base two for a
-# reason: a negative of the same class costs at least $\ell(0) = 1$ on average, and that is the $\pi$ that is taken off.
+# linear one ($\pi$ is the paper's $\tau$, which is the temperature in this chapter). Four conditions carry the second
+# inequality:
+# 1. given their classes, $x$, $x^+$ and $x^-$ are drawn independently, so that the mean of $g(x^+)$ is $\mu_c$ for
+#    every $x$ of class $c$;
+# 2. the class of a negative comes from the same prior as that of a positive, independently, and the classifier is
+#    judged on two different classes so drawn;
+# 3. $\ell$ is convex, so that Jensen's inequality holds;
+# 4. the logarithm has base two, so that $\ell(0) = 1$: a negative of the same class costs at least that on average, and
+#    that is the $\pi$ that is taken off.
+#
+# The first inequality needs none of them: the mean classifier is itself linear.
 
 # %%
 lab.show(T.contrastive_logistic, T.arora_bound, T.mean_classifier_loss)
 
 # %% [markdown]
 # In our world classes, marginal and collisions are known, and held-out draws are as many as we like. So the chain can
-# be checked link by link: at every stage of training, for two and for twenty classes, on fresh data.
+# be checked link by link: at every stage of training, for two and for twenty classes, on fresh data. One link more: a
+# *block* is a few draws of one class whose features are averaged. With a block in the place of $x^+$ and one in that of
+# $x^-$ the same argument holds, and as their means lie nearer to $\mu_c$, Jensen's inequality loses less.
 
 # %%
 chain, CHECK, SHORT = {}, run.pick(quick=6000, full=100_000), run.pick(quick=100, full=1000)
@@ -675,12 +720,15 @@ weigh("latent classes", run.claim("cl-theory-latent-classes",
 
 # %% [markdown]
 # With five labels a class, the mean classifier on contrastive features beats the nearest mean of inputs, and loses
-# little against means of all labels; with all labels it loses little against a trained linear reader; and blocks train
-# better features than single pairs (all *measured*). So the classifier of which alone the theorem speaks is nearly as
-# good as any. More negatives do not hurt by what we asked: the effect came out smaller (*measured*). With five classes
-# four negatives already collide more often than not, and what further ones add in true negatives may make up for what
-# they add in false ones (*our guess*). The paper's own drop is a few points on two data sets, and the theorem only says
-# that the *bound* gets worse.
+# little against means of all labels; with all labels it loses little against a trained linear reader (all *measured*).
+# So the classifier of which alone the theorem speaks is nearly as good as any linear one: the loss itself pulls a class
+# towards its mean, and few draws tell where that is (*our guess*). Blocks train better features than single pairs, by
+# little (*measured*); their loss is less noisy (*our guess*).
+#
+# More negatives do not hurt by what we asked: the effect came out smaller, and its interval holds zero (*measured*).
+# With five classes four negatives already collide more often than not, and what further ones add in true negatives may
+# make up for what they add in false ones (*our guess*). The paper's own drop is a few points on two data sets, and the
+# theorem only says that the *bound* gets worse.
 
 # %% [markdown]
 # (multiview-redundancy-linear)=
@@ -696,6 +744,11 @@ weigh("latent classes", run.claim("cl-theory-latent-classes",
 # $\mathbb E[Y|X,Z]$ by at most $(\sqrt{\varepsilon_X} + 2\sqrt{\varepsilon_Z})^2$, the views' lack of redundancy:
 # $\varepsilon_X$ is the mean squared difference of $\mathbb E[Y|X]$ from $\mathbb E[Y|X,Z]$, $\varepsilon_Z$ that of
 # $\mathbb E[Y|Z]$; $h$ is any function of the second view.
+#
+# The bound takes two lines to prove. The root of the error is at most $\sqrt{\varepsilon_X}$ plus the root mean square
+# of $\mu(x) - \mathbb E[Y|X]$. That difference is $\mathbb E[\,\mathbb E[Y|Z] - \mathbb E[Y|X,Z] \mid X]$, and an
+# average given $X$ has no larger mean square than what it averages: at most $\varepsilon_Z$. The factor before
+# $\sqrt{\varepsilon_Z}$ is not even needed.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View x and landmarks z drawn from the second view go into the density ratio w, made from a discriminator of pairs; the ratios against all landmarks are the embedding phi of x, and a linear regression reads the label y from it."}, "figure": {"caption": "Ratios against landmarks are the features; what is fitted to labels is linear.", "name": "fig-landmark-mechanism"}}
 parts = {"view x": (0, 0), "landmarks z": (0, 1.1, "store"), "ratio w": (1.4, 0.5, "trained"), "φ(x)": (2.5, 0.5),
@@ -727,7 +780,8 @@ weigh(
 
 # %% [markdown]
 # Then linear regression on the landmarks, which may choose better weights than these. Another arm uses a *wrong* ratio,
-# that of views with correlation 0.05.
+# that of views with correlation 0.05. The average with the theorem's weights errs by chance in proportion to $1/m$, as
+# every Monte Carlo average does; for the regression we only draw the curve.
 
 # %%
 SAMPLE, PRIVATE = run.pick(quick=8000, full=100_000), (0.0, 0.6, 1.2)
@@ -766,12 +820,14 @@ weigh(
 )
 
 # %% [markdown]
-# Averaged with the theorem's weights, the true ratio gives the conditional mean (*measured*). For a *regression* on
-# landmarks our statement came out reversed: the wrong ratio serves better than the true one (*measured*). A
-# regression needs a span and not a ratio, and twenty smooth functions of two coordinates span a product however wrong
-# they are (*our guess*). An experiment in which a linear model on landmarks does well is therefore no evidence for
-# the theorem, until it is shown what else would do as well. And the bound, while never violated here, is far from
-# tight.
+# Averaged with the theorem's weights, the true ratio gives the conditional mean (*measured*): that is the identity
+# above. For a *regression* on landmarks our statement came out reversed: the wrong ratio serves better than the true
+# one (*measured*). A regression needs a span and not a ratio, and twenty smooth functions of two coordinates span a
+# product however wrong they are (*our guess*). In the figure the first landmarks bring most, and the last ones little.
+#
+# An experiment in which a linear model on landmarks does well is therefore no evidence for the theorem, until it is
+# shown what else would do as well. And the bound, while never violated here, is far from tight. What sets the number of
+# landmarks for the plain average is the ratio's heavy tail; its second moment is checked next.
 
 # %%
 moment = {
@@ -789,7 +845,8 @@ run.exact("multiview-redundancy-linear", "The second moment of the ratio is (1 -
 
 # %% [markdown]
 # Now with a *learnt* ratio, ten lonely coordinates in $x$ that have no partner in $z$, and 200 labels. A linear model
-# needs features from somewhere; the alternative without contrast is as many random Fourier features of $x$.
+# needs features from somewhere; the alternative without contrast is as many random Fourier features of $x$, cosines of
+# random projections.
 
 # %%
 KINDS = ("x itself", "random features", "untrained ratio", "learnt ratio", "true ratio")
@@ -810,7 +867,9 @@ weigh("redundant views", run.claim("multiview-redundancy-linear",
 # %% [markdown]
 # With lonely coordinates about, the learnt ratio earns its keep against random features, and errs no more than a little
 # above the true ratio (both *measured*). It is blind to everything that the other view does not confirm, and this
-# selection, which needs no label, is what the random features lack (*our guess*).
+# selection, which needs no label, is what the random features lack (*our guess*). It has to be learnt: an untrained
+# ratio errs like random features in the list above. On average the learnt ratio even errs less than the true one. The
+# interval holds zero, so that is not shown; it would not contradict the theory, as a regression needs only a span.
 
 # %% [markdown]
 # (contrastive-temperature)=
@@ -825,6 +884,10 @@ weigh("redundant views", run.claim("multiview-redundancy-linear",
 # temperature the hardest negative gets nearly all of it, at a high one all get the same. In the limits the softmax
 # becomes a triplet loss and a linear one, $-s_{ii} + \lambda \sum_k s_{ik}$. The paper's test of this reading: take the
 # hard negatives *by hand*, and the temperature should matter no more.
+#
+# The price of a low temperature, by the paper, is *tolerance*: negatives of the same class are hard ones, and are
+# driven apart. It is measured as the mean, over pairs of different images, of their similarity where the classes agree
+# and of zero where they do not.
 
 # %%
 lab.show(T.temperature_loss, T.relative_penalty, T.tolerance)
@@ -856,8 +919,9 @@ run.exact("contrastive-temperature",
           float(limit), at_most=1e-3, data="random vectors")
 
 # %% [markdown]
-# Then the sweep, and an arm at its hot end whose hard negatives are selected. Longer runs add the linear loss, with all
-# negatives and with the hard ones.
+# Then the sweep, and an arm at its hot end whose hard negatives are selected: of every view's negatives only the share
+# `SHARE` counts that is most similar to it. The trainings are shorter than the stage's own; `BUDGET` says how long.
+# Longer runs add the linear loss.
 
 # %%
 TAUS = run.pick(quick=(0.02, 0.2, 1.0), long=(0.02, 0.05, 0.2, 0.5, 1.0), full=(0.02, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1.0))
@@ -877,14 +941,16 @@ swept = {
 untrained = [stage.knn(stage.untrained(s)) for s in run.seeds]
 accuracy = {name: [stage.knn(m.encoder) for m in ms] for name, ms in swept.items()}
 
-# %% mystnb={"image": {"alt": "Curve of kNN accuracy against temperature: low at the hot end, with the untrained encoder as a dashed line."}, "figure": {"caption": "The temperature swept: a middle one is best. Dashed: the untrained encoder.", "name": "fig-temperature"}}
+# %% mystnb={"image": {"alt": "Curve of kNN accuracy against temperature: low at the hot end, with the untrained encoder as a dashed line."}, "figure": {"caption": "The temperature swept: a middle one is best, and at the hot end the training fails. Dashed: the untrained encoder.", "name": "fig-temperature"}}
 points = {"all negatives": [accuracy[f"τ = {tau:g}"] for tau in TAUS]}
 temperature = run.curve("contrastive-temperature", "accuracy over the temperature", list(TAUS), points, "temperature τ", "kNN test accuracy", log=True)
 _ = lab.plots.curve(temperature, floor=mean(untrained))
 
 # %% [markdown]
-# The embeddings of test images tell how the push acts: their spread (minus uniformity), their tolerance, and how far
-# the positive of an image lies before its ten nearest negatives.
+# The embeddings of test images tell how the push acts: their spread, their tolerance, and how far the positive of an
+# image lies before its ten nearest negatives. The spread is minus the *uniformity* of Wang and Isola, which is
+# $\log \mathbb E\, e^{-2 \lVert z - z' \rVert^2}$ over pairs of different embeddings on the sphere: zero if all fall on
+# one point, and the lower the more evenly they lie.
 
 # %%
 whole = lambda m: torch.nn.Sequential(m.encoder, m.head)
@@ -941,21 +1007,29 @@ run.claim("contrastive-temperature",
           gap[0.2], gap[1.0], margin=0.05)
 
 # %% [markdown]
-# The cleanest verdict of the chapter: all statements on accuracy hold. Both ends of the sweep are worse than its
-# middle; at the hot end the features are far worse, and below the untrained encoder. Take away the easy negatives
-# there, and they get far better (all *measured*). The temperature matters because it selects: this fits, and is still a
-# reading (*our guess*). That 1 is a worse temperature here than in the paper, where it costs a point of accuracy, is
-# the work of few steps (*our guess*): the paper trains two hundred epochs on thousands of negatives, we some dozens of
-# steps on a few hundred. At the cold end a batch has few hard negatives to offer (*our guess*). The spread and the gap
-# came out as predicted (*measured*). One prediction came out reversed: tolerance is lower at 1 than at the middle
-# temperature (*measured*). At 1 the encoder has lost the digits, and members of a class have nothing in common to be
-# tolerant about (*our guess*).
+# All statements on accuracy hold: both ends of the sweep are worse than its middle, and at the hot end the features get
+# far better without the easy negatives (all *measured*). That the temperature matters because it selects fits this, and
+# is still a reading (*our guess*). At the cold end a batch has few hard negatives to offer (*our guess*).
+#
+# But look at what stands at the hot end. At 1 the training does not do worse, it *fails*: the digits are read no better
+# than by guessing, below the untrained encoder, and the positive lies far behind the ten nearest negatives.
+# Similarities lie between -1 and 1, so at this temperature all negatives push nearly alike, and dozens of steps bring
+# no two views together (*our guess*). The two statements that compare with 1 say that the middle temperature, or the
+# selection, learns within so few steps; they do not say how good 1 becomes once it learns. In the paper, after two
+# hundred epochs with thousands of negatives, it costs a point of accuracy. Whether longer training moves the best
+# temperature, the minute does not answer; the longer runs sweep again.
+#
+# Spread and gap came out as predicted between the middle and the hot end (*measured*). Tolerance came out reversed: it
+# is lower at 1 (*measured*), where members of a class have nothing in common to be tolerant about (*our guess*). In the
+# curves the cold end has the smallest spread and the largest tolerance of the three, the opposite of what the paper
+# has; no statement asked that.
 
 # %% [markdown]
 # (dense-align-uniform)=
 # ## Alignment and uniformity, position by position
-# Wang and Isola named what the loss asks of the features: positive pairs close (*alignment*), everything else evenly
-# spread on the sphere (*uniformity*). For images both measures go with accuracy. Do they for *dense* features, one
+# Wang and Isola named what the loss asks of the features: positive pairs close (*alignment*, their mean squared
+# distance), everything else evenly spread on the sphere (*uniformity*, as in the last section). Both are the better the
+# smaller, so they can be added. For images both measures go with accuracy. Do they for *dense* features, one
 # vector for every position of a map? There a new question comes first: which position of view 2 is the positive of
 # position $p$?
 #
@@ -980,16 +1054,21 @@ lab.show(T.match_coordinates, T.dense_nce)
 lab.show(T.DenseContrast.forward)
 
 # %% [markdown]
-# Two worlds of digits in random polarity: one digit somewhere on the canvas, or, in longer runs, four side by side.
-# Position by position a linear reader names the digit that a position shows (or the ground). Alignment is always
-# measured with coordinate pairs on held-out images, so that runs can be compared whatever they were trained with. With
-# four digits one more arm has no positions at all: it contrasts the mean of the map, as methods for whole images do.
+# Digits in random polarity: one somewhere on the canvas, or, in longer runs, four side by side. Position by position a
+# linear reader names the digit that a position shows, or the ground; its *dense accuracy* is the mean over these eleven
+# classes. Alignment is always measured with coordinate pairs on held-out images, so that runs can be compared whatever
+# they were trained with. So is *correspondence*: how often the position of view 2 that is most alike shows the same
+# place.
+#
+# The first two statements count for the explanation for this reason: only positives at the same place train the
+# alignment that is measured. If alignment decides what features are good for, these have to read better than positives
+# elsewhere.
 
 # %%
 CANVAS = run.pick(quick=(400, 300), full=(10_000, 2000))
 worlds = {many: [T.object_scenes(n, split, many) for n, split in zip(CANVAS, run.splits, strict=True)] for many in (False, True)}
 
-# %% mystnb={"image": {"alt": "Two rows of eight grey pictures of 24×24 pixels: one digit on a plain ground, and four digits side by side, each darker or brighter than the ground."}, "figure": {"caption": "The two worlds: one digit on the canvas, or four.", "name": "fig-dense-worlds"}}
+# %% mystnb={"image": {"alt": "Two rows of eight grey pictures of 24×24 pixels: one digit on a plain ground, and four digits side by side, each darker or brighter than the ground."}, "figure": {"caption": "The two worlds: one digit on the canvas, or, in longer runs, four.", "name": "fig-dense-worlds"}}
 _ = lab.plots.images(torch.cat([worlds[many][0][0][:8] / 2 + 0.5 for many in worlds]), rows=2, names=("one digit", "four digits"))
 
 # %%
@@ -1074,10 +1153,13 @@ if run.scale != "quick":
 
 # %% [markdown]
 # With one digit the place matters: positives that show the same place read better than random ones, and keep the places
-# of two views together (both *measured*). Whether they also beat positives that look alike by as much as we asked, five
-# seeds do not settle; they are ahead with each. The paper's question has half an answer: the sum ranks the runs better
-# than chance (*measured*). Whether it does so better than alignment alone is open, and in the list above alignment
-# alone is ahead. Positives that agree on nothing spread well and read badly, which the figure shows, and then
+# of two views together (both *measured*). A random positive mostly shows something else, so it teaches a position
+# nothing of what it shows (*our guess*). Whether the same place also beats positives that look alike by as much as we
+# asked, five seeds do not settle; it is ahead with each.
+#
+# The paper's question has half an answer: the sum ranks the runs better than chance (*measured*). Whether it does so
+# better than alignment alone is open. In the list above alignment alone ranks them better on average, and uniformity
+# alone hardly at all. Positives that agree on nothing spread well and read badly, which the figure shows, and then
 # uniformity misleads (*our guess*). A correlation of two measures with accuracy is a fact about a *family of runs*, and
 # ours is made of ways to match positives.
 
@@ -1091,8 +1173,10 @@ if run.scale != "quick":
 #
 # with $W$ the encoder's matrix, $x^+$ the positive of $x$ and $x^-$ any other point; $v_1$ and $v_2$ below are the
 # directions of class and subclass. Take it supervised: positives are two images of a class. At the minimum all training
-# points of a class fall on one point, subclasses and all. But only *training* points. Here are two linear maps with the
-# same smallest loss.
+# points of a class fall on one point, subclasses and all. But only *training* points. With more dimensions than points
+# there are directions that no training point has a share in, a *blind spot* of the loss: what a map does there costs
+# nothing. Here are two linear maps with the same smallest loss. The first leaves the blind spot empty and is the
+# shortest; the second uses it to read what of $v_2$ lies there.
 
 # %%
 lab.show(T.two_minimisers)
@@ -1120,6 +1204,9 @@ run.claim("cl-simplicity-bias",
 # Collapse on training points is the loss's doing; collapse on new points is the *choice* of a minimum. Which one does
 # gradient descent choose? From small weights it walks to the shortest. We follow the encoder's response to the
 # subclass, $\lVert W v_2\rVert / \lVert W v_1\rVert$, as a probe would be fooled by any trace of it, however faint.
+# There are three losses: supervised, unsupervised (positives are two noisy copies of one input), and joint, half of
+# each. `descend` has the gradient by hand. With $A = \mathbb E\,xx^\top$ and $B = \mathbb E\,x {x^+}^\top$ the loss is
+# $-2\,\mathrm{tr}(WBW^\top) + \lVert WAW^\top\rVert^2$ and its gradient $4\,(WAW^\top WA - WB)$, whence the 4.
 
 # %%
 lab.show(T.descend, T.moments)
@@ -1224,10 +1311,14 @@ weigh("simplicity", run.claim("cl-simplicity-bias",
 
 # %% [markdown]
 # Width does what the theory of linear maps says, on digits too: where the pattern is shared, the narrow embedding gives
-# up the digit that even random weights keep; and an augmentation that draws the pattern anew brings the digit back
-# (both *measured*). Labels alone do the opposite: the pattern, which tells them nothing, is read early in the training
-# and lost at its end. Both losses together keep more of the pattern than labels alone, and more of the digit than views
-# alone (all *measured*). In the figure labels, and views with new patterns, read the digit better than the inputs do.
+# up the digit that even random weights keep (*measured*). The pattern alone is enough to tell positives, so it comes
+# first, and four numbers have no room for more (*our guess*). An augmentation that draws the pattern anew takes that
+# short cut away, and brings the digit back (*measured*).
+#
+# Labels alone do the opposite: the pattern, which tells them nothing, is read early in the training and lost at its
+# end. Both losses together keep more of the pattern than labels alone, and more of the digit than views alone (all
+# *measured*): each half asks for what the other may drop. In the figure labels, and views with new patterns, read the
+# digit better than the inputs do.
 
 # %% [markdown]
 # ## What is left standing
@@ -1261,17 +1352,23 @@ for name, entries in rows.items():
         print(f"   {('against', 'open', 'for')[1 + verdict(record, speaks)]:8} {record.verdict:13} {record.statement}")
 
 # %% [markdown]
-# Information, as a quantity, does not survive: features of one and the same information reach from useless to good
-# (*measured*). One of its marks weighs little, as the better critic had the higher estimate too. A gentler measure, a
-# question of *estimation*, has what it predicted, and the shared part, a question of *selection*, the one statement
-# that the minute asks of it. The theorems on classification hold wherever we looked; of what follows from them without
-# being a theorem all came out but the harm of more negatives. Redundant views have a reversed statement against them, a
-# wrong ratio that did better, and the rest for them. The reading by the gradient, which negatives push, made the
-# sharpest predictions, and those that the table holds all came out; one that it does not hold, on tolerance, is
+# **Information.** As a quantity it does not survive: features of one and the same information reach from near guessing
+# to a little above pixels (*measured*). One of its marks weighs little, as the better critic had the higher estimate
+# too. A gentler measure, a question of *estimation*, has what it predicted, and the shared part, a question of
+# *selection*, the one statement that the minute asks of it.
+#
+# **Classification.** The theorems hold wherever we looked; of what follows from them without being a theorem all came
+# out but the harm of more negatives. Redundant views have a reversed statement against them, a wrong ratio that did
+# better, and the rest for them.
+#
+# **Geometry.** The reading by the gradient, which negatives push, made the sharpest predictions, and those that the
+# table holds all came out, two of them against a training that failed; one that it does not hold, on tolerance, is
 # reversed. Of alignment and uniformity we saw that the place matters and that the two together beat chance; whether
-# both are needed is open. The last row speaks of what all others take for granted, which of the many minima we get, and
-# all of it came out. What works, then, is a choice of positives and of negatives, made by augmentation and temperature,
-# and an optimiser that prefers the simple (*our guess*).
+# both are needed is open.
+#
+# **Which minimum.** The last row speaks of what all others take for granted, which of the many minima we get, and all
+# of it came out. What works, then, is a choice of positives and of negatives, made by augmentation and temperature, and
+# an optimiser that prefers the simple (*our guess*).
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1279,10 +1376,13 @@ print(len(EXPLANATIONS), "explanations,", "every one of them tested:", all(rows.
 
 # %% [markdown]
 # ## What carries over
-# Every claim at each scale that measured it, under what its paper reports. Sizes, learning rates, the share of hard
-# negatives, β and the widths were chosen on other seeds and other digits than the ones measured; the statements and
-# their margins stood before the measurement. After a first one, with three seeds, ten statements went to the longer
-# runs alone, for the minute's sake: eight that were inconclusive, and the two on the linear loss, which were supported.
+# Every claim at each scale that measured it, under what its paper reports; a dash is a scale that has not. What holds
+# at the size of ImageNet, nothing here can tell.
+#
+# Sizes, learning rates, the share of hard negatives, β and the widths were chosen on other seeds and other digits than
+# the ones measured; the statements and their margins stood before the measurement. After a first one, with three seeds,
+# ten statements went to the longer runs alone, for the minute's sake: eight that were inconclusive, and the two on the
+# linear loss, which were supported.
 
 # %%
 run.carry_over()
@@ -1336,9 +1436,11 @@ for classes in (2, 5, 20):
 # ````{solution-start} ex-theory-bijection
 # :class: dropdown
 # ````
-# The true information is the same, so a difference is a failure of the estimate. It comes out lower: the critic too is
-# a reader of limited means, and an estimate below zero says that it is sure and wrong. An *estimate* of information,
-# then, is partly a measure of how readable the features are, and that part is what made InfoMax look right
+# The true information is the same, so a difference is a failure of the estimate. It comes out far lower, below zero,
+# where no information can be. The estimate has a ceiling and no floor: it is $\log N$ plus the mean log probability
+# that the critic gives to the right partner. On new pairs this critic gives it almost none: it is sure, and wrong. The
+# critic too is a reader of limited means. An *estimate* of information, then, is partly a measure of how readable the
+# features are, and that part is what made InfoMax look right
 # (*our guess*).
 
 # %%
