@@ -345,7 +345,7 @@ _ = lab.plots.images(pictures.repeat(1, 3, 1, 1), rows=2)
 # %%
 QUESTIONS = {"next": ("next",), "mixture": ("random", "next", "next-all")}
 QUESTIONS |= run.pick(quick={}, long=(alone := {"random": ("random",)}), full=alone)
-TOKENS = run.pick(quick=dict(steps=215, lr=1e-2), full=dict(steps=20_000, lr=1e-3))
+TOKENS = run.pick(quick=dict(steps=270, lr=1e-2), full=dict(steps=20_000, lr=1e-3))
 fresh = lambda seed: vit(seed, *run.pick(quick=(48, 2), full=(256, 6)), SIZE, PATCH)
 
 
@@ -503,7 +503,7 @@ lab.show(P.relation_recall)
 PIECE, SINGLE = run.pick(quick=(4, 6), full=(4, 8))  # sides of a patch: all stains, a single one
 CELLS = run.pick(quick=dict(width=24, depth=2), full=dict(width=256, depth=8))
 DECODER = run.pick(quick=dict(width=24, depth=1), full=dict(width=128, depth=2))
-STEPS = run.pick(quick={"MAE": 250, "CA-MAE": 185, "classifier": 280},
+STEPS = run.pick(quick={"MAE": 350, "CA-MAE": 280, "classifier": 280},
                  full={"MAE": 20_000, "CA-MAE": 20_000, "classifier": 20_000})
 all_stains = lambda seed: vit(seed, size=CELL, patch=PIECE, channels=4, **CELLS)
 
@@ -667,7 +667,7 @@ print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 # scale also gives it the steps of both together. How well a network paints new cells, with the same masks for all, tells what it learnt by heart.
 
 # %%
-START, ON, LABELS, TARGETS = run.pick(quick=(250, 240, 200, 32), full=(20_000, 5000, 2000, 500))
+START, ON, LABELS, TARGETS = run.pick(quick=(400, 300, 200, 32), full=(20_000, 5000, 2000, 500))
 SCOPE, KNOCKED = run.pick(quick=12, full=32), 8
 many, PLENTY = run.pick(quick=(8, 240), full=(20, 1000)), run.pick(quick=125, full=500)
 if run.dry:
@@ -899,7 +899,7 @@ films, new_films = (P.panned_textures(n, i, s, **pan).to(run.device)
 answers = {"texture": (films.labels, new_films.labels),
            "direction": tuple(v.factors["direction"][:, 0] for v in (films, new_films))}
 MASKS = run.pick(quick=((1, 0.5),), full=(P.SHORT, P.LONG))  # one block on a grid of 3×3 cells
-JEPA = run.pick(quick=dict(steps=260, batch_size=64, lr=3e-3),
+JEPA = run.pick(quick=dict(steps=350, batch_size=64, lr=3e-3),
                 full=dict(steps=20_000, batch_size=128, lr=6e-4))
 
 
@@ -1225,7 +1225,7 @@ _ = lab.plots.images(torch.cat([clip, bent, broken], 1)[0], rows=3, width=4)
 scenes = lambda n, seed, split, share: P.tied_scenes(n, seed, split, HALL, share).to(run.device)
 tied = scenes(sizes[0], 21, fit_split, 0.9)
 fair, new_fair = scenes(sizes[0] // 2, 22, fit_split, 0.0), scenes(sizes[1], 23, test_split, 0.0)
-DSM = run.pick(quick=dict(steps=140, batch_size=48), full=dict(steps=5000, batch_size=256))
+DSM = run.pick(quick=dict(steps=160, batch_size=48), full=dict(steps=5000, batch_size=256))
 parts = {"MoCo": (False, False), "DSM": (True, True)}
 parts |= run.pick(quick={}, long=(one := {"MoCo + broken scene": (True, False)}), full=one)
 
@@ -1382,7 +1382,7 @@ def clustered(name, seed):
     method = lambda e: P.ODC(e, names, kinds, learnt=learnt).to(run.device).start(patches[which], seed)
     views = lambda x, generator: QUIET(x[:, None], generator)[:, 0]
     return stage.pretrain(f"odc {name}", method, seed, images=patches[which], views=views,
-                          encoder=small(seed), steps=run.pick(quick=165, full=5000), batch_size=128,
+                          encoder=small(seed), steps=run.pick(quick=220, full=5000), batch_size=128,
                           lr=3e-3, optimizer="adamw", weight_decay=1e-4).encoder
 
 
