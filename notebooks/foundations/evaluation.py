@@ -26,7 +26,7 @@
 # - find subgroups behind a mean, and keep preprocessing inside the folds.
 #
 # **You should know** convolutional networks, stochastic gradient descent with momentum, variance and covariance.
-# **Run time:** one to three minutes on a laptop; on a GPU the same cells train the first paper's network on CIFAR-10.
+# **Run time:** one to two minutes on a laptop; on a GPU the same cells train the first paper's network on CIFAR-10.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -80,7 +80,8 @@ run
 # settings.
 
 # %%
-TRAIN, TEST, RUNS, SOME = run.pick(quick=(270, 900, 12, 6), full=(50_000, 10_000, 20, 20))
+TRAIN, TEST = run.pick(quick=(270, 900), full=(50_000, 10_000))
+RUNS, SOME = run.pick(quick=(5, 4), long=(12, 8), full=(20, 20))  # a seed; the first where flips are compared
 if run.dry:
     TRAIN, TEST, RUNS, SOME = 256, 512, 2, 2
 SMALL = run.pick(quick=dict(widths=(16, 32), batch=54, translate=1, epochs=12, lr=800.0, bias_scale=4.0), full={})
@@ -127,6 +128,7 @@ mean = lambda rows, what="tta", k=SOME: [statistics.fmean(getattr(o, what) for o
 
 
 x, y, test_x, test_y = data(run.seeds[0])
+PATCHES = run.data
 results = {"chance": [1 / len(set(y.tolist()))] * len(run.seeds)}
 
 # %% tags=["hide-input"]
@@ -355,10 +357,10 @@ run.claim("airbench",
 
 # %% mystnb={"image": {"alt": "Test accuracy by the image alone against epochs on a logarithmic axis, for no, random and alternating flip. All rise with the epochs. After the shorter training no flip lies highest; after the longer one it lies below the other two, which lie close together. A dashed line far below: nearest neighbours on raw pixels."}, "figure": {"caption": "Flips pay once every image has been seen often. The dashed line needs no training: nearest neighbours on raw pixels.", "name": "fig-airbench-epochs"}}
 TIMES = run.pick(quick=1, long=4, full=1)  # long scale makes every training four times as long
-EPOCHS = run.pick(quick=(4, SGD.epochs), long=(1, 4, SGD.epochs), full=(2, 4, SGD.epochs))
+EPOCHS = run.pick(quick=(4, SGD.epochs), long=(1, 3, 6, SGD.epochs), full=(2, 4, SGD.epochs))
 lengths = {flip: [mean(runs(replace(SGD, flip=flip, epochs=e)), "plain") for e in EPOCHS] for flip in E.FLIPS}
 found = run.curve("airbench", "accuracy of the image alone against epochs", [TIMES * e for e in EPOCHS],
-                  {f"{flip} flip": points for flip, points in lengths.items()},
+                  {"no flip" if flip == "none" else f"{flip} flip": points for flip, points in lengths.items()},
                   "epochs", "test accuracy, image alone", log=True)
 _ = lab.plots.curve(found, 5.2, 2.3, floor=statistics.fmean(pixels))
 
@@ -441,17 +443,19 @@ lab.show(E.train_many, start="for step in range", end="_foreach_add_(params")
 lab.show(E.varied)
 
 # %%
-MANY, FEW, SET = run.pick(quick=(96, 16, 500), full=(200, 50, 5000))
+MANY, FEW, SET = run.pick(quick=(96, 12, 500), full=(200, 50, 5000))
 MANY, FEW, SET = (8, 2, 16) if run.dry else (MANY, FEW, SET)
-LENGTHS = run.pick(quick=(4, 8, 16, 32), long=(4, 8, 16, 32, 64, 128), full=(2, 4, 8))  # epochs, the last is the whole training
+LENGTHS = run.pick(quick=(4, 12, 32), long=(4, 8, 16, 32, 64, 128), full=(2, 4, 8))  # epochs, the last is the whole training
 WIDE = run.pick(quick=dict(hidden=(64, 64)), full=dict(widths=(128, 512, 512)))
-SOURCES = {"everything": (1, 1, 1), "initialisation": (1, 0, 0), "order": (0, 1, run.pick(quick=0, full=1)),
-           **run.pick(quick={"augmentation": (0, 0, 1)}, full={}), "one weight": (0, 0, 0)}
+KINDS = {  # which of initial weights, order and augmentation differ between runs, and the change of one weight
+    "initialisation": (1, 0, 0, 0), "order": (0, 1, run.pick(quick=0, full=1), 0),
+    **run.pick(quick={"augmentation": (0, 0, 1, 0)}, full={}), "one weight": (0, 0, 0, 0.1),
+}
 
 # %%
 if run.scale != "full":
     SOURCE, (train, test) = "digits in noise (scikit-learn)", run.splits
-    tests = [E.grey_digits(8000, seed, test) for seed in run.seeds]
+    tests = [E.grey_digits(6000, seed, test) for seed in run.seeds]
     tiny = [E.TinyRuns(*E.grey_digits(1000, seed, train), t, seed) for seed, (t, _) in zip(run.seeds, tests)]
     truths = [label for _, label in tests]
 else:
@@ -460,13 +464,13 @@ else:
 # %%
 def many(source, count, **options):
     """For every seed {epochs: the classes that each run gives the test images, (runs, images)}."""
-    sources, nudge = SOURCES.get(source, (1, 1, 1)), source == "one weight"
     lengths = LENGTHS if source == "everything" else LENGTHS[-1:]
     if run.scale != "full":
-        train = lambda i, _: tiny[i](sources, count, nudge=0.1 * nudge, marks=lengths[:-1], **options)
+        train = lambda i, _: tiny[i](runs=count, marks=lengths, **options)
     else:
+        *sources, nudge = KINDS.get(source, (1, 1, 1, 0))
         recipes = {n: replace(MUON, epochs=n, **options) for n in lengths}
-        train = lambda _, s: {n: E.repeated(trainer(r, s), sources, count, s, nudge) for n, r in recipes.items()}
+        train = lambda _, s: {n: E.repeated(trainer(r, s), sources, count, s, nudge > 0) for n, r in recipes.items()}
     return run.once((source, count), lambda: [train(i, seed) for i, seed in enumerate(run.seeds)])
 
 
@@ -530,7 +534,7 @@ _ = lab.plots.curve(found, 5.2, 2.3)
 
 # %%
 mean_of = [float(c.double().mean()) for c in whole]
-wide = [float(c.double().mean()) for c in hits("twice as wide", max(2, FEW // 3), **WIDE)]
+wide = [float(c.double().mean()) for c in hits("twice as wide", max(2, FEW // 2), **WIDE)]
 run.claim("seed-3407", "The best of the scanned seeds scores at least a point above the mean of networks twice as wide",
           [m + lead for m, (lead, _) in zip(mean_of, leads)], wide, margin=0.01, data=SOURCE)
 
@@ -672,13 +676,19 @@ run.claim("calibrated-chaos",
 # fixed must not differ, and then nothing does.
 
 # %%
-same = [E.last(t((0, 0, 0), 2)) for t in tiny] if run.scale != "full" else []  # a GPU's float16 sums differ
+if run.scale != "full":  # all kinds in one stack
+    stacks = [t.each(KINDS | {"nothing": (0, 0, 0, 0)}, FEW) for t in tiny]
+    arms = {name: [made[name] == y for made, y in zip(stacks, truths)] for name in KINDS}
+else:
+    arms = {name: hits(name, FEW) for name in KINDS}
+
+# %%
+same = [made["nothing"] for made in stacks] if run.scale != "full" else []  # a GPU's float16 sums differ
 run.exact("calibrated-chaos",
           "A source held fixed is fixed: with all of them held, the share of predictions that differ between runs",
           max(float((made != made[0]).double().mean()) for made in same), at_most=0.0, data=SOURCE) if same else None
 
 # %%
-arms = {source: hits(source, FEW) for source in list(SOURCES)[1:]}
 widths = {name: [E.over_sets(E.test_set_variance, c, SET) ** 0.5 for c in rows] for name, rows in arms.items()}
 
 part_of = {name: [w / v**0.5 for w, v in zip(rows, variance)] for name, rows in widths.items()}
@@ -728,21 +738,12 @@ run.claim("calibrated-chaos",
           [s[3] for s in shares], stated,
           margin=0.005, higher_is_better=False, data=SOURCE) if stated else None
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: blue bars of the standard deviation of accuracy for each source of chance, each with a shorter orange bar in it for the part on the distribution; a dashed line for the binomial formula, right of all bars, and a dotted one for independent coins. Right: how often a class is right against the share of runs that vote for it, near the diagonal but flatter."}, "figure": {"caption": "Any source of chance alone gives most of the spread on a test set, and little of it is the distribution's (left; dots are seeds). Right: votes for binary classes are calibrated nearly, the diagonal is perfect.", "name": "fig-chaos-sources"}}
-figure, (left, diagonal) = lab.plots.axes(2, 7, 2.5, width_ratios=(1.4, 1))
-shown = {"everything": [v**0.5 for v in variance]} | widths
-lab.plots.bars(left, {n: [100 * v for v in values] for n, values in shown.items()}, "standard deviation, points")
-deep = [[100 * max(0, E.distribution_variance(c)) ** 0.5 for c in rows] for rows in (whole, *arms.values())]
-grey, _, green = lab.plots.GREY, *lab.plots.COLOURS[1:3]
-means = [statistics.fmean(d) for d in deep]
-left.barh(range(len(deep)), means, height=0.3, color=lab.plots.COLOURS[1], label="on the distribution")
-left.axvline(100 * statistics.fmean(binomial) ** 0.5, color=grey, linestyle="--", linewidth=1, label="binomial formula")
-left.axvline(100 * statistics.fmean(coins) ** 0.5, color=green, linestyle=":", label="independent coins")
-left.legend(loc="upper center", bbox_to_anchor=(0.4, -0.25), ncols=3, fontsize=8)
+# %% tags=["hide-input"] mystnb={"image": {"alt": "How often a class is right against the share of runs that vote for it, a line a seed: all rise near the diagonal, flatter than it."}, "figure": {"caption": "Votes of many runs for binary classes are calibrated nearly: a line a seed, the dashes are perfect.", "name": "fig-chaos-calibration"}}
+figure, axis = lab.plots.axes(1, 3, 2.4)
 for confidence, accuracy, *_ in shares:
-    diagonal.plot(confidence, accuracy, "o-", color=lab.plots.COLOURS[0], alpha=0.6, markersize=3)
-diagonal.plot([0, 1], [0, 1], color=lab.plots.GREY, linestyle="--", linewidth=1)
-_ = diagonal.set(xlabel="share of votes", ylabel="how often right", aspect="equal")
+    axis.plot(confidence, accuracy, "o-", color=lab.plots.COLOURS[0], alpha=0.6, markersize=3)
+axis.plot([0, 1], [0, 1], color=lab.plots.GREY, linestyle="--", linewidth=1)
+_ = axis.set(xlabel="share of votes", ylabel="how often right", aspect="equal")
 
 # %% [markdown]
 # This was said of large networks on CIFAR-10, and it is here in a perceptron that trains in milliseconds. Most of the variance on a test set is coins; what is left shrinks as training goes on; and one test
@@ -765,7 +766,7 @@ _ = diagonal.set(xlabel="share of votes", ylabel="how often right", aspect="equa
 # a candidate to be what its label says is what the paper calls its *selection frequency*.
 
 # %%
-CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=((2800, 3500), 1000, 500, 40), full=((3500, 4500), 2000, 1000, 40))
+CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=((2700, 2900), 1000, 500, 40), full=((3500, 4500), 2000, 1000, 40))
 if run.dry:
     CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=((300, 300), 60, 20, 10), full=((200, 200), 112, 20, 10))
 PHOTOS = run.pick(quick="digits in noise (scikit-learn)", full=run.data)
@@ -842,12 +843,6 @@ for colour, name in zip(lab.plots.COLOURS, ("matched", "threshold 0.7")):
 axis.axline((50, 50), slope=1, color=lab.plots.GREY, linestyle="--", linewidth=1)
 axis.set(xlabel="accuracy on the old test set, %", ylabel="accuracy on a new one, %")
 _ = axis.legend()
-
-# %%
-held = [torch.cat([chosen["old"], chosen[name]]) for _, chosen in found for name in NEW]
-run.exact("imagenet-generalize",
-          "The old and a new test set do not overlap: the largest number of images that the two hold twice",
-          max(len(images) - len(images.unique()) for images in held), at_most=0.0, data=PHOTOS)
 
 # %%
 run.claim("imagenet-generalize",
@@ -1055,18 +1050,10 @@ for seed, train, test in zip(run.seeds, trains, tests):
     level = [{s: (E.standardised(part[s][0]), part[s][1]) for s in (A, B)} for part in (train, test)]
     evened.append(E.source_matrix(models(seed)[BEST], *level))
 
-# %% mystnb={"image": {"alt": "Heat map of the accuracies of the support vector machine: trained on handwritten, printed, half of each and all of both digits; tested on handwritten and printed ones. The entries across sources are by far the lowest."}, "figure": {"caption": "Off its own source a classifier loses most of what it knew: trained on (row), tested on (column), the first classifier of the list, mean over seeds. Chance is a tenth.", "name": "fig-cinic-matrix"}} tags=["hide-input"]
-rows = (A, B, "half of each", "all of both")
-table = torch.tensor([[statistics.fmean(m[r, c] for m in matrices[BEST]) for c in (A, B)] for r in rows])
-figure, axis = lab.plots.axes(1, 4.6, 2.8)
-picture = axis.imshow(table, vmin=0, vmax=1, aspect="auto")
-for i, j in ((i, j) for i in range(len(rows)) for j in range(2)):
-    axis.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", color="black" if table[i, j] > 0.6 else "white")
-axis.set_xticks(range(2), (A, B))
-axis.set_yticks(range(len(rows)), rows)
-axis.set(xlabel="tested on", ylabel="trained on")
-axis.grid(visible=False)
-_ = figure.colorbar(picture, ax=axis, label="accuracy")
+# %%
+print(f"{BEST}: trained on ↓, tested on →   " + "  ".join(f"{s:>11}" for s in (A, B)))
+for row in (A, B, "half of each", "all of both"):
+    print(f"{row:31}  ", "  ".join(f"{statistics.fmean(m[row, s] for m in matrices[BEST]):11.2f}" for s in (A, B)))
 
 # %%
 own = [statistics.fmean((m[A, A], m[B, B])) for m in matrices[BEST]]
@@ -1127,15 +1114,15 @@ for i in range(len(run.seeds)):
     for what, keys in KEYS.items():
         ranks[what].append(E.rank_agreement(*([found[i][key] for found in matrices.values()] for key in keys)))
 run.claim("cinic-10",
-          "The joint set ranks classifiers as the first source does: Spearman's ρ at most 0.1 below that of "
+          "The joint set ranks classifiers as the first source does: Spearman's ρ at most 0.05 below that of "
           "two halves of its test images",
-          ranks["joint"], ranks["halves"], margin=-0.1)
+          ranks["joint"], ranks["halves"], margin=-0.05)
 
 # %%
 run.claim("cinic-10",
-          "Half of the training images rank classifiers as all of them do: Spearman's ρ at most 0.1 below that of two "
+          "Half of the training images rank classifiers as all of them do: Spearman's ρ at most 0.05 below that of two "
           "halves of the test images",
-          ranks["smaller"], ranks["halves"], margin=-0.1)
+          ranks["smaller"], ranks["halves"], margin=-0.05)
 
 # %% [markdown]
 # Two numbers an image tell its source, yet they are not what is lost between the sources: with brightness and
@@ -1362,6 +1349,7 @@ RHO, GROUPS = 0.7, len(E.PALETTE)
 SHIFTS = {"global": 1.0, "pixels": 1.0, "local": 0.25}  # in standard deviations of a latent, or of a coefficient
 STRENGTHS = run.pick(quick=(0.5, 1.0), long=(0.25, 0.5, 1.0, 2.0, 4.0), full=(0.5, 1.0, 2.0))
 SHORT, LONG = run.pick(quick=(80, 240), full=(1000, 3000))
+SWEPT = run.pick(quick=SHORT, long=LONG, full=LONG)  # so long are the other strengths trained
 FLOW = run.pick(quick=dict(size=8, layers=2, hidden=64), full=dict(size=32, layers=8, hidden=512))
 FIT = run.pick(quick=dict(batch=128, lr=2e-2), full=dict(batch=512, lr=0.06, optimizer="sgd", weight_decay=5e-4))
 
@@ -1424,18 +1412,18 @@ def arms(flow):
 
 # %%
 encoder = run.pick(quick=partial(lab.nets.SmallNet, 32, 128), full=lab.nets.ResNet18)
-TWICE = ("plain", "crop", "mixup", "FlowAug", "colour shift, no flow")  # arms that are trained for two lengths
+NAMES = ("plain", "crop", "mixup", "FlowAug", "colour shift, no flow", "local latents")
+TWICE = ("plain", "mixup", "FlowAug")  # arms that are trained for two lengths
 scores, cells = {}, {}
 for flow, seed, ((images, labels, _), *judged) in zip(flows, run.seeds, sets):
     for name, options in arms(flow).items():
-        for steps in (SHORT, LONG) if name in TWICE else (LONG,):
+        for steps in (SHORT, LONG) if name in TWICE else (LONG,) if name in NAMES else (SWEPT,):
             model = lab.nets.seeded(seed, lambda: E.Classifier(encoder(), 10)).to(run.device)
             E.fit_classifier(model, images, labels, steps, seed, **options)
             said, cells[name, steps, seed] = E.subgroup_scores(model.predicted, *judged, 10, GROUPS)
             scores.setdefault((name, steps), []).append(said)
 
 # %%
-NAMES = ("plain", "crop", "mixup", "FlowAug", "colour shift, no flow", "local latents")
 MEASURES = ("accuracy", "macro", "even", "chance")
 full = {what: {name: [one[what] for one in scores[name, LONG]] for name in NAMES} for what in MEASURES}
 
@@ -1489,11 +1477,12 @@ run.claim("subgroup-macrostd", "FlowAug's MacroStd is at least 0.01 below that o
           full["macro"]["FlowAug"], full["macro"]["local latents"], margin=0.01, higher_is_better=False)
 
 # %% [markdown]
-# How far should latents be shifted? The paper takes a moderate strength.
+# How far should latents be shifted? The paper takes a moderate strength. In the minute's run both strengths are trained for
+# the shorter of two lengths.
 
 # %% mystnb={"image": {"alt": "FlowAug's MacroStd, and its error with even colours above it, against the strength of the shift: both fall from half a standard deviation to a whole one."}, "figure": {"caption": "A shift by a whole standard deviation evens more than one by a half. Longer runs draw more strengths.", "name": "fig-macrostd-strength"}}
 named = {k: "FlowAug" if k == SHIFTS["global"] else f"FlowAug, {k}" for k in STRENGTHS}
-points = {what: [[one[key] for one in scores[name, LONG]] for name in named.values()]
+points = {what: [[one[key] for one in scores[name, SWEPT]] for name in named.values()]
           for what, key in (("MacroStd", "macro"), ("error with even colours", "even"))}
 points["error with even colours"] = [[1 - v for v in row] for row in points["error with even colours"]]
 found = run.curve("subgroup-macrostd", "MacroStd against the strength of the shift", STRENGTHS, points,
@@ -1501,8 +1490,8 @@ found = run.curve("subgroup-macrostd", "MacroStd against the strength of the shi
 _ = lab.plots.curve(found, 5.8, 2.3)
 
 # %% [markdown]
-# Does MacroStd foretell more than accuracy does? Take the arms at two lengths of training, and rank them by either
-# number on the usual test set. Which ranking agrees better with the accuracy under even colours?
+# Does MacroStd foretell more than accuracy does? Take the arms, three of them at two lengths of training, and rank them by
+# either number on the usual test set. Which ranking agrees better with the accuracy under even colours?
 
 # %%
 foretold = {}
@@ -1566,14 +1555,14 @@ lab.show(E.variance_filter, E.rare_to_zero, E.unit_scale)
 lab.show(E.leading_components)
 
 # %%
-MORE = run.pick(quick=1, full=20) if not run.dry else 0.05
+MORE = run.pick(quick=1, long=4, full=20) if not run.dry else 0.05
 SETTINGS = {  # data, preprocessing, learner, training samples, repetitions with 20 of them
-    "variance, heavy tails": (E.wide_regression, E.variance_filter(10), E.least_squares, (20, 40, 80), 1500),
-    "variance, Gaussian": (partial(E.wide_regression, df=0), E.variance_filter(10), E.least_squares, (20, 40, 80), 1000),
-    "rare, little noise": (E.categories, E.rare_to_zero(4), E.least_squares, (20, 40, 80), 2000),
-    "rare, much noise": (partial(E.categories, sigma=1.5), E.rare_to_zero(4), E.least_squares, (20, 40, 80), 4000),
-    "scaling, lasso": (E.narrow_regression, E.unit_scale, E.lasso(0.5), (10, 20, 40, 80), 10_000),
-    "components, tumours": (E.drawn_from(*E.tumours()), E.leading_components(5), E.least_squares, (10, 20, 40, 80), 1000),
+    "variance, heavy tails": (E.wide_regression, E.variance_filter(10), E.least_squares, (20, 40, 80), 600),
+    "variance, Gaussian": (partial(E.wide_regression, df=0), E.variance_filter(10), E.least_squares, (20, 40, 80), 400),
+    "rare, little noise": (E.categories, E.rare_to_zero(4), E.least_squares, (20, 40, 80), 800),
+    "rare, much noise": (partial(E.categories, sigma=1.5), E.rare_to_zero(4), E.least_squares, (20, 40, 80), 2400),
+    "scaling, lasso": (E.narrow_regression, E.unit_scale, E.lasso(0.5), (10, 20, 40, 80), 4000),
+    "components, tumours": (E.drawn_from(*E.tumours()), E.leading_components(5), E.least_squares, (10, 20, 40, 80), 400),
 }
 errors = {}  # (setting, n, inside) -> one (estimate, truth, standard error) a seed
 for name, (draw, preprocess, learn, sizes, repetitions) in SETTINGS.items():
@@ -1635,7 +1624,7 @@ run.claim("cv-preprocess-bias",
 # %% mystnb={"image": {"alt": "Bias of the estimate in per cent of the true error against the noise, with rare categories merged before the folds: far below zero for little noise, it crosses zero between 1 and 1.5."}, "figure": {"caption": "The sign turns with the noise: merging rare categories before the folds, forty training samples.", "name": "fig-cv-noise"}}
 NOISES = (0.25, 0.5, 1.0, 1.5, 2.0)
 swept = [[E.cv_bias(partial(E.categories, sigma=sigma), E.rare_to_zero(4), E.least_squares, 40, False,
-                    int(MORE * 1500), seed) for seed in run.seeds] for sigma in NOISES]
+                    int(MORE * 800), seed) for seed in run.seeds] for sigma in NOISES]
 found = run.curve("cv-preprocess-bias", "bias of merging rare categories against noise", NOISES,
                   {"before the folds": [[100 * (e / t - 1) for e, t, _ in row] for row in swept]},
                   "noise, standard deviation", "bias, % of the true error", data="simulated")
@@ -1683,7 +1672,7 @@ FAMILY = [E.rare_to_zero(m) for m in (1, 2, 3, 4, 6, 8)]
 chosen = {}
 for sigma in (1.5, 3.0):
     for seed in run.seeds:
-        samples = E.categories(int(MORE * 600), 280, sigma=sigma, generator=torch.Generator().manual_seed(seed))
+        samples = E.categories(int(MORE * 300), 280, sigma=sigma, generator=torch.Generator().manual_seed(seed))
         cut = [z[:, part] for part in (slice(80), slice(80, None)) for z in samples]
         picked = [E.cv_choice(*cut, FAMILY, E.least_squares, inside).mean() for inside in (False, True)]
         chosen.setdefault(sigma, []).append(float(picked[0] / picked[1]))
@@ -1722,7 +1711,7 @@ run.claim("cv-preprocess-bias",
 
 # %%
 results |= {"pixels, nearest neighbours": pixels}
-run.summarise("test accuracy, mean over runs", results)
+run.summarise("test accuracy, mean over runs", results, data=PATCHES)
 
 # %% [markdown]
 # Settings, and most statements and margins, were fixed on seeds and patches of their own; then everything was measured.
@@ -1739,8 +1728,12 @@ run.summarise("test accuracy, mean over runs", results)
 # tuning seeds. Margins that no number of seeds could settle were replaced there, too: "alternating flip is better" by
 # "is less than a point worse", "FlowAug is more accurate" by "is a point more accurate", and "FlowAug's MacroStd is 0.01
 # below a shift without a flow" was dropped, since "at most 0.02 above" tests the same difference. Lifelong benchmarks'
-# models are each a new one once, which settled two open claims. To stay within a minute the arms of the speed-run have
-# fewer runs and larger batches than before, and there are fewer perceptrons: that left open some of what had been settled.
+# models are each a new one once, which settled two open claims. To stay near a minute the arms of the speed-run have
+# fewer runs and larger batches than before, there are fewer perceptrons, smaller training sets for scikit-learn's models,
+# and fewer repetitions before the folds: that left open some of what had been settled. After five seeds had been seen
+# the two claims on ranks were made harder, from 0.1 to 0.05, and one that could not fail was taken out: that old and new
+# test sets do not overlap, which is so by construction. Longer runs have more runs of the speed-run a seed, and more
+# repetitions.
 
 # %% [markdown]
 # ## What carries over
@@ -1812,7 +1805,7 @@ doubling = (whole_run - brief) / math.log2(EPOCHS[-1] / EPOCHS[0])
 for flip in ("none", "alternating"):
     lead = statistics.fmean(lengths[flip][-1]) - whole_run
     worth = EPOCHS[-1] * 2 ** (lead / doubling) if doubling > 0 else math.nan
-    print(f"{flip:12} as far as {worth:.1f} epochs of random flip, after {EPOCHS[-1]:g}")
+    print(f"{'no' if flip == 'none' else flip} flip: as far as {worth:.1f} epochs of random flip, after {EPOCHS[-1]:g}")
 
 # %% [markdown]
 # ````{solution-end}

@@ -62,7 +62,7 @@ def hurried(
 
 
 def digit_field(
-    seed: int, train: str, test: str, candidates: tuple[int, int] = (2800, 3500), samples: int = 1000,
+    seed: int, train: str, test: str, candidates: tuple[int, int] = (2700, 2900), samples: int = 1000,
     annotators: int = 40, harder: float = 0.5, hurry: float = 0.4,
 ) -> Field:  # fmt: skip
     """The quick scale's field: scikit-learn's classifiers on digits in a little noise.
@@ -81,12 +81,12 @@ def digit_field(
     votes = hurried(*learnt, torch.cat(clear), hurry, annotators, seed)
     n = first + second
     shown = torch.cat([x[:n], mixture(x[n:].view(-1, 1, 8, 8), seed).flatten(1)])
-    said = predicted(classifiers(*grey_digits(2500, mixed_seed(seed, 3), train, noise)), shown)
+    said = predicted(classifiers(*grey_digits(1800, mixed_seed(seed, 3), train, noise)), shown)
     return field_of(said, y, votes == y[:n], torch.arange(n) >= first, seed)
 
 
 def classifiers(
-    x: Float[Tensor, "n d"], y: Int[Tensor, " n"], sizes: tuple[int, ...] = (150, 400, 1000, 2500)
+    x: Float[Tensor, "n d"], y: Int[Tensor, " n"], sizes: tuple[int, ...] = (150, 350, 800, 1800)
 ) -> dict[str, object]:
     """scikit-learn classifiers of every family, each fitted on the first images of the training set, for every size.
 

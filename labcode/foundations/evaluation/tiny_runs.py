@@ -201,6 +201,22 @@ class TinyRuns:
         trained = train_many(net, start, self.versions, self.labels, order, choice, self.schedule, marks)
         return {epoch: self.names[predictions(net, weights, self.test)] for epoch, weights in trained.items()}
 
+    def each(self, kinds: dict[str, tuple[float, float, float, float]], runs: int) -> dict[str, Int[Tensor, "r m"]]:
+        """Predictions of ``runs`` runs of every kind, all in one stack: far cheaper than a stack a kind, and the same.
+
+        kinds  name -> (initial weights, order, augmentation, nudge): as ``sources`` and ``nudge`` above
+        """
+        starts, orders, choices = [], [], []
+        for *sources, nudge in kinds.values():
+            numbers, order, choice = varied(sources, runs, self.seed)
+            start = stacked(lambda: mlp(self.test.shape[1], (32, 32), self.classes), numbers, self.test.device)
+            starts.append(nudged(start, nudge) if nudge else start)
+            orders, choices = orders + order, choices + choice
+        start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
+        net = mlp(self.test.shape[1], (32, 32), self.classes)
+        weights = last(train_many(net, start, self.versions, self.labels, orders, choices, self.schedule))
+        return dict(zip(kinds, self.names[predictions(net, weights, self.test)].split(runs), strict=True))
+
     def softmax(self, seed: int) -> Float[Tensor, "m k"]:
         """The probabilities that one run gives the test images: a network's own word for how sure it is.
 

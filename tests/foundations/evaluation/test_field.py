@@ -1,11 +1,13 @@
 """Many models on candidates and samples: their number, their sizes, annotators who can read."""
 
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from labcode.foundations import evaluation as E
+from labcode.foundations.evaluation import field as fields
 
 
 def test_classifiers_are_many_fitted_alike_each_time_and_better_with_more_images():
@@ -58,6 +60,25 @@ def test_speed_runs_repeat_what_is_not_varied_and_stand_in_a_field():
         train(5, start=6, nudge=nudge)
     changed = (before[3] - before[None]).nonzero().tolist()
     assert [place[0] for place in changed] == [3] and float((before[3] - before[None]).sum()) == pytest.approx(0.1)
+
+
+def test_the_field_of_speed_runs_has_models_of_one_half_and_annotators_of_the_other(monkeypatch):
+    monkeypatch.setattr(fields, "speed_classifiers", partial(E.speed_classifiers, sizes=(4,), epochs=(1, 3)))
+    x, y = E.photo_patches(72, 1, "fit", 9)
+    test, labels = E.photo_patches(108, 1, "validation", 9)
+    recipe = E.Recipe(widths=(8, 12), epochs=6, batch=18, optimiser="muon", lookahead=False, translate=1)
+    make = partial(E.speed_field, x, y, test, labels, (36, 24), 3, 0, recipe)
+    field = make()
+    assert field.said.shape == (6, 60) and field.right.shape == (6, 48) and field.agree.shape == (3, 60)
+    assert field.fresh.tolist() == [False] * 36 + [True] * 24 and torch.equal(field.labels, labels[:60])
+    assert torch.equal(make().said, field.said) and torch.equal(make().agree, field.agree)
+    assert len(field.agree.unique(dim=0)) > 1  # each annotator has weights and noise of its own
+    other = make(harder=0.9)  # the first source is as it was, the second is not
+    assert torch.equal(other.said[:, :36], field.said[:, :36]) and not torch.equal(other.said, field.said)
+    y = torch.cat([y[:36], torch.full_like(y[36:], 3)])  # of the half that annotators learn from
+    one_sided = E.speed_field(x, y, test, labels, (36, 24), 3, 0, recipe)
+    assert torch.equal(one_sided.said, field.said)
+    assert torch.equal(one_sided.agree, (labels[:60] == 3).expand(3, 60))
 
 
 BAD = [

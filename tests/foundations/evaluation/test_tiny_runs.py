@@ -141,6 +141,17 @@ def test_moved_averages_a_pixel_with_its_neighbour():
             torch.testing.assert_close(version[:, i, j], (grid[:, i, j] + grid[:, i + row, j + column]) / 2)
 
 
+def test_kinds_of_runs_in_one_stack_are_those_of_a_stack_each():
+    x, y = E.grey_digits(60, 0, "fit")
+    tiny = E.TinyRuns(x, y, E.grey_digits(40, 1, "validation")[0], 5, E.Schedule(epochs=2, batch=20))
+    kinds = {"start": (1, 0, 0, 0), "order": (0, 1, 0, 0), "weight": (0, 0, 0, 0.5), "nothing": (0, 0, 0, 0)}
+    made = tiny.each(kinds, 3)
+    assert list(made) == list(kinds)
+    for name, (*sources, nudge) in kinds.items():
+        assert made[name].shape == (3, 40) and torch.equal(made[name], E.last(tiny(sources, 3, nudge=nudge))), name
+    assert torch.equal(made["nothing"][0], made["nothing"][1]) and not torch.equal(made["order"][0], made["order"][1])
+
+
 def test_tiny_runs_differ_in_what_is_varied_only():
     x, y = E.grey_digits(60, 1)
     tiny = E.TinyRuns(x, y, E.grey_digits(40, 1, "test")[0], 5, E.Schedule(epochs=2, batch=20))
