@@ -208,7 +208,7 @@ class TinyRuns:
         """
         starts, orders, choices = [], [], []
         for *sources, nudge in kinds.values():
-            numbers, order, choice = varied(sources, runs, self.seed)
+            numbers, order, choice = varied(tuple(map(bool, sources)), runs, self.seed)
             start = stacked(lambda: mlp(self.test.shape[1], (32, 32), self.classes), numbers, self.test.device)
             starts.append(nudged(start, nudge) if nudge else start)
             orders, choices = orders + order, choices + choice

@@ -144,11 +144,12 @@ def test_moved_averages_a_pixel_with_its_neighbour():
 def test_kinds_of_runs_in_one_stack_are_those_of_a_stack_each():
     x, y = E.grey_digits(60, 0, "fit")
     tiny = E.TinyRuns(x, y, E.grey_digits(40, 1, "validation")[0], 5, E.Schedule(epochs=2, batch=20))
-    kinds = {"start": (1, 0, 0, 0), "order": (0, 1, 0, 0), "weight": (0, 0, 0, 0.5), "nothing": (0, 0, 0, 0)}
+    kinds = {"start": (1, 0, 0, 0.0), "order": (0, 1, 0, 0.0), "weight": (0, 0, 0, 0.5), "nothing": (0, 0, 0, 0.0)}
     made = tiny.each(kinds, 3)
     assert list(made) == list(kinds)
     for name, (*sources, nudge) in kinds.items():
-        assert made[name].shape == (3, 40) and torch.equal(made[name], E.last(tiny(sources, 3, nudge=nudge))), name
+        alone = E.last(tiny(tuple(map(bool, sources)), 3, nudge=nudge))
+        assert made[name].shape == (3, 40) and torch.equal(made[name], alone), name
     assert torch.equal(made["nothing"][0], made["nothing"][1]) and not torch.equal(made["order"][0], made["order"][1])
 
 
