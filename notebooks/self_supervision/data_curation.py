@@ -377,6 +377,12 @@ replications, pool, p = run.pick(quick=(30, 137, 60), full=(2 if run.dry else 20
 shares = run.pick(quick=(0.1, 0.5, 0.9), long=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9), full=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9))
 powers, lams, error = (-1.0, 0.0, 1.0), (0.001, 0.01, 0.1), {}
 once = {("weak", "biased", 0.9, 1.0), ("perfect", "unbiased", 0.1, -1.0)}  # each for one question, at the weakest ridge
+
+# %% [markdown]
+# For every seed, ridge, surrogate, share and power one draw of the kept samples and one fit; `error` holds the mean
+# test error of each, by its settings.
+
+# %%
 for seed in run.seeds:
     x, y, truth = (t.to(run.device) for t in D.mislabelled_gaussians(replications, pool, p, seed=seed))
     past = D.mislabelled_gaussians(replications, 2 * p, p, seed=seed + 10_000)[0].to(run.device)
