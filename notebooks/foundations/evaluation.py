@@ -305,7 +305,7 @@ outcomes = {name: runs(recipe) for name, recipe in ARMS.items()}
 print(len(ARMS), "arms; runs a seed are many:", SOME >= 2, end=" | ")
 print("test images:", len(test_y), "| chance:", round(1 / len(set(y.tolist())), 3))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two strips of dots side by side, one dot a run, for five arms: alternating flip, random flip, no flip, learned first layer, Muon. The strips overlap widely; judged by the image alone, no flip lies lowest, with six views averaged the flips are level. Far to the left a dashed line for nearest neighbours on raw pixels."}, "figure": {"caption": "Test accuracy of every run, by the image alone and with six views averaged. Two runs of one setting differ by more than the means (strokes) of most settings. The dashed line needs no training: nearest neighbours on raw pixels.", "name": "fig-airbench-runs"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two strips of dots side by side, one dot a run, for five arms: alternating flip, random flip, no flip, learned first layer, Muon. The strips overlap widely; judged by the image alone, the learned first layer lies lowest and no flip next; with six views averaged the flips are level. Far to the left a dashed line for nearest neighbours on raw pixels."}, "figure": {"caption": "Test accuracy of every run, by the image alone and with six views averaged. Two runs of one setting differ by more than the means (strokes) of most settings. The dashed line needs no training: nearest neighbours on raw pixels.", "name": "fig-airbench-runs"}}
 figure, axes = lab.plots.axes(2, 6.8, 2.4, sharex=True, sharey=True)
 for axis, what, label in zip(axes, ("plain", "tta"), ("image alone", "six views")):
     for row, (name, rows) in enumerate(outcomes.items()):
@@ -366,8 +366,8 @@ _ = lab.plots.curve(found, 5.2, 2.3, floor=statistics.fmean(pixels))
 
 # %% [markdown]
 # Flips pay only once images have been seen often: after the short training no flip is ahead, after the long one behind.
-# Behind it surely is; whether by a point, so few runs leave open, and all pairs together leave open by a hair whether
-# alternating flip is within a point of tossing. Our guess at why flips help: a network that is shown one side only learns
+# Whether it is behind by a point, so few runs leave open, and they leave open whether alternating flip is within a point
+# of tossing. Our guess at why flips help: a network that is shown one side only learns
 # that side. But averaging the logits of an image and its mirror image at test time gives a part of what flipping in
 # training should have given: it brings more to the network that was not flipped (how much more is open), and then the
 # flips can hardly be told apart. On CIFAR-10 the paper finds its gain with such views as well; its network sees far more
@@ -525,7 +525,7 @@ axis.plot(here[here.argmax()], there[here.argmax()], "*", color=lab.plots.COLOUR
 axis.axhline(float(there.mean()), color=lab.plots.GREY, linestyle="--", linewidth=1)
 _ = axis.set(xlabel="accuracy on one test set, %", ylabel="on other images, %", aspect="equal")
 
-# %% mystnb={"image": {"alt": "The lead of the best of k runs against k, from 2 to 64 on a logarithmic axis: the runs lie on the Gaussian law's curve, which goes on rising; the uniform law's curve flattens below both."}, "figure": {"caption": "The lead of the best of k runs grows as the Gaussian law says, and not as the uniform one of equal standard deviation.", "name": "fig-seeds-lead"}}
+# %% mystnb={"image": {"alt": "The lead of the best of k runs against k, from 2 to 32 on a logarithmic axis: the runs lie on the Gaussian law's curve, which goes on rising; the uniform law's curve flattens below both."}, "figure": {"caption": "The lead of the best of k runs grows as the Gaussian law says, and not as the uniform one of equal standard deviation.", "name": "fig-seeds-lead"}}
 points = {"runs": [[100 * row[i] for row in best] for i in range(len(ks))]}
 points |= {f"{name} law": [[100 * s * m for s in sigma] for m in law] for name, law in laws.items()}
 found = run.curve("seed-3407", "lead of the best of k runs", ks, points, "k, seeds scanned", "lead, points",
@@ -572,9 +572,9 @@ for n in LENGTHS:
     print(f"standard deviation over seeds {100 * statistics.fmean(spread[n]):.2f} points")
 
 # %% [markdown]
-# Picard's warning holds. Picking one seed of a narrow network buys more than a network of twice the width; whether a whole
-# point more, our seeds leave open. It buys about as much as the law of the largest of $k$ Gaussian numbers says, and by that law a hundred times the seeds would bring
-# more. Longer training narrows the spread and pretraining narrows it further; neither closes it.
+# Picard's warning holds. Picking one seed of a narrow network buys a point more than a network of twice the width. It
+# buys about as much as the law of the largest of $k$ Gaussian numbers says, and by that law a hundred times the seeds
+# would bring more. Longer training narrows the spread and pretraining narrows it further; neither closes it.
 #
 # But look at the star again: on other images the star is nothing special. Over many test sets a little of the
 # lucky run's lead is left. Most of a lead belongs to the test set, and little is the network's own (measured).
@@ -933,7 +933,7 @@ run.claim("imagenet-generalize",
 # is lost. Two reasons are measured. At equal frequency the second source's images are harder for models, so a frequency
 # does not say all that matters to them. And ten annotators are few: as more are asked, the drop shrinks, and a part of
 # it stays, as Engstrom and colleagues found for ImageNet. Sets of clearer images cost little or nothing, and models
-# nearly keep their ranks. The analyst who climbs loses little by it; the harder images cost that vote far more (measured).
+# nearly keep their ranks. The analyst who climbs loses little by it; the harder images cost that vote more (measured).
 # Our second source is harder because we made it so; what made ImageNet's harder, nobody drew.
 #
 # Against the paper, the slope over all models lies below one. The figure's cloud says why: weak models lose less than
@@ -1207,14 +1207,14 @@ table = {m: [[E.rivals(known, new, order, m, seed) for known, new, (order, _) in
              for folds, seed in zip(parts, run.seeds)] for m in BUDGETS}
 at = lambda which, name, m=M: [statistics.fmean(fold[which][name] for fold in row) for row in table[m]]  # by seed
 
-# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of samples run, on a logarithmic axis, for four methods. What most models do is level and highest; the others fall and level off, sort and search lowest."}, "figure": {"caption": "From a few dozen samples on, the search says more of single samples than its rivals, and then no longer gets better.", "name": "fig-lifelong-outcomes"}}
+# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of samples run, on a logarithmic axis, for four methods. What most models do is level and from the second point on the highest; the others fall and level off, sort and search lowest from the third point on."}, "figure": {"caption": "From a few dozen samples on, the search says more of single samples than its rivals, and then no longer gets better.", "name": "fig-lifelong-outcomes"}}
 told, guessed = table[M][0][0]
 points = {name: [at(0, name, m) for m in BUDGETS] for name in told}
 found = run.curve("lifelong-benchmarks-ss", "outcomes predicted wrong against samples run", BUDGETS, points,
                   "samples run, m", "share wrong", log=True, data=PHOTOS)
 _ = lab.plots.curve(found, 6.6, 2.3)
 
-# %% mystnb={"image": {"alt": "Error of the estimated accuracy against the number of samples run, on a logarithmic axis. The count at spaced places lies lowest, the share of random samples above it until they cross at the right end. Sort and search levels off above them."}, "figure": {"caption": "For the accuracy a plain count is nearer than the threshold of the search, which levels off.", "name": "fig-lifelong-accuracy"}}
+# %% mystnb={"image": {"alt": "Error of the estimated accuracy against the number of samples run, on a logarithmic axis. The count at spaced places lies lowest, the share of random samples above it until they cross at the right end. Sort and search begins between them, falls more slowly and ends above both."}, "figure": {"caption": "For the accuracy a plain count is nearer than the threshold of the search, which levels off.", "name": "fig-lifelong-accuracy"}}
 points = {name: [at(1, name, m) for m in BUDGETS] for name in guessed}
 found = run.curve("lifelong-benchmarks-ss", "error of the accuracy against samples run", BUDGETS, points,
                   "samples run, m", "mean error", log=True, data=PHOTOS)
@@ -1261,7 +1261,7 @@ run.claim("lifelong-benchmarks-ss",
 # %% [markdown]
 # How many models must be known before an order is worth something?
 
-# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of known models, on a logarithmic axis: both fall with more models, by less at each doubling; the search in the order by sum lies below what most known models do."}, "figure": {"caption": "A few dozen known models order the samples about as well as all.", "name": "fig-lifelong-known"}}
+# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of known models, on a logarithmic axis: both fall with more models, most at the first doubling; the search in the order by sum lies below what most known models do."}, "figure": {"caption": "A few dozen known models order the samples about as well as all.", "name": "fig-lifelong-known"}}
 KNOWN = [m for m in (7, 14, 28, 56) if m <= len(parts[0][0][0])]
 few = [[[E.rivals(known[:m], new, order, M, seed)[0] for known, new, (order, _) in folds]
         for folds, seed in zip(parts, run.seeds)] for m in KNOWN]
@@ -1478,9 +1478,9 @@ run.claim("subgroup-macrostd", "FlowAug's MacroStd is at least 0.01 below that o
 
 # %% [markdown]
 # How far should latents be shifted? The paper takes a moderate strength. In the minute's run both strengths are trained for
-# the shorter of two lengths.
+# the shorter of two lengths, and there the weaker one is ahead: our guess is that the stronger one needs more steps.
 
-# %% mystnb={"image": {"alt": "FlowAug's MacroStd, and its error with even colours above it, against the strength of the shift: both fall from half a standard deviation to a whole one."}, "figure": {"caption": "A shift by a whole standard deviation evens more than one by a half. Longer runs draw more strengths.", "name": "fig-macrostd-strength"}}
+# %% mystnb={"image": {"alt": "FlowAug's MacroStd, and its error with even colours above it, against the strength of the shift: after the minute's short training both rise from half a standard deviation to a whole one."}, "figure": {"caption": "After a short training the weaker shift is the more even one. Longer runs draw more strengths, trained to the end.", "name": "fig-macrostd-strength"}}
 named = {k: "FlowAug" if k == SHIFTS["global"] else f"FlowAug, {k}" for k in STRENGTHS}
 points = {what: [[one[key] for one in scores[name, SWEPT]] for name in named.values()]
           for what, key in (("MacroStd", "macro"), ("error with even colours", "even"))}
