@@ -57,7 +57,7 @@ def attempt(chapter: str, breakage: Breakage | None, paper: str) -> dict:
     """Run a paper's section with one seed, broken or not, in a copy of the course: what fell and what would fail.
 
     ``fallen`` are the committed supported statements that are no longer so; ``amiss`` whether a re-run's comparison, or
-    the run itself, would have failed.
+    the run itself, would have failed. Raises ChildProcessError for a run that a signal ended.
     """
     results = Path("book", "results", "quick", f"{chapter}.json")
     committed = [c for c in read(root() / results)["claims"] if c.paper == paper]
@@ -73,6 +73,8 @@ def attempt(chapter: str, breakage: Breakage | None, paper: str) -> dict:
         options = ["--paper", paper, "--scale", "quick", "--seeds", "1", "--write"]
         command = [sys.executable, "-m", "labcode.run", chapter, *options]
         ran = subprocess.run(command, cwd=folder, env=os.environ | told, capture_output=True, text=True)
+        if ran.returncode < 0:  # killed from outside, or out of memory: that says nothing about the claims
+            raise ChildProcessError(f"{chapter}, {paper}: stopped by signal {-ran.returncode}, no score kept")
         made = read(folder / results)["claims"]
     again = {r.statement: r for r in made}
     supported = [c for c in committed if c.verdict == "supported"]

@@ -70,6 +70,12 @@ def test_only_a_fallen_claim_counts_as_noticed(course, capsys):
     assert "1 of 3 breakages" in capsys.readouterr().out and (course / "labcode/p/c/__init__.py").read_text() == METHODS
 
 
+def test_a_run_that_was_killed_is_no_breakage_that_nothing_notices(course):
+    killed = broken.Breakage("a", "labcode/p/c/__init__.py", "return 5.0", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ChildProcessError, match="p/c, a: stopped by signal 9"):
+        broken.attempt("p/c", killed, "a")
+
+
 def test_a_breakage_must_fit(course):
     with pytest.raises(ValueError, match="0 times, once is wanted"):
         broken.Breakage("a", "labcode/p/c/__init__.py", "no such line", "").apply(course)
