@@ -50,24 +50,27 @@ def claims(course: Course, doctree: nodes.document, here: str) -> None:
             raw.replace_self(nodes.raw("", made, format="html"))
 
 
-def shown(papers: list[Paper]) -> tuple[int, int]:
-    """How many items of what papers show have a measured answer, and how many are within reach."""
+def shown(chapter: Chapter, papers: list[Paper]) -> tuple[int, int]:
+    """How many items of what papers of a chapter show have a measured answer, and how many are within reach."""
     answers = [answer for paper in papers for _, answer in paper.shows if not answer.startswith("out of reach")]
-    return sum(not answer.startswith(NO_ANSWER) for answer in answers), len(answers)
+    measured = chapter.measured()
+    return sum(answer in measured for answer in answers), len(answers)
 
 
 def shows_html(chapter: Chapter, paper: Paper) -> str:
     """What the paper shows, item by item, and what answers it here: a statement's verdict, a curve, or why nothing."""
     if not paper.shows:
         return ""
-    settled = {c.get("statement"): c for c in chapter.settled(paper.key)}
+    settled, measured = {c.get("statement"): c for c in chapter.settled(paper.key)}, chapter.measured()
     rows = []
     for what, answer in paper.shows:
         claim = settled.get(answer)
         word = f' <b class="verdict verdict-{claim["verdict"]}">{claim["verdict"]}</b>' if claim else ""
-        kind = ' class="quiet"' if answer.startswith(NO_ANSWER) else ""
+        if answer not in measured and not answer.startswith(NO_ANSWER):
+            word = " (asked by longer runs, not measured yet)"
+        kind = "" if answer in measured else ' class="quiet"'
         rows.append(f"<li>{escape(what)}: <span{kind}>{escape(answer)}</span>{word}</li>")
-    done, reach = shown([paper])
+    done, reach = shown(chapter, [paper])
     told = f"What the paper shows: {done} of {reach} within reach answered here"
     return f'<details class="shows"><summary>{told}</summary><ul>{"".join(rows)}</ul></details>'
 

@@ -73,6 +73,11 @@ class Chapter:
                 found[claim.get("paper"), claim.get("statement")] = claim
         return list(found.values())
 
+    def measured(self) -> set[str]:
+        """The statements and curves that some scale has measured, as a card's ``shows`` names them."""
+        curves = {curve["name"] for told in self.results.values() for curve in told.get("curves", [])}
+        return {c.get("statement") for c in self.claims()} | curves | {f"curve: {name}" for name in curves}
+
 
 @dataclass
 class Part:

@@ -79,7 +79,7 @@ def part_evidence_html(course: Course, part: Part, link: Link) -> str:
     reading = (course.maps.get(part.slug) or {}).get("reading", [])
     chapters = sorted(part.chapters, key=lambda c: reading.index(c.slug) if c.slug in reading else len(reading))
     out = [f'<p><a href="{link(EVIDENCE)}">How to read these figures, and the other parts</a></p>']
-    done, reach = shown([paper for c in chapters for paper in c.papers])
+    done, reach = map(sum, zip(*(shown(c, c.papers) for c in chapters), strict=True)) if chapters else (0, 0)
     if reach:
         out.append(f"<p>The papers show {reach} things that are within reach: {done} are answered here.</p>")
     out.append(broken_html(course.root, chapters))

@@ -444,13 +444,16 @@ def test_a_statement_of_a_notebook_has_the_ledgers_verdict_at_every_scale(root):
 
 def test_what_a_paper_shows_is_told_with_its_answers(root):
     items = [("its main claim", CLAIM["statement"]), ("a sweep", "left out: no time"), ("ImageNet", "out of reach")]
+    items += [("another set", "A statement that no run has recorded"), ("its axis", "curve: over the axis")]
     cards = [CARDS[0] | {"shows": [{what: answer} for what, answer in items]}, CARDS[1]]
     (root / "labcode" / "p" / "a" / "papers.yml").write_text(yaml.safe_dump(cards))
     chapter = next(course.load(root).chapters())
-    assert course.shown(chapter.papers) == (1, 2)
+    chapter.results["quick"]["curves"] = [{"name": "over the axis"}]
+    assert course.shown(chapter, chapter.papers) == (2, 4)
     page = BeautifulSoup(course.shows_html(chapter, chapter.papers[0]), "html.parser")
-    assert page.summary.text == "What the paper shows: 1 of 2 within reach answered here"
-    assert page.select_one("li .verdict").text == CLAIM["verdict"] and len(page.select("li .quiet")) == 2
+    assert page.summary.text == "What the paper shows: 2 of 4 within reach answered here"
+    assert page.select_one("li .verdict").text == CLAIM["verdict"] and len(page.select("li .quiet")) == 3
+    assert [li.text for li in page.select("li")][3].endswith("(asked by longer runs, not measured yet)")
 
 
 def test_the_legend_has_an_example_of_every_drawn_verdict():
