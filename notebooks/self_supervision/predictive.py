@@ -498,10 +498,9 @@ _ = lab.plots.images(six.repeat(1, 3, 1, 1) / 5 + 0.4, rows=4)
 
 # %% [markdown]
 # The baseline is what the field used: a classifier of perturbations, trained with the labels that a screen gives for
-# free, from which the last layer is taken off. It has the same transformer as the MAE, and in a minute fewer steps; in
-# an earlier measurement it had more, found few pairs more and was as surely behind. All are trained on a screen of
-# *other* genes, many of them with few images each, as screens are. A patch of one stain is larger than one of all four,
-# or CA-MAE would have four times the tokens.
+# free, from which the last layer is taken off. It has the same transformer as the MAE, and in a minute some more steps.
+# All are trained on a screen of *other* genes, many of them with few images each, as screens are. A patch of one stain
+# is larger than one of all four, or CA-MAE would have four times the tokens.
 #
 # For every network: average the tokens, for CA-MAE those of each stain by themselves; correct for the plate; average
 # the images of a gene, in units of how much images of one gene differ anyway; and count which share of the related
@@ -514,7 +513,7 @@ lab.show(P.relation_recall)
 PIECE, SINGLE = run.pick(quick=(4, 6), full=(4, 8))  # sides of a patch: all stains, a single one
 CELLS = run.pick(quick=dict(width=24, depth=2), full=dict(width=256, depth=8))
 DECODER = run.pick(quick=dict(width=24, depth=1), full=dict(width=128, depth=2))
-STEPS = run.pick(quick={"MAE": 350, "CA-MAE": 280, "classifier": 280},
+STEPS = run.pick(quick={"MAE": 350, "CA-MAE": 280, "classifier": 400},
                  full={"MAE": 20_000, "CA-MAE": 20_000, "classifier": 20_000})
 all_stains = lambda seed: vit(seed, size=CELL, patch=PIECE, channels=4, **CELLS)
 
