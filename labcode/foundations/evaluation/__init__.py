@@ -25,7 +25,7 @@ from .photographs import photo_patches
 from .speed_run import MUON, Outcome, Recipe, SpeedRun, optimisers_of, repeated
 
 # Torch.manual_seed(3407) is all you need
-from .seed_3407 import best_of, gaussian_best, scanned
+from .seed_3407 import best_of, extremes, gaussian_best, scanned
 from .tiny_runs import (
     DIGITS,
     Schedule,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -26,6 +26,12 @@ def scanned(correct: Bool[Tensor, "r n"], size: int) -> tuple[float, float]:
         best = here.argmax()
         leads.append((float(here[best] - here.mean()), float(there[best] - there.mean())))
     return tuple(sum(column) / len(leads) for column in zip(*leads, strict=True))
+
+
+def extremes(correct: Bool[Tensor, "r n"]) -> Float[Tensor, "3"]:
+    """Accuracy of the worst run, the mean over runs, and accuracy of the best run, on these n images."""
+    accuracy = correct.double().mean(1)
+    return torch.stack([accuracy.min(), accuracy.mean(), accuracy.max()])
 
 
 def best_of(values: Sequence[float], k: int) -> float:

@@ -44,6 +44,13 @@ def test_scanned_picks_on_one_set_and_looks_at_the_rest():
     )
 
 
+def test_extremes_are_the_ends_and_the_middle_of_the_accuracies():
+    c = outcomes(6, 20)
+    a = c.double().numpy().mean(1)
+    assert E.extremes(c).tolist() == pytest.approx([a.min(), a.mean(), a.max()])
+    assert E.extremes(c[:1]).tolist() == pytest.approx([a[0]] * 3)
+
+
 BAD = [
     (lambda: E.scanned(outcomes(), 5), "size must be at most half of the 9 images, got 5"),
     (lambda: E.best_of([1.0], 2), "k must be in 1 … 1, got 2"),
