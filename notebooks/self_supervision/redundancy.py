@@ -18,11 +18,14 @@
 # **You will be able to**
 # - write the losses of Barlow Twins, VICReg, SSL-EY and E2MC, and say which term prevents what;
 # - compute ‖Z₁ᵀZ₂‖² for features wider than the batch without making the d×d matrix;
-# - explain why a linear BYOL does not collapse, and replace its predictor by a formula;
-# - choose a run without labels by its effective rank, and say when that goes wrong.
+# - say why a linear BYOL need not collapse, replace its predictor by a formula, and see a trained one collapse;
+# - compute the effective rank of a run without labels, and say what it tells and when it misleads.
 #
 # **You should know** the chapter [Contrastive learning](contrastive.ipynb), covariance matrices, and what singular
 # values are. **Run time:** about a minute on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
+#
+# *Quick* is this minute's run, which the page shows; *long* has four times the steps, more arms, three seeds. What only
+# the long run asks has its verdict in *What carries over* alone. *Full* needs a GPU.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -78,13 +81,14 @@ _ = stage.look()
 # %% [markdown]
 # Each result below is a statement with a verdict: [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
 #
-# The arms of a comparison share images, views, encoder, optimiser and number of steps. Only the loss changes. SimCLR has
-# the table's learning rate, the chapter's own methods theirs, and where no steps are given they are the table's. The
-# projector's width is `WIDE`.
-# The untrained encoder is the floor of every claim about accuracy: an arm below it has lost what random weights had.
+# The arms of a comparison share views, encoder and optimiser, and, where nothing else is said, images and steps;
+# learning rates, and for some the images a step, are the method's own. Where no steps are given they are the table's.
+# Projectors are `WIDE`, VICReg's twice that, BYOL's 64. The untrained encoder is the floor of every claim about
+# accuracy: an arm below it has lost what random weights had.
 #
-# Through the chapter $Z^A$ and $Z^B$ are the projections of the two views of a batch, $N$ rows (images, index $b$) and $d$ columns
-# (features, indices $i$ and $j$); $C$ are covariances or correlations *between* the views, $V$ covariances *within* them.
+# Through the chapter $Z^A$ and $Z^B$ are the projections of the two views of a batch, $N$ rows (images, index $b$) and
+# $d$ columns (features, indices $i$ and $j$); $C$ are covariances or correlations *between* the views, $V$ covariances
+# *within* one of them (in SSL-EY the sum over both).
 
 # %%
 WIDE, LAM = run.pick(quick=(128, 0.1), full=(2048, 0.0051))
@@ -121,15 +125,16 @@ def measured(model):
 
 
 # %% [markdown]
-# VICReg has no section of its own; it serves two papers here: one goes on training it, one judges a sweep of it. Weighted by
-# $s$, $\mu$ and $\nu$, over the batch it asks for a small distance of the views, for each feature a standard deviation of at least 1, and for covariances
-# $V_{ij}$ near 0 within each view,
+# VICReg has no section of its own; it serves two papers here: one goes on training it, one judges a sweep of it. Its
+# three terms, weighted by $s$, $\mu$ and $\nu$, ask that views agree; that each feature's standard deviation is at
+# least 1, which forbids a constant; and that covariances $V_{ij}$ within each view are near 0, which forbids copies,
 #
 # $$\mathcal L = s\,\frac{1}{Nd}\lVert Z^A - Z^B \rVert^2 + \frac{\mu}{2d} \sum_{A,B} \sum_i \bigl(1 - \sqrt{V_{ii} + 10^{-4}}\bigr)_+ +
 # \frac{\nu}{d} \sum_{A,B} \sum_{i \neq j} V_{ij}^2 .$$
 #
-# $\sum_{A,B}$ adds the same term for both views; $(\cdot)_+$ is the value where it is positive and else 0. In the code $s$, $\mu$ and
-# $\nu$ are `sim`, `std` and `cov`.
+# $\sum_{A,B}$ adds the same term for both views, each with its own $V$; $(\cdot)_+$ is the value where it is positive
+# and else 0. In the code $s$, $\mu$ and $\nu$ are `sim`, `std` and `cov`. The paper's weights are 25, 25 and 1; the
+# chapter takes 5 for $s$.
 
 # %%
 lab.show(R.vicreg)
@@ -145,9 +150,8 @@ def vicreg(seed, cov=1.0):
 
 # %% [markdown]
 # ## Where the chapter starts
-# Before any new loss: what do chance, raw pixels, an untrained encoder, SimCLR and full supervision reach? The bars
-# come back at the end with the chapter's methods beside them. Accuracy is that of a nearest-neighbour vote on the
-# frozen features, except for the supervised net, which has its own classifier.
+# Before any new loss: what do chance, raw pixels, an untrained encoder, SimCLR and full supervision reach? Accuracy is
+# that of a nearest-neighbour vote on the frozen features, except for the supervised net, which has its own classifier.
 
 # %% mystnb={"image": {"alt": "Horizontal bars of kNN test accuracy for chance, raw pixels, a random encoder, supervised training and SimCLR: raw pixels and the random encoder are close, SimCLR well above them, supervised training highest."}, "figure": {"caption": "The bars to clear: a random encoder is only a little better than raw pixels. Dots are seeds, dashes the random encoder.", "name": "fig-redundancy-floor"}}
 found = [stage.references(seed) for seed in run.seeds]
@@ -188,11 +192,12 @@ _ = lab.plots.diagram(parts, arrows)
 lab.show(R.barlow_twins)
 
 # %% [markdown]
-# Why `off_diagonal2`? The paper's projector has 8192 features, so $C$ has 67 million entries for a batch of 256. But the
-# sum of their squares is an inner product of two N×N matrices:
-# $\lVert Z_1^\top Z_2\rVert^2 = \langle Z_1 Z_1^\top,\; Z_2 Z_2^\top\rangle$, for any two matrices of $N$ rows. To leave the diagonal out, the features are
-# cut into strips: what two different strips share comes from their N×N matrices, what a strip shares with itself from a
-# small block without its diagonal. The loss takes the cheaper way by itself. Is it the same loss, and the same gradient?
+# Why `off_diagonal2`? The paper's projector has 8192 features, so $C$ has 67 million entries for a batch of 256. But
+# the sum of their squares is an inner product of two N×N matrices:
+# $\lVert Z_1^\top Z_2\rVert^2 = \langle Z_1 Z_1^\top,\; Z_2 Z_2^\top\rangle$, for any two matrices of $N$ rows. The
+# diagonal has to go, and to subtract $\sum_i C_{ii}^2$ from a sum that is little more leaves rounding. So features are
+# taken in groups of $N$: two different groups have no diagonal, and the identity serves; a group with itself makes a
+# small block of $C$, whose diagonal is struck out. Is it the same loss, and the same gradient?
 
 # %%
 apart = []
@@ -205,10 +210,11 @@ run.exact("barlow-twins", "The Gram identity gives the value and the gradient of
           max(apart), at_most=1e-10, data="random matrices")
 
 # %% [markdown]
-# Now take the loss apart: the whole and the diagonal alone. Longer runs add the off-diagonal alone and an arm that changes
-# where redundancy is measured. The paper's off-diagonal entries compare a feature of one view with another feature of the
-# *other* view, so two copies of a feature that the views do not share look innocent. Measured *within* each view, as VICReg
-# and SSL-EY do it, a copy is a copy.
+# Now take the loss apart: the whole and the diagonal alone. *Effective rank* counts the directions that the projections
+# use; its formula is that of RankMe, the last paper below. The long run adds the off-diagonal alone and an arm that
+# changes where redundancy is measured. The paper's off-diagonal entries compare a feature of one view with another
+# feature of the *other* view, so two copies of a feature that the views do not share look innocent. Measured *within*
+# each view, as VICReg and SSL-EY do it, a copy is a copy; this arm has half as many images a step.
 
 # %%
 arms = {"full": {}, "on-diagonal only": dict(lam=0.0)}
@@ -250,7 +256,13 @@ if more.keys() <= arms.keys():
               accuracy["full"], accuracy["off-diagonal only"], margin=0.0, floor=FLOOR)
 
 # %% [markdown]
-# How much does λ matter? The curve goes from the diagonal alone (λ = 0) over the chapter's value.
+# How much does λ matter? A minute's run has two points, the diagonal alone (λ = 0) and the chapter's value; the long
+# run has five.
+#
+# Does the width? At a fixed batch the off-diagonal sum grows as $d^2$ and the diagonal as $d$ (an exercise below), so
+# at one λ a wider projector has a heavier penalty too, and a sweep of widths compares two things: take λ in proportion
+# to $1/d$. In the paper accuracy goes on rising up to 16384 features, while SimCLR's levels off. This chapter does not
+# sweep the width.
 
 # %%
 LAMBDAS = run.pick(quick=(0.0, 0.1), long=(0.0, 0.03, 0.1, 0.3, 1.0), full=(0.0, 0.0017, 0.0051, 0.015))
@@ -261,31 +273,32 @@ found = run.curve("barlow-twins", "kNN over λ", LAMBDAS, {"Barlow Twins": swept
 _ = lab.plots.curve(found, floor=UNTRAINED)
 
 # %% [markdown]
-# The diagonal alone does not collapse to a point, standardisation forbids that. *Measured*: it collapses to a few numbers, as
-# the effective rank says, and ends worse than no training at all. *Our guess*: they are the ones that both views share
-# most cheaply, such as the colour that a view keeps in part. On ImageNet the diagonal alone loses some points and no more.
+# The diagonal alone does not collapse to a point, standardisation forbids that. *Measured*: it collapses to a few
+# numbers, as the effective rank says, and ends worse than no training at all. *Our guess*: they are the ones that both
+# views share most cheaply, such as the colour that a view keeps in part. In the paper, on ImageNet, it loses about 14
+# points and stays useful, and the off-diagonal alone ends at chance. *Our guess* for the difference: there a deep
+# projector can hold the copies and leave the encoder more; ours is one linear layer.
 #
-# Why is Barlow Twins so slow here? *Our guess*: early in training hardly any feature is shared by the views, so cross-view
-# correlations are small whatever the features repeat, and the redundancy term begins to work only once invariance is there;
-# within a view every copy counts from the first step.
-#
-# Four times as long, most of the distance to SimCLR is gone, if not the three points that we allow; redundancy within the
-# views is then ahead by less than we asked, and the off-diagonal term alone ends below the untrained encoder (all
-# *measured*). So it is the start that is slow here, and it says little about a training of many epochs.
+# In the long run most of the distance to SimCLR is gone, if not the three points that we allow; redundancy within the
+# views is not ahead by what we asked, perhaps not at all; the off-diagonal alone ends below the untrained encoder, and
+# so does λ = 1, while 0.03 to 0.3 stay far above it (all *measured* there). Why is a minute too little? *Our guess*: at
+# first the views share hardly any feature, so cross-view correlations are small whatever the features repeat. The
+# learning rate, a fifth of SimCLR's, may do as much: no arm tells.
 
 # %% [markdown]
 # (mixed-barlow-twins)=
 # ## Guarding against overfitting with mixed samples
-# Nothing in Barlow Twins looks across images, so with few images and many steps it can memorise them. Mixed Barlow
-# Twins adds images that nobody has memorised: mix view A with a shuffled view B, $x_M = \alpha x_A + (1-\alpha) x_B[\pi]$,
-# and ask that features mix like pixels,
+# Barlow Twins pushes no image away from another. So, the paper argues, with few images and many steps it can memorise
+# them. Mixed Barlow Twins adds images that nobody has memorised: mix view A with a shuffled view B,
+# $x_M = \alpha x_A + (1-\alpha) x_B[\pi]$, and ask that features mix like pixels, that is, linearly,
 #
 # $$\lambda_{reg}\,\lambda\,\bigl(\lVert C_{MA} - G_{MA}\rVert^2 + \lVert C_{MB} - G_{MB}\rVert^2\bigr), \qquad
 # G_{MA} = \tfrac{\alpha}{N} {Z^A}^\top Z^A + \tfrac{1-\alpha}{N} {Z^B[\pi]}^\top Z^A .$$
 #
-# $\alpha$ in [0, 1] is the share of view A, $\pi$ a shuffling of the batch, $Z^M$ the projections of the mixed images,
-# $C_{MA} = \tfrac1N {Z^M}^\top Z^A$ what is found and $G_{MA}$ what linear mixing would give, likewise with B; $\lambda$ is that of Barlow
-# Twins and $\lambda_{reg}$ the guard's weight.
+# $\alpha$, drawn from [0, 1] for each batch, is the share of view A, $\pi$ a shuffling of the batch, $Z^M$ the
+# projections of the mixed images, all $Z$ standardised over the batch. $C_{MA} = \tfrac1N {Z^M}^\top Z^A$ is what is
+# found and $G_{MA}$ what linear mixing would give, likewise with B. No gradient is stopped: it flows through $G$ too.
+# $\lambda$ is that of Barlow Twins and $\lambda_{reg}$ the guard's weight.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View A and a shuffled view B are mixed into image M. All three go through one network to projections A, M and B. A and B meet in the loss of Barlow Twins; M meets both in the guard."}, "figure": {"caption": "Mixed Barlow Twins. The third pass, of the mixed images, is what the guard costs.", "name": "fig-mixed-diagram"}}
 parts = {
@@ -326,10 +339,11 @@ run.exact("mixed-barlow-twins", "The guard is zero at α = 0 and α = 1", max(en
 print("the guard at α = ½ is far from zero:", middle > 100 * max(ends + [1e-6]))
 
 # %% [markdown]
-# To see overfitting in seconds, take so few images that a batch holds them all. The guard needs a third forward pass, so
-# the plain arm gets half as many steps again: equal forwards, not equal steps. How strongly the guard enters the loss is our
-# choice: its weight $\lambda_{reg}$ is the paper's for small images, but it multiplies our $\lambda$ for a narrow projector, and
-# only longer runs try smaller weights.
+# To look for overfitting in seconds, take so few images that a batch holds them all. The guard needs a third forward
+# pass, so the plain arm gets half as many steps again: equal forwards, not equal steps. The weight $\lambda_{reg}$ is
+# the paper's for small images, but it multiplies our $\lambda$, so the guard's share of the loss is our choice; the
+# long run tries smaller ones. *Loss gap* is the loss of Barlow Twins a feature on held-out images less that on the few;
+# *not linear* is $1 - r^2$, with $r$ the correlation of held-out mixtures' features with the mixture of features.
 
 # %%
 few = stage.train_images[: run.pick(quick=64, full=5000)]
@@ -382,31 +396,33 @@ run.claim("mixed-barlow-twins", "At equal forward passes the guard gives a bette
           late[4.0], late[0.0], margin=0.0, floor=FLOOR)
 
 # %% [markdown]
-# Between two images the guarded arm's features are more linear, and its loss on images that were not trained on stays nearer
-# to that on those that were (*measured*). But it has also had fewer steps, and that alone suffices: with the guard taken out of
-# the code and its steps kept, both statements still stand (*measured*, broken on purpose). So neither shows what the guard
-# does. With neighbours the guarded arm ends below the random encoder, while the plain arm is ahead and does not yet overfit
-# to its harm (*measured*). Four times as long both arms have learnt, the plain one is still ahead, and by how much the guard
-# narrows the gap is open (*measured*). The decline which the paper guards against needs many more epochs, and so strong a
-# guard perhaps more images (*our guess*).
+# Between two images the guarded arm's features are more linear, and its loss gap is smaller (*measured*). But it has
+# also had fewer steps, and that alone suffices: with the guard taken out of the code and its steps kept, both
+# statements still stand (*measured*, broken on purpose). Though *supported*, neither shows what the guard does. By its
+# loss the plain arm overfits, yet its neighbours clear the random encoder, and the guarded arm's do not (*measured*).
+# In the long run both arms have learnt, the plain one is ahead of every weight of the guard, and whether the guard
+# narrows the gap is open (*measured* there). The decline which the paper guards against needs many more epochs, and so
+# strong a guard perhaps more images (*our guess*).
 
 # %% [markdown]
 # (cca-ey)=
 # ## Canonical correlation without constraints
 # Finding features that agree between views and are uncorrelated within them is a hundred years old: canonical
-# correlation analysis. Its constraint, $V = I$, is awkward in small batches: whitening with a batch covariance is
-# biased. The Eckart–Young loss has no constraint. With
-# $Z^A = X^A W^A$, $Z^B = X^B W^B$, all centred,
+# correlation analysis. Its constraint, $V = I$, is awkward in small batches: the inverse of a batch's covariance is a
+# biased estimate of the inverse. The Eckart–Young loss has no constraint. With $Z^A = X^A W^A$, $Z^B = X^B W^B$, all
+# centred,
 #
 # $$\mathcal L = -2\operatorname{tr}(C) + \operatorname{tr}(V^2), \qquad
 # C = \tfrac{2}{N-1} {Z^A}^\top Z^B, \qquad V = \tfrac{1}{N-1}\bigl({Z^A}^\top Z^A + {Z^B}^\top Z^B\bigr).$$
 #
-# $X^A$ and $X^B$ are the two views' inputs, $W^A$ and $W^B$ the maps to learn, $C$ the covariance between and $V$ within the
-# views, $\rho_i$ the canonical correlations: the loss is smallest on the top subspace, where it is $-\sum_i \rho_i^2$. It is a
-# polynomial in covariances, so *two independent batches* give it without bias: $\operatorname{tr}(V V')$ in place of
-# $\operatorname{tr}(V^2)$, with $V'$ the second batch's.
+# $X^A$ and $X^B$ are the two views' inputs, $W^A$ and $W^B$ the maps to learn, $\rho_i$ the canonical correlations. In
+# the paper this is one case of $-2\operatorname{tr}(U^\top A U) + \operatorname{tr}((U^\top B U)^2)$ for the
+# eigenproblem $A u = \rho B u$: $U$ stacks $W^A$ on $W^B$, $A$ has the covariances between the views in its two
+# off-diagonal blocks, $B$ those within each view in its diagonal ones. The loss is smallest on the top subspace, where
+# it is $-\sum_i \rho_i^2$. It is a polynomial in covariances, so *two independent batches* give it without bias:
+# $\operatorname{tr}(V V')$ in place of $\operatorname{tr}(V^2)$, with $V'$ the second batch's.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. A batch of view A and of view B goes through one network to projections A and B. Both give C between and V within the views; a second batch, drawn independently, gives another V. The loss is minus twice the trace of C plus the trace of V times the second V."}, "figure": {"caption": "SSL-EY. Agreement and decorrelation are two traces, with no weight between them; the second batch takes the bias away.", "name": "fig-ey-diagram"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. A batch of view A and of view B goes through one network to projections A and B. Both give C between and V within the views; a second batch, drawn independently, gives another V. The loss is minus twice the trace of C plus the trace of V times the second V."}, "figure": {"caption": "The Eckart–Young loss: two traces, no weight between them; the second batch takes the bias away. SSL-EY on images, as released, has V′ = V.", "name": "fig-ey-diagram"}}
 parts = {
     "view A": (0, 0), "view B": (0, 1), "second\nbatch": (0, 2), "network\nor W": (1.1, 1, "trained"), "$Z^A, Z^B$": (2.2, 0.5),
     "$Z'$": (2.2, 2), "C between": (3.4, 0), "V within": (3.4, 1), "V′ within": (3.4, 2), "−2 tr C\n+ tr VV′": (4.6, 1, "loss"),
@@ -436,7 +452,9 @@ run.exact("cca-ey", "Full-batch minimisation reaches minus the sum of squared ex
 
 # %% [markdown]
 # The bias has a closed form for Gaussian features: one batch of $N$ overestimates $\operatorname{tr}(\Sigma^2)$ by
-# $(\operatorname{tr}(\Sigma)^2 + \operatorname{tr}(\Sigma^2))/(N-1)$, where $\Sigma$ is the true covariance of one view. Two batches overestimate by nothing.
+# $(\operatorname{tr}(\Sigma)^2 + \operatorname{tr}(\Sigma^2))/(N-1)$, where $\Sigma$ is the true covariance of one
+# view. The check draws the two views independently, so $V$ has two such terms and the bias is twice that. Two batches
+# have none.
 
 # %%
 g = torch.Generator().manual_seed(0)
@@ -448,9 +466,11 @@ run.exact("cca-ey", "One batch is biased by the closed form and two independent 
 
 # %% [markdown]
 # Do rivals do worse? As in the paper each arm goes through the data once, in batches of several sizes: the two-batch
-# form, the Hebbian rival SGHA, the classical way of whitening each batch, and in longer runs the one-batch form. The
-# measure is the share of the exact correlations that the learnt subspace holds; the rate grows with the root of the batch. SGHA weighs the covariance within by the
-# correlation it has found, with the gradient stopped (`detach`), where Eckart–Young has the covariance itself:
+# form, the stochastic generalised Hebbian algorithm (SGHA), the classical way of whitening each batch, and in the long
+# run the one-batch form. *Captured share*: the sum of the canonical correlations of $X^A W^A$ with $X^B W^B$, over the
+# sum of the largest exact ones. One rate, growing with the root of the batch, serves all arms: a rival's fall may be
+# the rate's. SGHA weighs the covariance within by the correlation it has found, with the gradient stopped (`detach`),
+# where Eckart–Young has the covariance itself:
 
 # %%
 lab.show(R.sgha)
@@ -470,7 +490,7 @@ for seed in run.seeds:
             w1, w2 = R.linear_cca(loss, x1, x2, len(rho), n // size, size, 0.03 * (size / 64) ** 0.5, seed)
             held[name][at].append(float(R.canonical_correlations(x1 @ w1, x2 @ w2).sum() / exact.sum()))
 
-# %% mystnb={"image": {"alt": "Share of the canonical correlation captured in one epoch against batch size, for the two-batch Eckart-Young form, SGHA and whitening. In small batches Eckart-Young lies far above the rest; in large ones SGHA is the highest."}, "figure": {"caption": "One epoch in batches of several sizes: in small batches Eckart–Young is far ahead of SGHA and of whitening.", "name": "fig-ey-captured"}}
+# %% mystnb={"image": {"alt": "Share of the canonical correlation captured in one epoch against batch size, for the two-batch Eckart-Young form, SGHA and whitening. In small batches Eckart-Young lies far above the rest; in large ones SGHA is the highest on average."}, "figure": {"caption": "One epoch in batches of several sizes: in small batches Eckart–Young is far ahead of SGHA and of whitening, in large ones SGHA is ahead on average.", "name": "fig-ey-captured"}}
 told = "share of the canonical correlation captured in one epoch over batch size"
 _ = lab.plots.curve(run.curve("cca-ey", told, SIZES, held, "batch size", "captured share", log=True, data="planted Gaussian views"))
 
@@ -488,9 +508,9 @@ if "one batch" in arms:
               held["two batches"][0], held["one batch"][0], margin=0.0, data="planted Gaussian views")
 
 # %% [markdown]
-# On images, the loss is the same with network outputs in place of $X W$. There is no λ to choose. Both methods have
-# the same steps, SSL-EY half as many images a step, and each a learning rate of its own, chosen on other draws of the
-# training digits.
+# On images network outputs take the place of $X W$, and, as in the released SSL-EY, one batch serves for both:
+# $V' = V$, so this loss is the biased one. There is no λ to choose. Both methods have the same steps, SSL-EY half as
+# many images a step, and each a learning rate of its own, chosen on other draws of the training digits.
 
 # %%
 results["SSL-EY"] = [measured(pretrain("ssl-ey", R.ssl_ey, seed, **HALF))[0] for seed in run.seeds]
@@ -500,21 +520,24 @@ rival = [measured(barlow(seed))[0] for seed in run.seeds]
 run.claim("cca-ey", "SSL-EY is within three points of Barlow Twins on images", results["SSL-EY"], rival, margin=-0.03, floor=FLOOR)
 
 # %% [markdown]
-# In small batches the rivals fall behind: SGHA trusts a correlation that a handful of rows cannot tell, and whitening divides
-# by a covariance of few rows (*measured* that they fall, *our guess* why). In larger batches SGHA catches up, and is ahead
-# after one epoch (*measured*). The captured share does not ask that features be uncorrelated: without the off-diagonal part of
-# $V V'$ these statements still stand (*measured*, broken on purpose). Longer runs ask what the bias of the one-batch form
-# costs, which is what the released code has: on average it captures more, not less, and the seeds do not settle it. On images SSL-EY is level with Barlow Twins, from half as many images a step. *Our guess*: the within-view term pays,
-# since it decorrelates what only one view sees as well. Four times as long it is ahead.
+# In small batches the rivals are behind: SGHA trusts a correlation that a handful of rows cannot tell, and whitening
+# divides by a covariance of few rows (*measured* that they are, *our guess* why). In a minute's larger batches SGHA is
+# ahead on average (*measured*, by the curve alone). The captured share does not ask that features be uncorrelated: with
+# the off-diagonal entries of $V$ and $V'$ left out these statements still stand (*measured*, broken on purpose). The
+# one-batch form, for all its bias, captures more on average in the long run, and the seeds do not settle it. On images
+# SSL-EY keeps within the three points of Barlow Twins, from half as many images a step, and in the long run it is ahead
+# (*measured*). *Our guess*: the within-view term pays, since it decorrelates what only one view sees as well.
 
 # %% [markdown]
 # (orthonormal-byol)=
-# ## Why BYOL does not collapse: a predictor that is a projection
-# BYOL has no term against collapse at all: it predicts a slow copy of itself. Take its predictor to be one matrix. The
-# least-squares optimum $P = (Z^\top Z)^{-1} Z^\top Z'$ makes of $ZP$ the projection of $Z'$ onto what the columns of $Z$ span. With the
-# gradient stopped at $Z'$, a step towards it through such a $P$ acts like a step of orthonormalisation, and no dimension dies; the slow
-# average makes $P$ more orthogonal, and taking it away alone need not end in collapse. If that is the mechanism, training $P$
-# is unnecessary.
+# ## Why BYOL need not collapse: a predictor that projects
+# BYOL has no term against collapse at all: it predicts a slow copy of itself. Take its predictor to be one matrix. With
+# the least-squares optimum $P = (Z^\top Z)^{-1} Z^\top Z'$, $ZP$ is the projection of the targets $Z'$ onto what the
+# columns of $Z$ span. What is left over is orthogonal to them, $Z^\top (ZP - Z') = 0$. With the gradient stopped at
+# $Z'$, a step that moves $Z$ freely is $\Delta = -\eta\,(ZP - Z')P^\top$, so $Z^\top \Delta = 0$, and $Z^\top Z$
+# becomes $Z^\top Z + \Delta^\top \Delta$: no direction shrinks. So, as the paper has it, the step acts like
+# orthonormalisation, and no dimension dies; the slow average makes $P$ more orthogonal, and taking it away alone need
+# not end in collapse. If that is the mechanism, training $P$ is unnecessary.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View A goes through the online network to Z and through the matrix P to a prediction; view B goes through a slow copy, a moving average of the online network, to the target Z prime. The loss compares prediction and target; no gradient flows back through the copy. P is trained or a formula of Z and Z prime."}, "figure": {"caption": "A linear BYOL. The chapter replaces the trained P by a formula. Views then change places; ✕ stops the gradient.", "name": "fig-byol-diagram"}}
 parts = {
@@ -528,14 +551,18 @@ arrows = [
 _ = lab.plots.diagram(parts, arrows)
 
 # %% [markdown]
-# $Z$ are the online network's projections, $Z'$ the slow copy's of the other view, both with rows of length 1; $P$ is the
-# $d \times d$ predictor, $I$ the identity. With $S = Z^\top Z$, matrix products alone give
+# $Z$ are the online network's projections, $Z'$ the slow copy's of the other view, both with rows of length 1; $P$ is
+# the $d \times d$ predictor, $I$ the identity. An earlier method, DirectPred, sets $P$ from an eigendecomposition of
+# the features' covariance. Here, with $S = Z^\top Z$, matrix products alone give
 #
-# - **NE**, two terms of the Neumann series: $P = 2 Z^\top Z' - S\, Z^\top Z'$;
-# - **Visser**: $P \leftarrow P + \eta (S - P^2)$ with step $\eta$, which tends to $S^{1/2}$;
+# - **NE**, the optimum with two terms of the Neumann series, $S^{-1} \approx 2I - S$: $P = (2I - S)\, Z^\top Z'$;
+# - **Visser**: $P \leftarrow P + \eta (S - P^2)$ with step $\eta$, from $I/(2\eta)$, which tends to $S^{1/2}$;
 # - **NS**, Newton–Schulz: $Y \leftarrow YM$, $X \leftarrow MX$ with $M = (3I - XY)/2$, from $Y = S$ and $X = I$; $Y$ tends to $S^{1/2}$
 #   (`a`, `b` and `middle` in the code are $Y$, $X$ and $M$);
 # - **Stiefel**: $(S^\top S)^{-1/2} S^\top$, an orthogonal matrix.
+#
+# The last three leave $Z'$ out and take, as DirectPred does, a function of the covariance. The code divides $S$ and
+# $Z^\top Z'$ by $\lVert S \rVert$, which the iterations need; `alpha`, 0 here, adds a multiple of $I$, a ridge.
 
 # %%
 lab.show(R.newton_schulz, start="a, b =")
@@ -547,7 +574,7 @@ lab.show(R.visser)
 lab.show(R.closed_form_predictor)
 
 # %% [markdown]
-# The target, the stop-gradient and the step towards a fresh $P$ in the module:
+# The target, the stop-gradient and the step in the module, which goes half of the way to a fresh $P$:
 
 # %%
 lab.show(R.LinearBYOL.forward)
@@ -568,7 +595,8 @@ print("with enough steps the Stiefel predictor is orthogonal:", bool((q @ q.T - 
 print("a projection of rank 5 has stable rank", round(R.stable_rank(torch.eye(64) * (torch.arange(64) < 5)), 6))
 
 # %% [markdown]
-# The formula NE against a trained matrix. Longer runs add the other formulas, and NE without the stop-gradient.
+# The formula NE against a trained matrix. The long run adds the other formulas, and NE without the stop-gradient.
+# *Stable rank* is $\lVert P \rVert^2$ over the square of the largest singular value: for a projection its rank.
 
 # %%
 steps = run.pick(quick=dict(steps=95, batch_size=64), full=dict(steps=40 * 97))
@@ -617,12 +645,12 @@ run.claim("orthonormal-byol", "The trained predictor's stable rank rises during 
           stable["trained linear"][-1], stable["trained linear"][0], margin=0.0)
 
 # %% [markdown]
-# A formula that is never trained does better here than the matrix that gradient descent finds: NE keeps most dimensions and
-# clears the random encoder, the trained matrix ends far below it (*measured*), with a predictor whose stable rank falls.
-# *Our guess* for the trained matrix: some hundred steps at one rate for predictor and encoder are too few for it to follow,
-# where NE is renewed in every step. But four times the steps do not help it, and without the stop-gradient NE loses nearly
-# all its dimensions too (both *measured* in the longer run). What the slow average adds is not shown here: with a target that never moves all the
-# statements about NE still stand (*measured*, broken on purpose).
+# NE, never trained, keeps most dimensions and clears the random encoder (*measured*). The linear BYOL with a trained
+# $P$ does collapse: it ends far below the random encoder, and its $P$ loses stable rank, which rises in the paper
+# (*measured*). The argument needs $P$ at its optimum. *Our guess*: at one rate for both, the trained $P$ lags behind
+# the encoder, where NE follows every batch. But four times the steps do not help it, and without the stop-gradient NE
+# loses nearly all its dimensions too (both *measured* in the long run). What the slow average adds is not shown here:
+# with a target that never moves all the statements about NE still stand (*measured*, broken on purpose).
 
 # %% [markdown]
 # (e2mc)=
@@ -634,9 +662,10 @@ run.claim("orthonormal-byol", "The trained predictor's stable rank rises during 
 # $$w_{cov} \sum_{A,B} \frac1d \sum_{i \neq j} V_{ij}^2 - \frac{w_H}{2d} \sum_{A,B} \sum_i \hat H_i, \qquad
 # \hat H_i = \frac1{N-m}\sum_{b=1}^{N-m} \log\Bigl(\tfrac{N+1}{m}\,\bigl(u_{(b+m)} - u_{(b)}\bigr)\Bigr),\quad m = \sqrt N .$$
 #
-# $u$ are the values of feature $i$ after a sigmoid, $u_{(1)} \le \dots \le u_{(N)}$ the same sorted, $m$ the spacing, $\hat H_i$ the
-# estimated entropy of the feature in nats, at most 0; $V$ is the covariance of the mapped features within a view; $w_{cov}$
-# and $w_H$ are the weights, `cov` and `entropy` in the code.
+# $u$ are the values of feature $i$ after a sigmoid, $u_{(1)} \le \dots \le u_{(N)}$ the same sorted, $m$ the spacing
+# rounded, $\hat H_i$ the estimated entropy of the feature in nats (the true one is at most 0, where $u$ is uniform);
+# $V$ is the covariance of the mapped features within a view; $w_{cov}$ and $w_H$ are the weights, `cov` and `entropy`
+# in the code.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Two views go through a trained encoder and projector to projections. These enter VICReg, the model's own loss, and, through a sigmoid to values between 0 and 1, two added terms: minus the entropy of each feature from sorted gaps, and covariances."}, "figure": {"caption": "E2MC. The model's own loss stays; entropy and covariance are added for a few last epochs.", "name": "fig-e2mc-diagram"}}
 parts = {
@@ -654,7 +683,8 @@ lab.show(R.m_spacing_entropy, R.e2mc)
 
 # %% [markdown]
 # First the estimator, on distributions whose entropy is known: uniform (0), normal ($\tfrac12\log 2\pi e$), and an even
-# mixture of two normals far apart ($\log 2$ more).
+# mixture of two normals far apart ($\log 2$ more). The statement is about 1024 values; the training below has batches
+# of 64, where the error is larger.
 
 # %%
 g, normal = torch.Generator().manual_seed(0), 0.5 * torch.log(torch.tensor(2 * torch.pi * torch.e)).item()
@@ -672,7 +702,9 @@ for name, values in bias.items():
 
 # %% [markdown]
 # Then the paper's experiment. One VICReg encoder a seed; some more steps with the same batches and views; only what is
-# added to VICReg's own loss differs. Going on with *nothing* added is the control that matters.
+# added to VICReg's own loss differs. Going on with *nothing* added is the control that matters. The rival *uniformity*
+# adds $\log$ of the mean of $e^{-2\lVert z_b - z_c \rVert^2}$ over pairs of unit rows $z_b$, $z_c$. *Distance to
+# uniform* is the largest gap between the distribution function of $u$ and the uniform one, averaged over features.
 
 # %%
 extra = {
@@ -732,11 +764,12 @@ run.claim("e2mc", "Entropy and covariance together give a few-label probe a poin
           fewest["+ both (E2MC)"], fewest["+ entropy"], margin=0.01, floor=fewest["untrained"])
 
 # %% [markdown]
-# The criterion reaches what it asks for in a few dozen steps: the marginals flatten (*measured*). The probe does not follow:
-# entropy costs some of its accuracy, with or without the covariance term (*measured*). Uniformity costs less on average,
-# but our seeds do not settle it. Without the control that trains on with nothing added, whatever the extra steps give would
-# have gone to its account. *Our guess*: an encoder after a minute still learns what is in the images, and evening out its
-# features gets in the way of that. The longer run bears it out so far: from a better start the cost is no longer settled.
+# The criterion reaches what it asks for in a few dozen steps: the marginals flatten (*measured*). The probe does not
+# follow: E2MC costs some of its accuracy (*measured*), entropy alone too (by the curve, without a verdict), and the
+# covariance term does not add the point that we asked; kNN hardly moves. Uniformity costs less on average, but our
+# seeds do not settle it. *Our guess*: an encoder after a minute still learns what is in the images, and evening out its
+# features gets in the way of that. It fits that in the long run, from a better start, the cost is no longer settled
+# (*measured* there).
 
 # %% [markdown]
 # (rankme)=
@@ -747,9 +780,9 @@ run.claim("e2mc", "Entropy and covariance together give a few-label probe a poin
 #
 # $$\mathrm{RankMe}(Z) = \exp\Bigl(-\sum_k p_k \log p_k\Bigr).$$
 #
-# $\sigma_k$ is the $k$-th of the at most $\min(N, d)$ singular values of the $N \times d$ projections $Z$, $N$ here the number of training images,
-# $\lVert\sigma\rVert_1$ their sum, and $\epsilon = 10^{-7}$.
-# A collapsed run has a low value. High rank is necessary, not sufficient: noise has the highest of all.
+# $\sigma_k$ is the $k$-th of the at most $\min(N, d)$ singular values of the $N \times d$ projections $Z$, $N$ here the
+# number of training images, $\lVert\sigma\rVert_1$ their sum, and $\epsilon = 10^{-7}$. A collapsed run has a low
+# value. High rank is necessary, not sufficient: noise has the highest of all.
 
 # %%
 lab.show(R.rankme)
@@ -776,8 +809,9 @@ noise = torch.randn(4000, 64, generator=g)
 print("pure noise has nearly full rank:", R.rankme(noise) > 63, "| 64 rows of it do not:", R.rankme(noise[:64]) < 60)
 
 # %% [markdown]
-# A sweep within one method, as the paper demands: VICReg's covariance weight, below and above the paper's 1. Each run
-# is judged by a probe on its own images and, as a second data set, on scenes with digits of another hand, scikit-learn's.
+# A sweep within one method, as the paper demands: VICReg's covariance weight, below and above 1, which beside our
+# smaller $s$ is not the paper's balance. Each run is judged by a probe on its own images and, as a second data set, on
+# scenes with digits of another hand, scikit-learn's.
 
 # %%
 lab.show(R.second_data, R.probe_on)
@@ -875,17 +909,20 @@ if len(SWEEP) > 3:  # three runs have hardly an order
               *both, margin=-0.1)
 
 # %% [markdown]
-# Accuracy first rises with rank and then falls (*measured*): low rank is a sure sign of a poor run, high rank is no sign of a good
-# one. *Our guess*: too much decorrelation buys rank with noise. So RankMe tells collapsed runs from healthy ones, which the loss
-# value does not, and among healthy runs it is a poor ruler. On digits of another hand accuracy bends in the same way. α-ReQ
-# asks for an exponent near 1 and not for the flattest spectrum, so on some seeds it stops before the highest rank and is far
-# ahead there; on the others it takes the same run, and so the seeds do not settle it. With three runs a sweep several of
-# these statements compare the same two.
+# In this sweep of three runs accuracy first rises with rank and then falls, on digits of another hand too (*measured*):
+# the run of low rank is the worst, the run of highest rank not the best. RankMe leaves out the collapsed run, which the
+# loss value chooses. *Our guess*: too much decorrelation buys rank with noise. α-ReQ asks for an exponent near 1, so on
+# some seeds it stops before the highest rank and is far ahead; on the others it takes the same run, and the seeds do
+# not settle it. With three runs several of these statements compare the same two.
 #
-# The longer run has seven, and the ruler is worse there: the highest rank belongs to a run that decorrelates hardest and
-# knows little, so that even the loss value chooses better (*measured*, and the other way round in a minute). α-ReQ falls
-# into the same hole: with every seed both take the same run, and *at least as good* is a tie. The paper's sweeps, on
-# ImageNet and over several parameters, may not reach so far to the right (*our guess*).
+# The long run has seven, and the ruler is worse there: the highest rank belongs to the run that decorrelates hardest
+# and knows little, so that even the loss value chooses better, unlike in a minute (*measured*). With every seed α-ReQ
+# takes the same run: *at least as good* is a tie. Rank before the head orders the runs as well as rank after it,
+# neither well. The paper's sweeps, on ImageNet and over several parameters, may not reach so far to the right (*our
+# guess*).
+#
+# What is left as a rule: throw out by rank what has collapsed, and do not choose among the rest by it alone. Noise
+# ranks highest, and one collapsed run in a sweep makes rank and accuracy agree, whatever the others do.
 
 # %% [markdown]
 # ## Where the chapter ends
@@ -897,22 +934,20 @@ lab.plots.bars(lab.plots.axes(1, 6.5, 3.0)[1], results, "kNN test accuracy", cha
 run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="supervised")
 
 # %% [markdown]
-# 0 of the way is the untrained encoder, 1 the same encoder taught with all labels. The
-# [part's page](../../book/parts/self_supervision.md) has these rows beside the other chapters'.
+# 0 of the way is the untrained encoder, 1 the same encoder taught with all labels. In a minute VICReg is the best of
+# the chapter's methods, from fewer and smaller batches (*measured*, without a claim). Its projector is wider and its
+# rate higher than Barlow Twins'; no arm tells which counts. The [part's page](../../book/parts/self_supervision.md) has
+# these rows beside the other chapters'.
 
 # %% [markdown]
-# How this table was made matters to how it should be read. Learning rates and batches differ by method; like all lengths,
-# margins and statements they were first fixed on seeds and validation images of their own. After a first measurement three
-# trainings (Barlow Twins, BYOL, the few images of the guard) were shortened to save time; the guard's verdict on neighbours
-# moved to untaught. So the guard was trained longer again. In the same step RankMe's sweep lost a run, and four statements
-# about the order of its runs, most of them exact ties, gave way to statements about the run that a score chooses. These
-# verdicts are a second look at the same seeds. Three arms went to the longer runs: redundancy within views, which was ahead of
-# Barlow Twins, NE without stop-gradient, which collapsed, and the one-batch form, which seeds left open.
+# Rates, batches, lengths, margins and statements were first fixed on seeds and validation images of their own; but
+# after a first measurement some lengths, some arms and four of RankMe's statements were changed, so these verdicts are
+# a second look at the same seeds.
 
 # %% [markdown]
 # ## What carries over
-# Each statement with its verdict and mean difference at every length that was measured, under what its paper reports. A dash
-# means: not measured at that length.
+# Each statement with its verdict and mean difference at every length that was measured, under what its paper reports. A
+# dash means: not measured at that length. Plus is in the statement's favour.
 
 # %%
 run.carry_over()
@@ -985,7 +1020,8 @@ for d in (64, 256, 1024):
 # :class: dropdown
 # ````
 # Add isotropic noise: the singular values even out, the rank rises, the neighbours get worse. Rank says how many
-# directions are used, never what for. So it may compare runs of one method, whose noise is alike, and not methods.
+# directions are used, never what for. So it never compares methods, and runs of one method only where their noise is
+# alike.
 
 # %%
 train, y, test, y_test = stage.both(stage.pretrain("simclr", C.SimCLR, run.seeds[0]).encoder)
@@ -1140,8 +1176,8 @@ print("as the package has it:", abs(float(rankme(z)) - R.rankme(z)) < 1e-3)
 # %% [markdown]
 # ## What to read next
 # [Contrastive learning](contrastive.ipynb) holds the other family: the same encoder, with other images instead of other
-# features to prevent collapse. Compare its SimCLR section with the first one here: the Gram identity says that decorrelating
-# features and separating images are two readings of one sum.
+# features to prevent collapse. Compare its SimCLR section with the first one here: by the Gram identity, and but for
+# the diagonals, decorrelating features and separating images are two readings of one sum.
 
 # %%
 # NBVAL_CHECK_OUTPUT
