@@ -501,8 +501,8 @@ def hits(source, count, epochs=LENGTHS[-1], **options):
 # our runs also what augmentation shows), and all else in the recipe is equal. Picard scanned ten thousand seeds on
 # CIFAR-10 and asked what a reader should fear: how far apart are the best and the worst, does longer training help, do
 # pretrained weights? The variance was not very large, and yet the best and the worst lay about 1.8 points apart, as far
-# as many a published gain: a gain of that size may be a seed that somebody chose. Longer training and pretrained weights
-# narrowed the spread, and neither closed it. The title is the warning: *Torch.manual_seed(3407) is all you need*.
+# as many a published gain: a gain of that size may be a seed that somebody chose. Longer training and pretrained
+# weights narrowed the spread, and neither closed it. His title warns: *Torch.manual_seed(3407) is all you need*.
 #
 # How much does scanning bring? If accuracies over seeds are Gaussian with standard deviation $\sigma$, the best of
 # $k$ is expected to lead the mean by
@@ -810,9 +810,9 @@ _ = axis.set(xlabel="share of votes", ylabel="how often right", aspect="equal")
 # disturbance is, was not varied.
 #
 # Coins leave out what runs differ by on the distribution: by the identity above the test-set variance is theirs plus
-# nearly that. And votes are not perfectly calibrated, if better than what a run states of itself (by as much as we asked
-# is open); our guess is that all runs saw the same thousand images, and agree more than they should. Error over $2n$ is
-# nearer than the binomial formula all the same (measured).
+# nearly that. And votes are not perfectly calibrated, if better than what a run states of itself (by as much as we
+# asked is open); our guess is that all runs saw the same thousand images, and agree more than they should. Error
+# over $2n$ is nearer than the binomial formula all the same (measured).
 
 # %% [markdown]
 # ## Many models, more than one test set
