@@ -419,8 +419,8 @@ run.claim("airbench",
 # The whitening layer and the views are exchanged alone, with the number of epochs as it was. Our runs are short and the
 # rates of SGD far above the paper's, since rates are per image and there are so few images. Muon's is another recipe:
 # an orthogonal step, filters whose norm is held, no Lookahead, and rates, a head and a start of its own. The last claim
-# takes only the step away. The step along the momentum has Muon's rate, and the length that an orthogonal step has on
-# the first block's filters; on wider ones it is shorter.
+# takes only the step away, and it is missed (measured). The step along the momentum has Muon's rate, and the length
+# that an orthogonal step has on the first block's filters; on wider ones it is shorter.
 
 # %% [markdown]
 # The paper's headline is 94 % in 3.29 s on one A100; the later version with Muon takes 2.59 s. What do the parts save?
@@ -551,7 +551,7 @@ found = run.curve("seed-3407", "best, mean and worst run against epochs", LENGTH
                   "test accuracy", log=True, data=SOURCE)
 _ = lab.plots.curve(found, 5.2, 2.3)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A ragged histogram of the runs' accuracies on one test set, highest near its middle, with two smooth lines over it: a density estimate and the Gaussian of the same mean and deviation, which lie close together."}, "figure": {"caption": "Accuracies over seeds on one test set are nearly Gaussian: histogram, density estimate (solid), Gaussian of the same mean and deviation (dashed).", "name": "fig-seeds-histogram"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A ragged histogram of the runs' accuracies on one test set, highest near its middle, with two smooth lines over it: the Gaussian of the same mean and deviation, and a density estimate that follows it with a shoulder at the left and its peak a little to the right."}, "figure": {"caption": "Accuracies over seeds on one test set are not far from Gaussian: histogram, density estimate (solid), Gaussian of the same mean and deviation (dashed).", "name": "fig-seeds-histogram"}}
 figure, axis = lab.plots.axes(1, 4.2, 2.2)
 here = 100 * whole[0][:, :SET].double().mean(1)
 at = torch.linspace(float(here.min()) - 1, float(here.max()) + 1, 200, dtype=torch.float64)
