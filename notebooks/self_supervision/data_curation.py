@@ -591,7 +591,7 @@ for panel, (name, order) in zip(panels, orders.items(), strict=True):
     for rows, colour, alpha in layers:
         panel.plot(*rows.T, "o", color=colour, alpha=alpha, markersize=4, linewidth=0)
     panel.set(title=name, xlabel="first coordinate", aspect="equal")
-panels[0].set_ylabel("second coordinate")
+_ = panels[0].set_ylabel("second coordinate")
 
 # %%
 run.claim("gio", "From a mean that lies in a gap, the walk takes more rows near the target than the same start without it",
