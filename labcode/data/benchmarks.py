@@ -120,9 +120,11 @@ def _read(name: str, path: Path) -> dict[str, np.ndarray]:
             if missing := [key for key in ARRAYS if key not in stored.files]:
                 raise damaged(f"it lacks {', '.join(missing)}")
             arrays = {key: stored[key] for key in ARRAYS}  # zip's own checksums are verified here
+    except (DataError, MemoryError):
+        raise
     except PermissionError as error:
         raise DataError(f"{path} may not be read ({error.strerror}): give yourself the right to read it.") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # of zipfile, zlib, lzma, NumPy's parser …
         raise damaged(f"it is truncated or damaged ({type(error).__name__}: {error})") from error
 
     spec = SPECS[name]

@@ -67,7 +67,7 @@ def read_folder(
     skip_unreadable  leave out what cannot be read instead of raising
 
     Raises FileNotFoundError for a folder that is not there, ValueError for a folder without images, for fewer than
-    16 of them, for an image or folder that cannot be read (naming it), and for a size below 8.
+    16 of them, for an image or folder that cannot be read (naming it), and for a size below 8 or beyond the memory.
     """
     from tqdm import tqdm
 
@@ -85,6 +85,10 @@ def read_folder(
     told = f" (left out: {', '.join(f'{n} {reason}' for reason, n in left_out.items())})" if left_out else ""
     if not files:
         raise ValueError(f"images: {root} holds no file that ends in {', '.join(ENDINGS)}, nor do its subfolders{told}")
+    needed, there = 6 * size**2 * len(files), _memory()  # bytes: each image alone, then all in one tensor
+    if needed > there:
+        took = f"{len(files)} images of {size}×{size} pixels take {needed / 1e9:.0f} GB of memory to read"
+        raise ValueError(f"size must be smaller, got {size}: {took}, this machine has {there / 1e9:.0f}")
     show = sys.stderr.isatty() if progress is None else progress
     read, kept, skipped = [], [], [path for path, _ in unread]
     for file in tqdm(files, desc="reading", unit="image", disable=not show, delay=1, leave=False):
@@ -102,6 +106,14 @@ def read_folder(
     labels = torch.tensor([classes.index(name) for name in names]) if len(classes) > 1 else None
     return Folder(torch.stack(read), tuple(kept), labels, tuple(classes) if labels is not None else (), tuple(skipped),
                   left_out)  # fmt: skip
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory, where the system tells: what is asked beyond it fills it until a process dies."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
 
 
 def _unreadable(path: Path, reason: str) -> str:
@@ -287,7 +299,9 @@ def _bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
         segment, marker = data[at:end], data[at + 1]
         if marker == 0xE1 and segment[4:10] == b"Exif\0\0":
             exif = exif or segment[4:]
-        colour = (marker == 0xE0 and segment[4:9] == b"JFIF\0") or (marker == 0xEE and segment[4:9] == b"Adobe")
+        colour = (marker == 0xE0 and segment[4:9] == b"JFIF\0" and len(segment) >= 18) or (
+            marker == 0xEE and segment[4:9] == b"Adobe" and len(segment) >= 16
+        )  # shorter ones say nothing
         if colour or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(segment)
         at = end

@@ -9,6 +9,7 @@ import pickle
 import socket
 import tarfile
 import threading
+import zipfile
 from hashlib import md5
 from types import SimpleNamespace
 
@@ -103,6 +104,26 @@ def test_single_array_is_no_benchmark(tmp_path):
     os.rename(tmp_path / "x.npy", tmp_path / "cifar10.npz")
     with pytest.raises(B.DataError, match="not a usable cifar10 file"):
         B.benchmark("cifar10", root=tmp_path)
+
+
+def test_damage_of_the_archive_itself_is_told(tmp_path):
+    """Bytes of its directory: other ways to pack, other versions, a password; and a packed stream."""
+    path = tmp_path / "cifar10.npz"
+    np.savez(path, **arrays())
+    whole = path.read_bytes()
+    entry = whole.index(b"PK\1\2")
+    spoilt = [whole[: entry + at] + bytes([to]) + whole[entry + at + 1 :] for at, to in
+              ((6, 255), (8, 1), (8, 32), (10, 99), (10, 14), (46, 255))]  # fmt: skip
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "packed", "w", zipfile.ZIP_LZMA) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    whole = (tmp_path / "packed").read_bytes()
+    header = whole.index(b"train_labels.npy") + 30
+    spoilt.append(whole[:header] + b"\x55" * 20 + whole[header + 20 :])
+    for data in spoilt:
+        path.write_bytes(data)
+        with pytest.raises(B.DataError, match="cifar10.npz is not a usable cifar10 file.*Delete it"):
+            B.benchmark("cifar10", root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_what_a_folder_must_hold(tmp_path):
         read_folder(tmp_path)
     with pytest.raises(ValueError, match="size must be at least 8 pixels, got 4"):
         read_folder(tmp_path, size=4)
+    with pytest.raises(ValueError, match=r"size must be smaller, got 10000000: 3 .* take 1800000 GB .* has \d"):
+        read_folder(tmp_path, size=10**7)  # before the first one is read
 
 
 def test_what_editors_archives_and_systems_leave_is_no_class(tmp_path):
@@ -429,9 +431,12 @@ def segment(marker, body):
     segment(0xE1, b""),
     segment(0xE0, b""),
     segment(0xE0, b"JFIF\0\1\2\3\0\0\0\0\0\0"),
+    segment(0xE0, b"JFIF\0"),
+    segment(0xEE, b"Adobe"),
+    segment(0xEE, b"Adobe\0d\0"),
     segment(0xFE, b"\xff" * 60_000),
     b"\xff" * 9 + segment(0xFE, b"filled"),
-], ids=range(15))  # fmt: skip
+], ids=range(18))  # fmt: skip
 def test_no_segment_of_a_jpeg_costs_its_picture(tmp_path, extra):
     plain = encoded(NOISE, "JPEG")
     assert torch.equal(seen(tmp_path, plain[:20] + extra + plain[20:], 16), upright(1, picture=PLAIN["JPEG"]))
