@@ -239,7 +239,7 @@ def main() -> int:
         if unknown := [n for n in names if n not in known]:
             raise ValueError(f"no assignment {', '.join(unknown)}; there are {', '.join(known) or 'none'}")
         write(options.out, {n: known[n] for n in names or known})
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
-import shutil
 import sys
+import unicodedata
 import zipfile
 from copy import deepcopy
 from pathlib import Path
@@ -42,7 +43,7 @@ class Mend(NbGraderPreprocessor):
             found = book.find_notebook(where["notebook"], where["assignment"])
             points = {cell.name: cell.max_score for cell in found.grade_cells}
             source = {cell.name: _handed_out(cell, points.get(cell.name)) for cell in found.source_cells}
-        nb.cells, notes = mended(list(nb.get("cells", [])), source)
+        nb.cells, notes = mended(list(nb.get("cells") or []), source)
         if nb.get("nbformat_minor", 0) < 5:  # before cells had identifiers
             for cell in nb.cells:
                 cell.pop("id", None)
@@ -66,11 +67,11 @@ def mended(cells: list, source: dict) -> tuple[list, list[str]]:
     """The cells, each of ``source`` (by name, in order) once, and a note on whatever was not as handed out."""
     known = {_plain(cell.source): name for name, cell in source.items() if cell.metadata.nbgrader.locked}
     names, notes = [], []
+    cells = [_sound(cell) for cell in cells if isinstance(cell, dict)]
     for cell in cells:
-        cell.metadata = cell.get("metadata") or v4.new_notebook().metadata
         roles = cell.metadata.pop("nbgrader", None)
         name = roles.get("grade_id") if isinstance(roles, dict) else None
-        if name not in source:
+        if not isinstance(name, str) or name not in source:
             name = next((n for n in (cell.get("id"), known.get(_plain(cell.source))) if n in source), None)
             if name:
                 notes.append(f"{name} had lost its metadata")
@@ -105,6 +106,20 @@ def mended(cells: list, source: dict) -> tuple[list, list[str]]:
         elif fresh.cell_type == "code" and roles.locked:
             placed.append((before if before >= 0 or not roles.grade else len(cells), fresh))
     return [cell for _, cell in sorted(placed, key=lambda both: both[0])], notes
+
+
+def _sound(cell):
+    """The cell with a kind, a source and metadata, whatever a program made of them, and letters that can be written."""
+    if not isinstance(cell.get("metadata"), dict):
+        cell.metadata = v4.new_notebook().metadata
+    if cell.get("cell_type") not in ("code", "markdown", "raw"):
+        cell.cell_type = "code" if "outputs" in cell else "raw"
+    if not isinstance(cell.get("id"), str):
+        cell.pop("id", None)
+    source = cell.get("source")
+    source = "".join(map(str, source)) if isinstance(source, list) else source if isinstance(source, str) else ""
+    cell.source = source.encode("utf-8", "replace").decode()
+    return cell
 
 
 def _plain(source) -> str:
@@ -161,12 +176,12 @@ def collect(name: str, root: Path) -> list[str]:
     Files are called STUDENT_NAME.ipynb, where browsers may have added " (1)" or "-Copy1"; a .zip of that name holds one
     notebook, or several with such names. Of two files of a student the newer counts.
     """
-    pattern = re.compile(rf"(?:.*[^A-Za-z0-9])?([A-Za-z0-9]+)_{re.escape(name)}(?:[ (.-].*)?\.(ipynb|zip)", re.I)
+    pattern = re.compile(rf"(?:.*[\W_])?([^\W_]+)_{re.escape(name)}(?:[ (.-].*)?\.(ipynb|zip)", re.I)
     found, notes = {}, []
     archive = root / "downloaded" / name / "archive"
     for path in sorted(p for p in archive.rglob("*") if p.is_file() and not p.name.startswith(".")):
         shown = path.relative_to(root)
-        match = pattern.fullmatch(path.name)
+        match = pattern.fullmatch(unicodedata.normalize("NFC", path.name))  # some systems part é into e and its accent
         members = [(match, path.stat().st_mtime, path.read_bytes())] if match and match[2].lower() == "ipynb" else []
         if path.suffix.lower() == ".zip":
             try:
@@ -174,7 +189,8 @@ def collect(name: str, root: Path) -> list[str]:
                     books = [i for i in packed.infolist() if i.filename.lower().endswith(".ipynb")
                              and not re.search(r"(^|/)(\.[^./]|__MACOSX/)", i.filename)]  # fmt: skip
                     for info in books:
-                        inner = pattern.fullmatch(info.filename.split("/")[-1]) or (match if len(books) == 1 else None)
+                        own = unicodedata.normalize("NFC", info.filename.split("/")[-1])
+                        inner = pattern.fullmatch(own) or (match if len(books) == 1 else None)
                         members.append((inner, path.stat().st_mtime, packed.read(info)))
             except Exception as error:  # damaged, encrypted, of another kind
                 notes.append(f"{shown}: not collected, the archive cannot be opened ({error})")
@@ -188,11 +204,24 @@ def collect(name: str, root: Path) -> list[str]:
                 found[student] = time, data
     for student, (_, data) in found.items():
         target = root / "submitted" / student / name / f"{name}.ipynb"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        try:
+            _put(target, data)
+        except OSError as error:
+            notes.append(f"{student}: not collected, {target.relative_to(root)} cannot be written ({error.strerror})")
     for folder in sorted((root / "submitted").glob(f"*/{name}")):  # also what came another way
         notes += _lift(folder, name)
     return notes
+
+
+def _put(target: Path, data: bytes) -> None:
+    """Write it whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.tmp")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _lift(folder: Path, name: str) -> list[str]:
@@ -202,7 +231,10 @@ def _lift(folder: Path, name: str) -> list[str]:
     books = [p for p in folder.rglob("*.ipynb") if not any(q.startswith(".") for q in p.relative_to(folder).parts)]
     if len(books) != 1:
         return [f"{folder.parent.name}: {len(books)} notebooks and none is called {name}.ipynb"]
-    shutil.copyfile(books[0], folder / f"{name}.ipynb")
+    try:
+        _put(folder / f"{name}.ipynb", books[0].read_bytes())
+    except OSError as error:
+        return [f"{folder.parent.name}: {books[0].name} cannot be taken for {name}.ipynb ({error.strerror})"]
     return [f"{folder.parent.name}: {books[0].relative_to(folder)} is taken for {name}.ipynb"]
 
 
@@ -212,20 +244,24 @@ def report(name: str, root: Path) -> list[str]:
     for folder in sorted((root / "submitted").glob(f"*/{name}")):
         student = folder.parent.name
         graded = root / "autograded" / student / name / f"{name}.ipynb"
-        if graded.exists():
-            mends = json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("mended")
-            notes += [f"{student}: graded; {'; '.join(mends)}"] if mends else []
+        if graded.is_file():
+            try:
+                mends = json.loads(graded.read_text(encoding="utf-8"))["metadata"].get("mended")
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                notes.append(f"{student}: not graded, {graded} is damaged: delete it and run nbgrader autograde again")
+                continue
+            notes += [f"{student}: graded; {'; '.join(map(str, mends))}"] if mends and isinstance(mends, list) else []
         else:
             notes.append(f"{student}: not graded, {_reason(folder / f'{name}.ipynb')}")
     return notes
 
 
 def _reason(path: Path) -> str:
-    if not path.exists():
+    if not path.is_file():
         return f"there is no {path.name} in {path.parent}"
     try:
         book = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{path} is no notebook ({error})"
     if not isinstance(book, dict) or "nbformat" not in book:
         return f"{path} is no notebook (it says no format)"

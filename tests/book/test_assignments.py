@@ -339,12 +339,28 @@ SPOILT = {
     "answers as text": (lambda c: [c[0], text(c[1]), *c[2:]], []),
     "points and locks changed": (lambda c: [odd(cell, dict(cell.metadata.nbgrader, points=99, locked=False, grade=True))
                                             for cell in c], []),
+    "no kind of cell": (lambda c: [without(cell, "cell_type") for cell in c], []),
+    "no kind of metadata": (lambda c: [nbformat.from_dict({**cell, "metadata": m}) for cell, m in
+                                       zip(c, ([1], "x", None, 7, True, [[]]), strict=True)],
+                            [f"{n} had lost" for n, *_ in SOURCES]),
+    "names of no kind": (lambda c: [odd(cell, {"grade_id": n}) for cell, n in
+                                    zip(c, ([], ["f"], {}, 7, None, {"a": 1}), strict=True)],
+                         [f"{n} had lost" for n, *_ in SOURCES]),
+    "sources and identifiers of no kind": (
+        lambda c: [but(c[0], 7), *c[1:], *(nbformat.from_dict(dict(cell_type="code", metadata={}, source=s, id=[s]))
+                                           for s in (None, 7, {}, [1, 2]))], ["setup was changed and is put back"]),
+    "nothing among the cells": (lambda c: [None, *c, "x", 7], []),
+    "half a letter": (lambda c: [c[0], but(c[1], ANSWER["f"] + "  # \ud83d"), *c[2:]], []),
     "cells of their own": (lambda c: [x for cell in c for x in (grading.v4.new_code_cell("1"), cell)], []),
 }  # fmt: skip
 
 
 def but(cell, source):
     return nbformat.from_dict({**cell, "source": source})
+
+
+def without(cell, key):
+    return nbformat.from_dict({k: v for k, v in cell.items() if k != key})
 
 
 def text(cell):
@@ -384,6 +400,7 @@ def test_whatever_becomes_of_the_cells_a_right_answer_gets_all_points(what):
     graded = [cell.metadata.nbgrader for cell in made if "nbgrader" in cell.metadata]
     assert len({roles["grade_id"] for roles in graded}) == len(graded)
     assert [roles for roles in graded] == [source[roles["grade_id"]].metadata.nbgrader for roles in graded]
+    assert all(cell.source.encode() is not None and cell.cell_type for cell in made), "what can be written"
     assert noted is None or len(notes) == len(noted) and all(n.startswith(m) for n, m in zip(notes, noted, strict=True))
 
 
@@ -416,7 +433,8 @@ def test_files_are_found_under_the_names_that_come(tmp_path):
     inbox.mkdir(parents=True)
     names = {"ada_midterm.ipynb": "ada", "x_y-bob_midterm (1).ipynb": "bob", "cy_Midterm-Copy1.IPYNB": "cy",
              "sub/dan_midterm(2).ipynb": "dan", "ps1 eve_midterm - Kopie.ipynb": "eve",
-             "77_midterm.v2.ipynb": "77"}  # fmt: skip
+             "77_midterm.v2.ipynb": "77", "müller_midterm.ipynb": "müller", "1_Zoe\u0308_midterm.ipynb": "Zoë",
+             "иван_midterm.ipynb": "иван"}  # fmt: skip
     for name in [*names, ".ada_midterm.ipynb", "._bob_midterm.ipynb"]:
         (inbox / name).parent.mkdir(exist_ok=True)
         (inbox / name).write_text(name)
@@ -434,12 +452,20 @@ def test_files_are_found_under_the_names_that_come(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "submitted" / "mia" / "midterm").mkdir(parents=True, exist_ok=True)
         (tmp_path / "submitted" / "mia" / "midterm" / f"{name}.ipynb").touch()
+    (inbox / "ned_midterm.ipynb").touch()
+    (inbox / "oda_midterm.ipynb").touch()
+    (tmp_path / "submitted" / "ned").touch()
+    (tmp_path / "submitted" / "oda" / "midterm" / "midterm.ipynb").mkdir(parents=True)
     notes = grading.collect("midterm", tmp_path)
+    assert not list((tmp_path / "submitted").rglob("*.tmp"))
+    shutil.rmtree(tmp_path / "submitted" / "oda")
     found = {p.parts[-3]: p.read_text() for p in (tmp_path / "submitted").glob("*/midterm/midterm.ipynb")}
     wanted = {student: name for name, student in names.items()}
     assert found == wanted | {"ada": "newer", "ian": "ian", "kim": "kim", "leo": "leo"}
     assert [note.split(": ")[0].split("/")[-1] for note in notes] == [
-        "ada", "fay-midterm.ipynb", "gus_final.ipynb", "hal_midterm.pdf", "midterm.ipynb", "leo", "mia"]  # fmt: skip
+        "ada", "fay-midterm.ipynb", "gus_final.ipynb", "hal_midterm.pdf", "midterm.ipynb", "ned", "oda", "leo",
+        "mia"]  # fmt: skip
+    assert "ned: not collected, submitted/ned/midterm/midterm.ipynb cannot be written (Not a directory)" in notes
     assert not list(tmp_path.parent.glob("kim*"))
 
 
@@ -447,15 +473,31 @@ def test_files_are_found_under_the_names_that_come(tmp_path):
 @pytest.mark.parametrize("data,told", [
     (b"", "is no notebook"), (b"<html>", "is no notebook"), (b"\xff\xfe", "is no notebook"),
     (b"[]", "it says no format"), (b"{}", "it says no format"), (b'{"nbformat": 4}', "look at"),
-    (None, "there is no x.ipynb"),
+    (None, "there is no x.ipynb"), (b"[" * 200_000, "is no notebook"), ("folder", "there is no x.ipynb"),
 ])  # fmt: skip
 def test_the_report_says_why_a_file_was_not_graded(tmp_path, data, told):
     folder = tmp_path / "submitted" / "ada" / "x"
     folder.mkdir(parents=True)
-    if data is not None:
+    if data == "folder":
+        (folder / "x.ipynb").mkdir()
+    elif data is not None:
         (folder / "x.ipynb").write_bytes(data)
     (line,) = grading.report("x", tmp_path)
     assert line.startswith("ada: not graded, ") and told in line
+
+
+@needs_nbgrader
+@pytest.mark.parametrize("data", [b"", b'{"cells": [', b"[]", b'{"cells": []}', b'{"metadata": null}', b"[" * 200_000])
+def test_half_a_graded_notebook_is_told_and_the_others_are_reported(tmp_path, data):
+    for student in ("ada", "bob", "cy"):
+        for box in ("submitted", "autograded"):
+            (tmp_path / box / student / "x").mkdir(parents=True)
+            (tmp_path / box / student / "x" / "x.ipynb").write_text('{"metadata": {"mended": ["f was missing", 7]}}')
+    (tmp_path / "autograded" / "ada" / "x" / "x.ipynb").write_bytes(data)
+    (tmp_path / "autograded" / "cy" / "x" / "x.ipynb").write_text('{"metadata": {"mended": "x"}}')
+    first, second = grading.report("x", tmp_path)
+    assert first.startswith("ada: not graded, ") and "is damaged: delete it and run" in first
+    assert second == "bob: graded; f was missing; 7"
 
 
 @needs_nbgrader
@@ -574,3 +616,12 @@ def test_an_unknown_assignment_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["assignments.py", "--out", str(tmp_path), "unknown"])
     assert assignments.main() == 1
     assert "no assignment unknown; there are evaluation, contrastive" in capsys.readouterr().err
+
+
+@needs_nbgrader
+def test_a_place_where_no_folder_can_be_is_told_in_a_line(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["assignments.py", "--out", str(tmp_path / "file"), "contrastive"])
+    assert assignments.main() == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "File exists" in told and str(tmp_path / "file") in told
