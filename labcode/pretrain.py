@@ -15,6 +15,7 @@ In a program: ``read_folder``, ``pretrain``, ``encode``, ``save`` and ``load`` d
 
 import argparse
 import json
+import math
 import os
 import sys
 import zlib
@@ -190,10 +191,10 @@ def encode(encoder: nn.Module, images: Tensor, chunk: int = 1024) -> Float[Tenso
 def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:
     """The encoder's weights as safetensors, in one piece; ``facts`` (size, method, …) go into its metadata.
 
-    A ``SmallNet`` needs the fact ``size`` to be loaded again.
+    A ``SmallNet`` needs the fact ``size`` to be loaded again. Numbers may be NumPy's and torch's.
 
-    Raises ValueError for an encoder of another kind, for a file in whose place none can be written, and for a missing
-    size.
+    Raises ValueError for an encoder of another kind, for a file in whose place none can be written, for a missing or
+    wrong size, another ``net``, and facts that are neither numbers nor texts nor lists of them.
     """
     from safetensors.torch import save as packed
 
@@ -202,9 +203,16 @@ def save(encoder: nn.Module, file: str | Path, **facts: object) -> None:
         raise ValueError(f"encoder must be one of {', '.join(NETS)}, got {type(encoder).__name__}")
     if name == "small" and "size" not in facts:
         raise ValueError("size must be among the facts of a SmallNet: its layers depend on it")
+    if facts.get("net", name) != name:
+        raise ValueError(f"net must be {name!r}, which the encoder is, got {facts['net']!r}")
+    try:
+        told = json.dumps({"net": name} | facts, default=lambda value: value.item())
+    except (AttributeError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise ValueError(f"facts must be numbers, texts, or lists of them, got {facts} ({error})") from error
     weights = {k: v.contiguous().cpu() for k, v in encoder.state_dict().items()}
+    _options(json.loads(told), weights)  # what could not be loaded is not saved
     # not safetensors' own way to write, whose files only their owner may read
-    write_aside(writable(file, "file"), packed(weights, metadata={"labcode": json.dumps({"net": name} | facts)}))
+    write_aside(writable(file, "file"), packed(weights, metadata={"labcode": told}))
 
 
 def load(file: str | Path) -> tuple[nn.Module, dict]:
@@ -214,18 +222,33 @@ def load(file: str | Path) -> tuple[nn.Module, dict]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(file).is_dir():
+        raise ValueError(f"{file} is no encoder of labcode.pretrain (it is a folder)")
     try:
         with safe_open(file, "pt") as stored:
             facts = json.loads((stored.metadata() or {})["labcode"])
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is no encoder of labcode.pretrain ({error})") from error
     try:
-        encoder = nets.SmallNet(size=facts["size"]) if facts["net"] == "small" else NETS[facts["net"]]()
+        encoder = NETS[facts["net"]](**_options(facts, weights))
         encoder.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{file} does not fit the network it names ({error})") from error
     return encoder.eval(), facts
+
+
+def _options(facts: dict, weights: dict[str, Tensor]) -> dict[str, int]:
+    """What makes a network of the kind that the facts name as wide as its weights."""
+    if facts["net"] == "small":
+        (width, pixels), (features, places) = weights["conv1.weight"].shape, weights["linear.weight"].shape
+        deep = len(weights["conv2.weight"])
+        side = 4 * math.isqrt(places // deep)
+        if facts["size"] != side:
+            raise ValueError(f"size must be that of the encoder's images, {side}, got {facts['size']!r}")
+        return dict(width=width, features=features, size=side, channels=pixels // 16, deep=deep)
+    width, channels = weights["stem.0.weight"].shape[:2]
+    return dict(width=width, channels=channels)
 
 
 def judge(encoder: nn.Module, folder: Folder) -> dict[str, float] | None:
@@ -270,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not 0 <= given.seed < 2**63:
         options.error(f"--seed must be in 0 … 2⁶³ − 1, got {given.seed}")
     first = os.environ.get("RANK", "0") == "0"
-    say = partial(print, flush=True) if first else lambda *_: None
+    say = _say if first else lambda _: None
     net = given.net or ("resnet18" if torch.cuda.is_available() else "small")
     try:
         own_device()
@@ -312,6 +335,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in (found or {}).items():
         say(f"{name:24} {value:.3f}")
     return 0
+
+
+def _say(text: str) -> None:
+    """Print it, whatever letters the terminal lacks or a file's name holds."""
+    letters = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(letters, "backslashreplace").decode(letters), flush=True)
 
 
 def _where() -> str:

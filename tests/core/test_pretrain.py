@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import io
 import os
 import resource
 import subprocess
@@ -166,11 +167,47 @@ def test_estimated_statistics_are_those_of_the_batches():
 def test_encoders_that_cannot_be_loaded_are_not_saved_and_odd_files_are_told(tmp_path):
     with pytest.raises(ValueError, match="size must be among the facts"):
         pretrain.save(nets.SmallNet(), tmp_path / "e")
-    pretrain.save(nets.SmallNet(size=8), tmp_path / "e", size=16)
-    with pytest.raises(ValueError, match="does not fit the network it names"):
-        pretrain.load(tmp_path / "e")
+    net = nets.SmallNet(size=8)
+    for facts, told in ((dict(size=16), "size must be that of the encoder's images, 8, got 16"),
+                        (dict(size="8"), "size must be .*, 8, got '8'"),
+                        (dict(size=8, net="mine"), "net must be 'small', which the encoder is, got 'mine'"),
+                        (dict(size=8, at=tmp_path), "facts must be numbers, texts"),
+                        (dict(size=8, mean=np.zeros(3)), "facts must be numbers, texts")):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            pretrain.save(net, tmp_path / "e", **facts)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="is a folder"):
+        pretrain.load(tmp_path)
     with pytest.raises(ValueError, match="images must be uint8"):
         pretrain.pretrain(torch.rand(20, 3, 8, 8))
+
+
+@pytest.mark.parametrize("facts", [
+    "[]", "3", "null", '"x"', "{}", '{"net": "small"}', '{"net": ["small"], "size": 8}', '{"net": "vgg"}',
+    '{"net": "resnet18"}', '{"net": "small", "size": "8"}', '{"net": "small", "size": null}', "[" * 200_000,
+    '{"net": "small", "size": [8]}', '{"net": "small", "size": 20000}', '{"net": "small", "size": -8}', "{",
+])  # fmt: skip
+def test_a_file_with_odd_facts_is_told(tmp_path, facts):
+    from safetensors.torch import save_file
+
+    save_file(nets.SmallNet(size=8).state_dict(), tmp_path / "e", metadata={"labcode": facts})
+    with pytest.raises(ValueError, match="e (is no encoder of labcode.pretrain|does not fit the network it names)"):
+        pretrain.load(tmp_path / "e")
+
+
+@pytest.mark.parametrize("make,channels,size", [
+    (lambda: nets.ResNet18(16), 3, np.int64(8)), (lambda: nets.ResNet18(4, 1), 1, 8),
+    (lambda: nets.SmallNet(32, 64, 12), 3, torch.tensor(12)), (lambda: nets.SmallNet(16, 24, 16, 1, 20), 1, 16),
+])  # fmt: skip
+def test_an_encoder_of_any_width_is_itself_again(tmp_path, make, channels, size):
+    net = make().eval()
+    torch.manual_seed(0)
+    pretrain.save(net, tmp_path / "e", size=size)
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(0))), "saving draws nothing"
+    again, facts = pretrain.load(tmp_path / "e")
+    assert facts == {"net": "small" if isinstance(net, nets.SmallNet) else "resnet18", "size": int(size)}
+    x = torch.rand(3, channels, int(size), int(size))
+    assert torch.equal(again(x), net(x))
 
 
 SHORT = ["--size", 8, "--steps", 2, "--batch", 16, "--net", "small"]
@@ -187,6 +224,19 @@ def test_the_command_refuses_another_batch_size(photos, tmp_path, command):
     assert "is of another run: batch_size 32 there, 16 here" in errors and not (tmp_path / "e").exists()
     status, said, _ = command("--images", photos, *SHORT, "--batch", 32, "--out", "e")
     assert status == 0 and "going on from" in said and (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("letters,name,told", [
+    ("utf-8", b"e\xff", "wrote e\\udcff"), ("ascii", "日".encode(), "wrote \\u65e5"), ("latin-1", b"e", "8×8 pixels"),
+    ("utf-8", b"a\nb", "wrote a\nb"),
+])  # fmt: skip
+def test_what_the_terminal_cannot_show_stops_nothing(photos, tmp_path, monkeypatch, letters, name, told):
+    monkeypatch.chdir(tmp_path)
+    held = io.TextIOWrapper(io.BytesIO(), encoding=letters)
+    monkeypatch.setattr(sys, "stdout", held)
+    assert pretrain.main(["--images", str(photos), *map(str, SHORT), "--out", os.fsdecode(name)]) == 0
+    held.flush()
+    assert told in held.buffer.getvalue().decode(letters) and os.path.exists(name)
 
 
 @pytest.mark.parametrize("out,told", [
