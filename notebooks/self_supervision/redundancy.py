@@ -13,7 +13,7 @@
 #
 # Two views of an image should get the same representation. The trivial answer, a constant, is the whole difficulty.
 # Contrastive learning rules it out with other images. This chapter rules it out with other *features*: each must say
-# something that the rest do not. No negatives, no momentum queue, sometimes not even a predictor.
+# something that the rest do not. No other images as negatives, and no queue of them.
 #
 # **You will be able to**
 # - write the losses of Barlow Twins, VICReg, SSL-EY and E2MC, and say which term prevents what;
@@ -24,8 +24,9 @@
 # **You should know** the chapter [Contrastive learning](contrastive.ipynb), covariance matrices, and what singular
 # values are. **Run time:** about a minute on a laptop; on a GPU the same cells take CIFAR-10 and a ResNet-18.
 #
-# *Quick* is this minute's run, which the page shows; *long* has four times the steps, more arms, three seeds. What only
-# the long run asks has its verdict in *What carries over* alone. *Full* needs a GPU.
+# *Quick* is this minute's run, which the page shows; *long* has four times the steps, more arms, three seeds. Its
+# verdicts stand in *What carries over* and on the cards, where the longest run speaks; its curves lie in the
+# repository, in `book/results/long`. *Full* needs a GPU.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -82,13 +83,14 @@ _ = stage.look()
 # Each result below is a statement with a verdict: [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
 #
 # The arms of a comparison share views, encoder and optimiser, and, where nothing else is said, images and steps;
-# learning rates, and for some the images a step, are the method's own. Where no steps are given they are the table's.
-# Projectors are `WIDE`, VICReg's twice that, BYOL's 64. The untrained encoder is the floor of every claim about
-# accuracy: an arm below it has lost what random weights had.
+# learning rates, and for some the images a step, are the method's own. Where no steps are given they are the table's. A
+# *projector*, `head` in the code, makes of an encoder's features what the loss sees, and is then thrown away: `WIDE`
+# features, set below, VICReg's twice that, BYOL's 64. The untrained encoder is the floor of every claim about accuracy.
 #
 # Through the chapter $Z^A$ and $Z^B$ are the projections of the two views of a batch, $N$ rows (images, index $b$) and
 # $d$ columns (features, indices $i$ and $j$); $C$ are covariances or correlations *between* the views, $V$ covariances
-# *within* one of them (in SSL-EY the sum over both).
+# *within* one of them (in SSL-EY the sum over both, and $C$ twice the covariance). $\lVert\cdot\rVert$ of a matrix is
+# Frobenius'. *Broken on purpose* means: a part taken out of the code, and the same seeds run again.
 
 # %%
 WIDE, LAM = run.pick(quick=(128, 0.1), full=(2048, 0.0051))
@@ -125,9 +127,9 @@ def measured(model):
 
 
 # %% [markdown]
-# VICReg has no section of its own; it serves two papers here: one goes on training it, one judges a sweep of it. Its
-# three terms, weighted by $s$, $\mu$ and $\nu$, ask that views agree; that each feature's standard deviation is at
-# least 1, which forbids a constant; and that covariances $V_{ij}$ within each view are near 0, which forbids copies,
+# VICReg has no section of its own: one paper here goes on training it, one judges a sweep of it. Its three terms,
+# weighted by $s$, $\mu$ and $\nu$, ask that views agree; that each feature's standard deviation is at least 1, which
+# forbids a constant; and that covariances $V_{ij}$ within each view are near 0, which forbids copies,
 #
 # $$\mathcal L = s\,\frac{1}{Nd}\lVert Z^A - Z^B \rVert^2 + \frac{\mu}{2d} \sum_{A,B} \sum_i \bigl(1 - \sqrt{V_{ii} + 10^{-4}}\bigr)_+ +
 # \frac{\nu}{d} \sum_{A,B} \sum_{i \neq j} V_{ij}^2 .$$
@@ -150,8 +152,8 @@ def vicreg(seed, cov=1.0):
 
 # %% [markdown]
 # ## Where the chapter starts
-# Before any new loss: what do chance, raw pixels, an untrained encoder, SimCLR and full supervision reach? Accuracy is
-# that of a nearest-neighbour vote on the frozen features, except for the supervised net, which has its own classifier.
+# What do chance, raw pixels, an untrained encoder, SimCLR and full supervision reach? Accuracy is that of a
+# nearest-neighbour vote on the frozen features, except for the supervised net, which has its own classifier.
 
 # %% mystnb={"image": {"alt": "Horizontal bars of kNN test accuracy for chance, raw pixels, a random encoder, supervised training and SimCLR: raw pixels and the random encoder are close, SimCLR well above them, supervised training highest."}, "figure": {"caption": "The bars to clear: a random encoder is only a little better than raw pixels. Dots are seeds, dashes the random encoder.", "name": "fig-redundancy-floor"}}
 found = [stage.references(seed) for seed in run.seeds]
@@ -192,12 +194,12 @@ _ = lab.plots.diagram(parts, arrows)
 lab.show(R.barlow_twins)
 
 # %% [markdown]
-# Why `off_diagonal2`? The paper's projector has 8192 features, so $C$ has 67 million entries for a batch of 256. But
-# the sum of their squares is an inner product of two N×N matrices:
+# Why `off_diagonal2`? The paper's projector has 8192 features, so $C$ has 67 million entries, however small the batch.
+# But the sum of their squares is an inner product of two N×N matrices:
 # $\lVert Z_1^\top Z_2\rVert^2 = \langle Z_1 Z_1^\top,\; Z_2 Z_2^\top\rangle$, for any two matrices of $N$ rows. The
-# diagonal has to go, and to subtract $\sum_i C_{ii}^2$ from a sum that is little more leaves rounding. So features are
-# taken in groups of $N$: two different groups have no diagonal, and the identity serves; a group with itself makes a
-# small block of $C$, whose diagonal is struck out. Is it the same loss, and the same gradient?
+# diagonal has to go, and to subtract it from a sum that is little more leaves rounding. So features are taken in groups
+# of $N$: two different groups have no diagonal; a group with itself makes a small block of $C$, whose diagonal is
+# struck out. Is it the same loss, and the same gradient?
 
 # %%
 apart = []
@@ -256,13 +258,12 @@ if more.keys() <= arms.keys():
               accuracy["full"], accuracy["off-diagonal only"], margin=0.0, floor=FLOOR)
 
 # %% [markdown]
-# How much does λ matter? A minute's run has two points, the diagonal alone (λ = 0) and the chapter's value; the long
-# run has five.
+# How much does λ matter? A minute's run has two points, the long run five.
 #
 # Does the width? At a fixed batch the off-diagonal sum grows as $d^2$ and the diagonal as $d$ (an exercise below), so
 # at one λ a wider projector has a heavier penalty too, and a sweep of widths compares two things: take λ in proportion
-# to $1/d$. In the paper accuracy goes on rising up to 16384 features, while SimCLR's levels off. This chapter does not
-# sweep the width.
+# to $1/d$. In the paper accuracy goes on rising up to 16384 features, while SimCLR's levels off. Here it is
+# not swept.
 
 # %%
 LAMBDAS = run.pick(quick=(0.0, 0.1), long=(0.0, 0.03, 0.1, 0.3, 1.0), full=(0.0, 0.0017, 0.0051, 0.015))
@@ -274,22 +275,22 @@ _ = lab.plots.curve(found, floor=UNTRAINED)
 
 # %% [markdown]
 # The diagonal alone does not collapse to a point, standardisation forbids that. *Measured*: it collapses to a few
-# numbers, as the effective rank says, and ends worse than no training at all. *Our guess*: they are the ones that both
-# views share most cheaply, such as the colour that a view keeps in part. In the paper, on ImageNet, it loses about 14
-# points and stays useful, and the off-diagonal alone ends at chance. *Our guess* for the difference: there a deep
-# projector can hold the copies and leave the encoder more; ours is one linear layer.
+# numbers, as the effective rank says, and ends worse than no training at all. In the paper, on ImageNet, it loses about
+# 14 points and stays useful, and the off-diagonal alone, which never asks the views to agree, ends at chance. *Our
+# guess* for the difference: there a deep projector can hold the copies and leave the encoder more; ours is one linear
+# layer.
 #
 # In the long run most of the distance to SimCLR is gone, if not the three points that we allow; redundancy within the
 # views is not ahead by what we asked, perhaps not at all; the off-diagonal alone ends below the untrained encoder, and
-# so does λ = 1, while 0.03 to 0.3 stay far above it (all *measured* there). Why is a minute too little? *Our guess*: at
-# first the views share hardly any feature, so cross-view correlations are small whatever the features repeat. The
-# learning rate, a fifth of SimCLR's, may do as much: no arm tells.
+# so does λ = 1, while 0.03 to 0.3 stay far above it (*measured* there, λ by the curve). Why is a minute too little?
+# *Our guess*: at first the views share hardly any feature, so cross-view correlations are small whatever the features
+# repeat. The learning rate, a fifth of SimCLR's, may do as much.
 
 # %% [markdown]
 # (mixed-barlow-twins)=
 # ## Guarding against overfitting with mixed samples
-# Barlow Twins pushes no image away from another. So, the paper argues, with few images and many steps it can memorise
-# them. Mixed Barlow Twins adds images that nobody has memorised: mix view A with a shuffled view B,
+# Barlow Twins has no negatives. So, the paper argues, with few images and many steps it can memorise them. Mixed Barlow
+# Twins adds images that nobody has memorised: mix view A with a shuffled view B,
 # $x_M = \alpha x_A + (1-\alpha) x_B[\pi]$, and ask that features mix like pixels, that is, linearly,
 #
 # $$\lambda_{reg}\,\lambda\,\bigl(\lVert C_{MA} - G_{MA}\rVert^2 + \lVert C_{MB} - G_{MB}\rVert^2\bigr), \qquad
@@ -343,7 +344,7 @@ print("the guard at α = ½ is far from zero:", middle > 100 * max(ends + [1e-6]
 # pass, so the plain arm gets half as many steps again: equal forwards, not equal steps. The weight $\lambda_{reg}$ is
 # the paper's for small images, but it multiplies our $\lambda$, so the guard's share of the loss is our choice; the
 # long run tries smaller ones. *Loss gap* is the loss of Barlow Twins a feature on held-out images less that on the few;
-# *not linear* is $1 - r^2$, with $r$ the correlation of held-out mixtures' features with the mixture of features.
+# *not linear* is one less the squared correlation of held-out mixtures' features with the mixture of features.
 
 # %%
 few = stage.train_images[: run.pick(quick=64, full=5000)]
@@ -397,20 +398,20 @@ run.claim("mixed-barlow-twins", "At equal forward passes the guard gives a bette
 
 # %% [markdown]
 # Between two images the guarded arm's features are more linear, and its loss gap is smaller (*measured*). But it has
-# also had fewer steps, and that alone suffices: with the guard taken out of the code and its steps kept, both
-# statements still stand (*measured*, broken on purpose). Though *supported*, neither shows what the guard does. By its
-# loss the plain arm overfits, yet its neighbours clear the random encoder, and the guarded arm's do not (*measured*).
-# In the long run both arms have learnt, the plain one is ahead of every weight of the guard, and whether the guard
-# narrows the gap is open (*measured* there). The decline which the paper guards against needs many more epochs, and so
-# strong a guard perhaps more images (*our guess*).
+# also had fewer steps, and that alone suffices: with the guard taken out and its steps kept, both statements still
+# stand (*measured*, broken on purpose). Though *supported*, neither shows what the guard does: that takes an arm of
+# equal steps. By its loss the plain arm overfits, yet its neighbours clear the random encoder, and the guarded arm's do
+# not (*measured*). In the long run both arms have learnt, the plain one is ahead of every weight of the guard (by the
+# curve), and whether the guard narrows the gap is open (*measured* there). The decline which the paper guards against
+# needs many more epochs
+# (*our guess*).
 
 # %% [markdown]
 # (cca-ey)=
 # ## Canonical correlation without constraints
 # Finding features that agree between views and are uncorrelated within them is a hundred years old: canonical
-# correlation analysis. Its constraint, $V = I$, is awkward in small batches: the inverse of a batch's covariance is a
-# biased estimate of the inverse. The Eckart–Young loss has no constraint. With $Z^A = X^A W^A$, $Z^B = X^B W^B$, all
-# centred,
+# correlation analysis. Its constraint, $I$ as the covariance of each view, is awkward in small batches, whose inverse
+# covariance is biased. The Eckart–Young loss has no constraint. With $Z^A = X^A W^A$, $Z^B = X^B W^B$, all centred,
 #
 # $$\mathcal L = -2\operatorname{tr}(C) + \operatorname{tr}(V^2), \qquad
 # C = \tfrac{2}{N-1} {Z^A}^\top Z^B, \qquad V = \tfrac{1}{N-1}\bigl({Z^A}^\top Z^A + {Z^B}^\top Z^B\bigr).$$
@@ -453,8 +454,9 @@ run.exact("cca-ey", "Full-batch minimisation reaches minus the sum of squared ex
 # %% [markdown]
 # The bias has a closed form for Gaussian features: one batch of $N$ overestimates $\operatorname{tr}(\Sigma^2)$ by
 # $(\operatorname{tr}(\Sigma)^2 + \operatorname{tr}(\Sigma^2))/(N-1)$, where $\Sigma$ is the true covariance of one
-# view. The check draws the two views independently, so $V$ has two such terms and the bias is twice that. Two batches
-# have none.
+# view. The check draws the two views independently, so $\operatorname{tr}(V^2)$ has two such terms and the bias is
+# twice that. It averages the one form less the other, so an error common to both would not show; that two independent
+# batches have no bias is algebra.
 
 # %%
 g = torch.Generator().manual_seed(0)
@@ -509,7 +511,7 @@ if "one batch" in arms:
 
 # %% [markdown]
 # On images network outputs take the place of $X W$, and, as in the released SSL-EY, one batch serves for both:
-# $V' = V$, so this loss is the biased one. There is no λ to choose. Both methods have the same steps, SSL-EY half as
+# $V' = V$, so this loss is the biased one. Both methods have the same steps, SSL-EY half as
 # many images a step, and each a learning rate of its own, chosen on other draws of the training digits.
 
 # %%
@@ -521,23 +523,23 @@ run.claim("cca-ey", "SSL-EY is within three points of Barlow Twins on images", r
 
 # %% [markdown]
 # In small batches the rivals are behind: SGHA trusts a correlation that a handful of rows cannot tell, and whitening
-# divides by a covariance of few rows (*measured* that they are, *our guess* why). In a minute's larger batches SGHA is
-# ahead on average (*measured*, by the curve alone). The captured share does not ask that features be uncorrelated: with
-# the off-diagonal entries of $V$ and $V'$ left out these statements still stand (*measured*, broken on purpose). The
-# one-batch form, for all its bias, captures more on average in the long run, and the seeds do not settle it. On images
-# SSL-EY keeps within the three points of Barlow Twins, from half as many images a step, and in the long run it is ahead
+# divides by a covariance of few rows (*measured* that they are, *our guess* why). The captured share does not ask that
+# features be uncorrelated: with the off-diagonal entries of $V$ and $V'$ left out these statements still stand
+# (*measured*, broken on purpose). The one-batch form, for all its bias, captures more on average in the long run, and
+# the seeds do not settle it. On images SSL-EY keeps within the three points of Barlow Twins, and in the long run it is
+# ahead
 # (*measured*). *Our guess*: the within-view term pays, since it decorrelates what only one view sees as well.
 
 # %% [markdown]
 # (orthonormal-byol)=
 # ## Why BYOL need not collapse: a predictor that projects
-# BYOL has no term against collapse at all: it predicts a slow copy of itself. Take its predictor to be one matrix. With
-# the least-squares optimum $P = (Z^\top Z)^{-1} Z^\top Z'$, $ZP$ is the projection of the targets $Z'$ onto what the
-# columns of $Z$ span. What is left over is orthogonal to them, $Z^\top (ZP - Z') = 0$. With the gradient stopped at
-# $Z'$, a step that moves $Z$ freely is $\Delta = -\eta\,(ZP - Z')P^\top$, so $Z^\top \Delta = 0$, and $Z^\top Z$
-# becomes $Z^\top Z + \Delta^\top \Delta$: no direction shrinks. So, as the paper has it, the step acts like
-# orthonormalisation, and no dimension dies; the slow average makes $P$ more orthogonal, and taking it away alone need
-# not end in collapse. If that is the mechanism, training $P$ is unnecessary.
+# BYOL has no term against collapse at all: from one view its *predictor* foretells what a slow copy of the network
+# makes of the other. Take it to be one matrix. With the least-squares optimum $P = (Z^\top Z)^{-1} Z^\top Z'$, $ZP$ is
+# the projection of the targets $Z'$, here the slow copy's, onto what the columns of $Z$ span. What is left over is
+# orthogonal to them, $Z^\top (ZP - Z') = 0$. With the gradient stopped at $Z'$, a step that moves $Z$ freely goes along
+# $\Delta \propto -(ZP - Z')P^\top$, so $Z^\top \Delta = 0$, and $Z^\top Z$ becomes $Z^\top Z + \Delta^\top \Delta$: no
+# direction shrinks. So, as the paper has it, the step acts like orthonormalisation, the slow average makes $P$ more
+# orthogonal, and taking that away alone need not end in collapse. Then training $P$ is unnecessary.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. View A goes through the online network to Z and through the matrix P to a prediction; view B goes through a slow copy, a moving average of the online network, to the target Z prime. The loss compares prediction and target; no gradient flows back through the copy. P is trained or a formula of Z and Z prime."}, "figure": {"caption": "A linear BYOL. The chapter replaces the trained P by a formula. Views then change places; ✕ stops the gradient.", "name": "fig-byol-diagram"}}
 parts = {
@@ -551,18 +553,21 @@ arrows = [
 _ = lab.plots.diagram(parts, arrows)
 
 # %% [markdown]
-# $Z$ are the online network's projections, $Z'$ the slow copy's of the other view, both with rows of length 1; $P$ is
-# the $d \times d$ predictor, $I$ the identity. An earlier method, DirectPred, sets $P$ from an eigendecomposition of
-# the features' covariance. Here, with $S = Z^\top Z$, matrix products alone give
+# $Z$ are the online network's projections, $Z'$ the slow copy's of the other view, both with rows of length 1, and the
+# loss that is trained is the cosine's: here directions do compete, and the argument is a hint, no proof. $P$ is the
+# $d \times d$ predictor, $I$ the identity. An earlier method, DirectPred, sets $P$ from an eigendecomposition of the
+# features' covariance. Here, with $S = Z^\top Z$, matrix products alone give
 #
 # - **NE**, the optimum with two terms of the Neumann series, $S^{-1} \approx 2I - S$: $P = (2I - S)\, Z^\top Z'$;
 # - **Visser**: $P \leftarrow P + \eta (S - P^2)$ with step $\eta$, from $I/(2\eta)$, which tends to $S^{1/2}$;
 # - **NS**, Newton–Schulz: $Y \leftarrow YM$, $X \leftarrow MX$ with $M = (3I - XY)/2$, from $Y = S$ and $X = I$; $Y$ tends to $S^{1/2}$
 #   (`a`, `b` and `middle` in the code are $Y$, $X$ and $M$);
-# - **Stiefel**: $(S^\top S)^{-1/2} S^\top$, an orthogonal matrix.
+# - **Stiefel**: $(S^\top S)^{-1/2} S^\top$. For a symmetric $S$ of full rank that is $I$; nine steps do not reach
+#   the directions in which $S$ is small.
 #
 # The last three leave $Z'$ out and take, as DirectPred does, a function of the covariance. The code divides $S$ and
-# $Z^\top Z'$ by $\lVert S \rVert$, which the iterations need; `alpha`, 0 here, adds a multiple of $I$, a ridge.
+# $Z^\top Z'$ by $\lVert S \rVert$, which the iterations need; `alpha`, 0 here, is a ridge. The check below has more
+# steps than the predictors.
 
 # %%
 lab.show(R.newton_schulz, start="a, b =")
@@ -595,8 +600,8 @@ print("with enough steps the Stiefel predictor is orthogonal:", bool((q @ q.T - 
 print("a projection of rank 5 has stable rank", round(R.stable_rank(torch.eye(64) * (torch.arange(64) < 5)), 6))
 
 # %% [markdown]
-# The formula NE against a trained matrix. The long run adds the other formulas, and NE without the stop-gradient.
-# *Stable rank* is $\lVert P \rVert^2$ over the square of the largest singular value: for a projection its rank.
+# NE against a trained matrix. The long run adds the other formulas, and NE without stop-gradient and slow copy. *Stable
+# rank* is $\lVert P \rVert^2$ over the square of the largest singular value: for a projection its rank.
 
 # %%
 steps = run.pick(quick=dict(steps=95, batch_size=64), full=dict(steps=40 * 97))
@@ -647,10 +652,11 @@ run.claim("orthonormal-byol", "The trained predictor's stable rank rises during 
 # %% [markdown]
 # NE, never trained, keeps most dimensions and clears the random encoder (*measured*). The linear BYOL with a trained
 # $P$ does collapse: it ends far below the random encoder, and its $P$ loses stable rank, which rises in the paper
-# (*measured*). The argument needs $P$ at its optimum. *Our guess*: at one rate for both, the trained $P$ lags behind
-# the encoder, where NE follows every batch. But four times the steps do not help it, and without the stop-gradient NE
-# loses nearly all its dimensions too (both *measured* in the long run). What the slow average adds is not shown here:
-# with a target that never moves all the statements about NE still stand (*measured*, broken on purpose).
+# (*measured*). The argument needs $P$ at its optimum, which is checked for neither. *Our guess*: at one rate for both,
+# the trained $P$ lags behind the encoder, where NE follows every batch. But four times the steps do not help it, and
+# without stop-gradient and slow copy NE loses nearly all its dimensions (both *measured* in the long run). What a
+# *moving* target adds is not shown: with a frozen one all the statements about NE still stand (*measured*, broken on
+# purpose).
 
 # %% [markdown]
 # (e2mc)=
@@ -764,12 +770,10 @@ run.claim("e2mc", "Entropy and covariance together give a few-label probe a poin
           fewest["+ both (E2MC)"], fewest["+ entropy"], margin=0.01, floor=fewest["untrained"])
 
 # %% [markdown]
-# The criterion reaches what it asks for in a few dozen steps: the marginals flatten (*measured*). The probe does not
-# follow: E2MC costs some of its accuracy (*measured*), entropy alone too (by the curve, without a verdict), and the
-# covariance term does not add the point that we asked; kNN hardly moves. Uniformity costs less on average, but our
-# seeds do not settle it. *Our guess*: an encoder after a minute still learns what is in the images, and evening out its
-# features gets in the way of that. It fits that in the long run, from a better start, the cost is no longer settled
-# (*measured* there).
+# The marginals flatten, as asked (*measured*). The probe does not follow: E2MC costs some
+# of its accuracy (*measured*), entropy alone too (by the curve, without a verdict), and the covariance term does not
+# add the point that we asked. *Our guess*: an encoder after a minute still learns what is in the images, and evening
+# out its features gets in the way of that. In the long run, from a better start, fewer seeds leave the cost open.
 
 # %% [markdown]
 # (rankme)=
@@ -782,7 +786,7 @@ run.claim("e2mc", "Entropy and covariance together give a few-label probe a poin
 #
 # $\sigma_k$ is the $k$-th of the at most $\min(N, d)$ singular values of the $N \times d$ projections $Z$, $N$ here the
 # number of training images, $\lVert\sigma\rVert_1$ their sum, and $\epsilon = 10^{-7}$. A collapsed run has a low
-# value. High rank is necessary, not sufficient: noise has the highest of all.
+# value. High rank, the paper says, is necessary, not sufficient: noise has the highest of all.
 
 # %%
 lab.show(R.rankme)
@@ -917,12 +921,11 @@ if len(SWEEP) > 3:  # three runs have hardly an order
 #
 # The long run has seven, and the ruler is worse there: the highest rank belongs to the run that decorrelates hardest
 # and knows little, so that even the loss value chooses better, unlike in a minute (*measured*). With every seed α-ReQ
-# takes the same run: *at least as good* is a tie. Rank before the head orders the runs as well as rank after it,
-# neither well. The paper's sweeps, on ImageNet and over several parameters, may not reach so far to the right (*our
-# guess*).
+# takes the same run: *at least as good* is a tie, far below the best. Rank before the head orders the runs as well as
+# rank after it, neither well.
 #
-# What is left as a rule: throw out by rank what has collapsed, and do not choose among the rest by it alone. Noise
-# ranks highest, and one collapsed run in a sweep makes rank and accuracy agree, whatever the others do.
+# The rule left: throw out by rank what has collapsed, and do not choose among the rest by it: of them the
+# *lowest* is best here. One collapsed run in a sweep makes rank and accuracy agree, whatever the others do.
 
 # %% [markdown]
 # ## Where the chapter ends
@@ -934,20 +937,20 @@ lab.plots.bars(lab.plots.axes(1, 6.5, 3.0)[1], results, "kNN test accuracy", cha
 run.summarise("kNN test accuracy", results, floor="random encoder", ceiling="supervised")
 
 # %% [markdown]
-# 0 of the way is the untrained encoder, 1 the same encoder taught with all labels. In a minute VICReg is the best of
-# the chapter's methods, from fewer and smaller batches (*measured*, without a claim). Its projector is wider and its
-# rate higher than Barlow Twins'; no arm tells which counts. The [part's page](../../book/parts/self_supervision.md) has
-# these rows beside the other chapters'.
+# 0 of the way is the untrained encoder, 1 the same encoder taught with all labels. In a minute VICReg, with E2MC or
+# going on with nothing added, is ahead of the chapter's other methods, from fewer and smaller batches (*measured*,
+# without a claim). Its projector is wider and its rate higher than Barlow Twins'; no arm tells which counts. The
+# [part's page](../../book/parts/self_supervision.md) has these rows beside the other chapters'.
 
 # %% [markdown]
 # Rates, batches, lengths, margins and statements were first fixed on seeds and validation images of their own; but
-# after a first measurement some lengths, some arms and four of RankMe's statements were changed, so these verdicts are
-# a second look at the same seeds.
+# after a first measurement some lengths, some arms and four of RankMe's statements (on the loss value, α-ReQ, another
+# hand, runs not collapsed) were changed, so these verdicts are a second look at the same seeds.
 
 # %% [markdown]
 # ## What carries over
 # Each statement with its verdict and mean difference at every length that was measured, under what its paper reports. A
-# dash means: not measured at that length. Plus is in the statement's favour.
+# dash means: not measured at that length.
 
 # %%
 run.carry_over()
@@ -1176,8 +1179,8 @@ print("as the package has it:", abs(float(rankme(z)) - R.rankme(z)) < 1e-3)
 # %% [markdown]
 # ## What to read next
 # [Contrastive learning](contrastive.ipynb) holds the other family: the same encoder, with other images instead of other
-# features to prevent collapse. Compare its SimCLR section with the first one here: by the Gram identity, and but for
-# the diagonals, decorrelating features and separating images are two readings of one sum.
+# features to prevent collapse. But $\lVert Z^\top Z\rVert^2 = \lVert ZZ^\top\rVert^2$: within a view, and but for the
+# diagonals, decorrelating features and separating images are two readings of one sum.
 
 # %%
 # NBVAL_CHECK_OUTPUT
