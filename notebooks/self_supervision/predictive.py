@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Predicting what is missing
 #
-# [Contrastive learning](contrastive.ipynb) and [redundancy reduction](redundancy.ipynb) compare two views of an image, and
-# somebody had to say what a view is. This chapter asks for less: hide a part of what you have, and predict it. The next
-# patch, a masked one, all that follow; the next moments of a film. What must a network know to fill the hole?
+# [Contrastive learning](contrastive.ipynb) and [redundancy reduction](redundancy.ipynb) compare two views of an image,
+# and somebody had to say what a view is. This chapter asks for less: hide a part of what you have, and predict it, the
+# next patch, a masked one, all that follow; or let a film say what belongs together. What must a network know for that?
 #
 # **You will be able to**
 # - write a transformer that predicts patches, and show that it never sees what it predicts;
@@ -26,7 +26,8 @@
 # methods start from the *masked autoencoder*, MAE: its encoder sees a random quarter of an image's patches, and a light
 # decoder, thrown away later, paints the rest from blanks, with the squared error of its pixels as the loss.
 # **Run time:** one to three minutes on a laptop for the *quick* run, which made this page. A *long* run trains four
-# times as long and adds arms; a *full* one, on a GPU, takes CIFAR-10 and larger models. *Longer scales* are both.
+# times as long and adds arms; a *full* one, on a GPU, takes CIFAR-10 and larger models. *Longer scales* are the last
+# two.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -82,8 +83,9 @@ stage = Stage(run)
 run
 
 # %% [markdown]
-# One helper trains everything on images: AdamW, a cosine, gradients clipped at norm 1. An arm is known by its name and
-# seed and trained once.
+# One helper trains everything on images: AdamW, a rate that falls as a cosine, gradients clipped at norm 1. An *arm*,
+# one way of training among those compared, is trained once a seed. A *probe* is a small model fitted on frozen
+# features.
 
 
 # %%
@@ -144,10 +146,11 @@ stage.facts = lambda: {
 stage
 
 # %% [markdown]
-# Later sections draw sections and cells from a microscope, then films; sizes and steps stand in their cells. Every claim
-# carries a line that says how it came out: [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
-# Where less is better, as with errors, distances and switches, its difference is rival minus ours. What is called
-# *measured* and has no line stands in a figure or a printed row.
+# Later sections draw sections and cells from a microscope, then films; sizes and steps stand in their cells. Every
+# claim carries a line that says how it came out:
+# [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict). Where less is better, as with errors,
+# distances and switches, its difference is rival minus ours. *Surely* means that the interval leaves zero out, *by more
+# than asked* the margin too. *Measured* without a line: in a figure or a printed row.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows of grey images of handwritten digits, small, off centre and turned, on a dark background; in the lower row only the upper part of each is left, the rest is one grey."}, "figure": {"caption": "Images of the first section, and what a prefix shows of them: whoever wants to say what comes below has to know which digit it is.", "name": "fig-predictive-digits"}}
 pieces = nets.patchify(x[:8], (side, side)).clone()
@@ -173,10 +176,10 @@ print(tuple(x.shape[1:]), "an image,", len(y.unique()), "classes")
 # is one image's; the code takes the mean over all targets of a batch and all values of a patch, as it does for next-all,
 # the Fourier term and V-JEPA below.
 #
-# Two details make it a representation learner. *A prefix:* the first
-# $S \sim U\{1, K-1\}$ patches see each other in both directions and are no targets, so the *trunk*, the part that is
-# kept, has seen attention that goes everywhere, as in its later use. *A head:* an MLP on each token, which is told its
-# place once more, takes the work on pixels, and is thrown away.
+# Two details make it a representation learner. *A prefix:* the first $S$ patches, $S$ uniform on $1 \dots K-1$, see
+# each other in both directions and are no targets; those after it see all of it, what came before them and themselves.
+# So the *trunk*, the part that is kept, meets attention that goes everywhere, as in its later use. *A head:* an MLP on
+# each token, which is told its place once more, takes the work on pixels, and is thrown away.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Patches go through the trunk, whose attention is steered by a mask of prefix and order, and through the head to the error. The normalised next patch enters the error from below, and no gradient flows to it. The probe reads the trunk."}, "figure": {"caption": "AIM: the head is thrown away, the trunk is kept and read.", "name": "fig-aim-mechanism"}}
 parts = {
@@ -190,7 +193,7 @@ arrows = [
 _ = lab.plots.diagram(parts, arrows)
 
 # %% [markdown]
-# The mask says who sees whom, the head speaks from what each token knows, and the loss counts the places after the prefix:
+# Mask, head and loss:
 
 # %%
 lab.show(nets.prefix_causal, P.AIM.predict)
@@ -301,9 +304,8 @@ gained["AIM, probe"] = difference(long, FLOOR)
 # %% [markdown]
 # The mask does what it must, and what is trained is read better than what is not, by more than we had asked for. On
 # average a few steps bring a good part of the gain (measured). Whether eight times as many bring more, five seeds leave
-# open in a minute. The last block alone is read as well as the mean of both, on average (measured). An untrained trunk is
-# already ahead of raw patches (measured), as random networks are on much of this page. Our guess: they mix the places of
-# what moves, which a linear probe cannot. In the paper networks grow from 0.6 to 7 billion parameters, and loss and
+# open in a minute. The last block alone is read as well as the mean of both, on average (measured). An untrained trunk
+# is already ahead of raw patches (measured). In the paper networks grow from 0.6 to 7 billion parameters, and loss and
 # accuracy still move together. A small experiment can show such a trend along the training and over two sizes, as the
 # longer scales try; that it goes on to billions it cannot say.
 
@@ -385,7 +387,7 @@ wrong["saying nothing"] = [error[model.tokens // 3 :].tolist() for error in sile
 late = {k: [sum(e[-len(e) // 4 :]) / -(-len(e) // 4) for e in errors] for k, errors in wrong.items()}
 rival = [min(pair) for pair in zip(late["next, fed back"], late["saying nothing"])]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Squared error against the number of patches after the shown part; late in the section the points of the next-token model that is fed back lie about where those of saying nothing do, those of the mixture that is fed back below them; those of its one answer lie now below, now above."}, "figure": {"caption": "Late in a section, a model of next tokens that is fed back is about as far from the truth as saying nothing; the mixture that is fed back is nearer, its one answer between.", "name": "fig-tokenunify-rollout"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Squared error against the number of patches after the shown part; at the first patch the next-token model that is fed back is lowest, late in the section it lies about where saying nothing does; there the mixture that is fed back is lower, and its one answer too, except at the last patch."}, "figure": {"caption": "Late in a section, a model of next tokens that is fed back is about as far from the truth as saying nothing; the mixture that is fed back is nearer, its one answer on average between.", "name": "fig-tokenunify-rollout"}}
 later = torch.arange(1, len(wrong["saying nothing"][0]) + 1).tolist()
 found = run.curve("tokenunify", "squared error of a rollout against the number of patches", later,
                   {k: list(zip(*errors, strict=True)) for k, errors in wrong.items()},
@@ -442,17 +444,17 @@ run.claim("tokenunify", "The mixture finds membranes better than next-token pred
 gained["TokenUnify, Dice"] = difference(dice["mixture"], dice["random encoder"])
 
 # %% [markdown]
-# A model of next tokens that eats its own patches is ahead at the first of them, and in the last quarter, a few patches,
-# on average no nearer to the truth than a mean grey (measured). The mixture is nearer there, surely if not by much,
-# whether it answers at once or feeds itself. Which of its two other questions helps, no arm tells. The paper's reason is
-# not seen: the one answer, which should escape the errors of feeding back, is on average the worse of the two
-# (measured). Our guess is that so noisy a section can hardly be foretold, so that there is little to pile up.
+# A model of next tokens that eats its own patches is ahead at the first of them, and in the last quarter, a few
+# patches, on average no nearer to the truth than a mean grey (measured). The mixture is nearer there, surely if not by
+# much, whether it answers at once or feeds itself. The paper's reason is not seen, and the lines above, against next
+# tokens, do not carry it: the one answer, which should escape the errors of feeding back, is on average the worse of
+# the mixture's two (measured). Our guess is that so noisy a section can hardly be foretold. Which of its other
+# questions helps the mixture, no arm tells.
 #
 # The membranes tell less. The mixture finds them better than the untrained network, and worse than next tokens alone,
 # both surely. A linear map of the raw patch does about as well as any of these networks (measured). Our guess: a
 # membrane is a local thing, so that pre-training can only lose less of the patch than random weights do, and the
-# mixture suffers from giving next tokens a third of its steps. Masks alone wait for longer scales; the paper's gain, over
-# training from scratch on large volumes, is out of reach.
+# mixture suffers from giving next tokens a third of its steps.
 
 # %% [markdown]
 # (ca-mae)=
@@ -570,7 +572,7 @@ for name, embed in EMBED.items():
 whole, two = ({name: points[GONE.index(gone)] for name, points in pairs.items()} for gone in (0, 2))
 pixels = [recall(lambda x, gone: x.flatten(1), s) for s in run.seeds]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the recall of related gene pairs with all four stains: chance, pixels, a random transformer, one read by stain, the classifier, MAE and CA-MAE; a dashed line at the random transformer."}, "figure": {"caption": "The autoencoders find pairs that their untrained encoders do not; raw pixels find about as many as the best. The dashed line is the untrained transformer.", "name": "fig-ca-mae"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the recall of related gene pairs with all four stains: chance, pixels, a random transformer, one read by stain, the classifier, MAE and CA-MAE; a dashed line at the random transformer."}, "figure": {"caption": "The autoencoders find more pairs than their untrained encoders; raw pixels find about as many as the best. The dashed line is the untrained transformer.", "name": "fig-ca-mae"}}
 bars = {"chance": [0.1] * len(run.seeds), "pixels": pixels} | whole
 axis = lab.plots.axes(1, 6.5, 2.6)[1]
 lab.plots.bars(axis, bars, "recall of related pairs, four stains", chance=level(whole["random ViT"]))
@@ -592,7 +594,7 @@ run.claim("ca-mae", "Embeddings of CA-MAE recall more related pairs "
 # %% [markdown]
 # What if stains are missing? CA-MAE is given those that are there; the others cannot do without, and see the mean in their place.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Points of the recall of related pairs with none and two of four stains missing, at longer scales none to three, for MAE, CA-MAE, the classifier and the two untrained encoders; all fall."}, "figure": {"caption": "Recall of related pairs as stains go missing, from the last one on: CA-MAE is given those that are there, the others the mean in place of the missing.", "name": "fig-ca-mae-missing"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Points of the recall of related pairs with none and two of four stains missing, at longer scales none to three, for MAE, CA-MAE, the classifier and the two untrained encoders; all fall; MAE is highest with none missing, CA-MAE with two."}, "figure": {"caption": "Recall of related pairs as stains go missing, from the last one on: CA-MAE is given those that are there, the others the mean in place of the missing.", "name": "fig-ca-mae-missing"}}
 found = run.curve("ca-mae", "recall of related pairs as stains go missing", list(GONE), pairs, "stains missing",
                   "recall of related pairs")
 _ = lab.plots.curve(found)
@@ -614,17 +616,17 @@ with torch.no_grad():
 print("the order of channels does not matter:", same)
 
 # %% [markdown]
-# Both autoencoders find what their untrained encoders do not, by more than we had asked for. The classifier has labels,
-# and is behind the plain autoencoder all the same, by more than asked as well. Our guess: with a handful of images a
-# gene, and genes that look alike because they act alike, it is punished for the very likeness that is asked of it
-# later. One bar keeps all of them modest: raw pixels, corrected for the plate as well, find about as many pairs as the
-# best network (measured). Our guess: drawn cells all lie near the middle and nearly upright, so that pixels can be
-# compared place by place.
+# Both autoencoders find more than their untrained encoders, by more than asked. The classifier has labels, and is
+# behind the plain autoencoder all the same, by more than asked as well. Our guess: with a handful of images a gene, and
+# genes that look alike because they act alike, it is punished for the very likeness that is asked of it later. One bar
+# keeps all of them modest: raw pixels, corrected for the plate as well, find about as many pairs as the best network
+# (measured).
 #
-# That the order of stains does not matter to the mean of all tokens is built in, so it proves nothing; dropping stains
-# is the test. With two of them missing CA-MAE still finds more than its untrained self, by more than asked. That is what
-# training gives. What channels of their own give, only the plain autoencoder can say, which sees a mean in place of the
-# missing: it is on average ahead with all stains and behind without two (measured, without a claim).
+# That the order of stains does not matter to the mean of all tokens is built in and proves nothing, and our embeddings,
+# side by side, keep an order; dropping stains is the test. With two missing CA-MAE still finds more than its untrained
+# self, by more than asked: so much training gives. What channels of their own give, only the plain autoencoder can say,
+# which sees a mean in place of the missing: MAE is on average ahead with all stains and behind without two (measured,
+# without a claim).
 
 # %% [markdown]
 # (self-distill-further-pretrain)=
@@ -688,9 +690,10 @@ print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 # whose effects are to be told apart. Every arm goes on from the same weights with the same few of them, and is then
 # fine-tuned from the class token, twice, with other batches. Fine-tuning gets more cells than further training had, all
 # of them labelled, to measure the weights and not the luck of a few labels. The teacher is plain further training with
-# as many steps as the student has; full scale also gives it the steps of both together. How badly a network paints new
-# cells is measured with the same masks for all; as patches are normalised, painting nothing has an error of about 1. The
-# cell says the steps of the start and of going on, and the cells to fine-tune and to go on with.
+# as many steps as the student; but behind the student stand the teacher's too, so the line on accuracy is not at equal
+# compute; only full scale gives plain training the steps of both. How badly a network paints new cells is measured with
+# the same masks for all; as patches are normalised, painting nothing has an error of about 1. The cell says the steps
+# of the start and of going on, and the cells to fine-tune and to go on with.
 
 # %%
 START, ON, LABELS, TARGETS = run.pick(quick=(400, 300, 200, 32), full=(20_000, 5000, 2000, 500))
@@ -770,7 +773,7 @@ run.claim(KEY, "A self-distilled student is fine-tuned to a higher accuracy than
 # How well is the network fine-tuned after so many steps of plain going on? A minute sees the two ends, longer runs what
 # lies between.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Points of fine-tuned test accuracy over the steps of plain further training, falling; a dashed line at the self-distilled student."}, "figure": {"caption": "Plain further training on so few cells loses accuracy. The dashed line is the self-distilled student, which started again, with as many steps as its teacher had.", "name": "fig-further-steps"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Points of fine-tuned test accuracy over the steps of plain further training, falling; a dashed line at the self-distilled student."}, "figure": {"caption": "Plain further training on so few cells loses accuracy, how much is open. The dashed line is the self-distilled student, which started again, with as many steps as its teacher had.", "name": "fig-further-steps"}}
 going = {0: "no further training"} | {steps: f"further, {steps} steps" for steps in GOING}
 run.curve(KEY, "fine-tuned accuracy by the way of going on", list(tuned), {"fine-tuned": list(tuned.values())},
           "way of going on", "test accuracy")
@@ -796,10 +799,10 @@ gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
 
 # %% [markdown]
 # Going on plainly with so few cells does harm, surely, though not surely as much as we had asked for. The student, with
-# the same cells, ends nearer to the first weights than its teacher, paints new cells better, and is fine-tuned to a
-# higher accuracy, each by more than asked. But neither paints them much better than nothing would (measured), and the
-# student's accuracy is on average about what no further training at all would have left (measured); our guess is that
-# so few cells have little to add. Full scale holds more steps and a simple pull towards the start against it.
+# the same cells and the teacher's steps behind it, ends nearer to the first weights than its teacher, paints new cells
+# better, and is fine-tuned to a higher accuracy, each by more than asked. But neither paints them much better than
+# nothing would (measured), and the student's accuracy is on average about what no further training at all would have
+# left (measured); our guess is that so few cells have little to add. Full scale adds a simple pull towards the start.
 
 # %% [markdown]
 # ## From pictures to films
@@ -828,8 +831,8 @@ shown = [F.interpolate(v.frames[0].expand(-1, 3, -1, -1).float(), 32) for v in s
 _ = lab.plots.images(torch.cat(shown).byte(), rows=3)
 
 # %% [markdown]
-# Where a clip needs one vector, a small 3-D convolutional net makes it. Where a method needs augmented views, they are quiet:
-# a small shift, a little noise, and the colours as they are.
+# Where a clip needs one vector, a small 3-D convolutional net makes it. Augmented views are quiet: a small shift, a
+# little noise, and the colours as they are. kNN and IDF1, a score of tracking, are explained where they are used.
 
 
 # %%
@@ -855,19 +858,20 @@ stage
 # %% [markdown]
 # (v-jepa)=
 # ## Features of what is hidden
-# A masked autoencoder must paint every leaf of a tree. Most of those pixels are noise, to a viewer and to any later use.
-# V-JEPA predicts not the pixels of what is hidden but their *features*, as a second encoder sees them that follows the
-# first one slowly:
+# A masked autoencoder must paint every leaf of a tree. Most of that, so the argument, is noise to any later use. V-JEPA
+# predicts not the pixels of what is hidden but their *features*, as a second encoder sees them that follows the first
+# one slowly:
 #
-# $$\mathcal L = \frac1{|M|} \sum_{j \in M} \bigl\lVert P\bigl(E(x_{\bar M})\bigr)_j - \mathrm{sg}\,\mathrm{LN}\bigl(\bar E(x)_j\bigr) \bigr\rVert_1 ,
+# $$\mathcal L = \frac1{|M|} \sum_{j \in M} \bigl\lVert P\bigl(E(x_{M^c})\bigr)_j - \mathrm{sg}\,\mathrm{LN}\bigl(\bar E(x)_j\bigr) \bigr\rVert_1 ,
 # \qquad \bar\theta \leftarrow m\,\bar\theta + (1-m)\,\theta .$$
 #
-# Here $x$ is the clip, $M$ the hidden places and $\bar M$ the visible ones. The encoder $E$ with weights $\theta$ sees the visible
-# tokens only; its slow copy $\bar E$ with weights $\bar\theta$ and momentum $m$ sees the whole clip; the predictor $P$ is
-# narrow and is asked by one blank for each place of $M$, with its position; LN is a LayerNorm without weights, and sg
-# stops the gradient, so that $E$ and $P$ alone are trained by it. Constant targets would solve the task, and nothing in
-# the loss forbids them, so they are to be watched. The masks are a few *large* blocks that span all frames, since a hole
-# that opens for one frame can be filled from the frame before; the paper takes eight of 15 % of a frame, or two of 70 %.
+# Here $x$ is the clip, $M$ the hidden places and $M^c$ the visible ones. The encoder $E$ with weights $\theta$ sees the
+# visible tokens only; its slow copy $\bar E$ with weights $\bar\theta$ and momentum $m$ sees the whole clip; the
+# predictor $P$ is narrow and is asked by one blank for each place of $M$, with its position; LN is a LayerNorm without
+# weights, and sg stops the gradient, so that $E$ and $P$ alone are trained by it. Constant targets would solve the
+# task, and nothing in the loss forbids them, so they are to be watched. The masks are a few *large* blocks that span
+# all frames, since a hole that opens for one frame can be filled from the frame before; the paper takes eight of 15 %
+# of a frame, or two of 70 %. That they span all frames is an exercise here, no experiment.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. The clip's visible tokens go through the encoder and the predictor to the L1 loss. The whole clip goes through a slow copy of the encoder, whose normalised features at hidden places are the targets; no gradient flows back through them. The encoder's weights flow into the slow copy."}, "figure": {"caption": "V-JEPA: features of what is hidden, as a slow copy of the encoder sees them.", "name": "fig-vjepa-mechanism"}}
 parts = {
@@ -900,8 +904,8 @@ _ = lab.plots.images(grids, rows=2, width=6)
 # %% [markdown]
 # Random *tubes*, VideoMAE's mask, hide single cells in all frames. They hide as much and leave a visible cell next to
 # nearly every hidden one, from which it can be continued. Blocks do not. The paper compared networks trained under both
-# masks, and blocks won by far; a minute's grid is too small for it. How far a hidden cell is from what is seen, in
-# cells, can be counted.
+# masks, and blocks won by far; a minute's grid is too small for it. On the grid of the figure, not the one that is
+# trained, it can be counted how far a hidden cell is from what is seen, in cells.
 
 # %%
 hidden_by = {"blocks": [masked(64, torch.Generator().manual_seed(s)) for s in run.seeds]}
@@ -951,8 +955,9 @@ print("a hidden cell is visible in another frame:", bool(in_time))
 # The longer scales add, with the same films, masks, encoder and steps, `pixels`, which is VideoMAE's target in V-JEPA's
 # place; full scale also `stills`, an image model: the same method, shown one frame of each clip instead of the clip.
 # Another network, trained for a sixth of the steps, has neither stop-gradient nor slow copy. What a frozen encoder
-# knows is read from the mean of its tokens by a ridge regression with few labels, as the mean over eight draws of them.
-# The texture, one of three, stands for appearance, the direction for motion.
+# knows is read from the mean of its tokens by a ridge regression with few labels, as the mean over eight draws of them;
+# this probe was chosen with results of an attentive one seen. The texture stands for appearance, the direction for
+# motion.
 
 # %%
 HEAD = run.pick(quick=dict(momentum=0.97, depth=1), full=dict(width=96, depth=6))
@@ -1067,11 +1072,10 @@ run.claim("v-jepa",
 # %% [markdown]
 # For a linear probe of the mean with few labels, features teach texture and motion, both surely, and motion by more than
 # we had asked for. For the paper's own kind of probe, with all labels, untrained tokens are better than trained ones
-# (measured, without a claim). Our guess is that it finds nearly anything that is not lost, and training loses some. A
-# first version of this chapter read by such a probe, so the linear one was chosen with results seen. Features do say
-# something of the clip at hand: another clip's context foretells them worse. Whether they teach more than pixels do is
-# a question for the longer scales. The paper has its gain on Kinetics, which appearance tells, and the two targets
-# nearly level on Something-Something, which motion tells.
+# (measured, without a claim), and gain more by it over the linear one. Our guess is that it finds nearly
+# anything that is not lost, and training loses some. With 25 labels the lead over untrained tokens is no wider than
+# with 100, on average (measured). Features do say something of the clip at hand: another clip's context foretells them
+# worse. Whether they teach more than pixels do is a question for the longer scales.
 #
 # At first the targets do shrink, as a collapse would begin, and then they come back, with some seeds not all the way.
 # With targets from the encoder itself and no stop-gradient, the spread falls to nearly nothing at once. Which of the two
@@ -1209,8 +1213,7 @@ if SPANS:
 # %% [markdown]
 # A second moment of the film teaches more than a second augmentation of the clip, by more than we had asked for. Our
 # guess is that with two augmentations of one clip the net learns what tells films apart at that moment, and that a good
-# part of that is colour. MoCo stands for the four frameworks here; the longer scales add BYOL, and four clips for MoCo,
-# full scale SimCLR and SwAV.
+# part of that is colour.
 
 # %%
 gained["MoCo, two clips, kNN"] = difference(study["moco", 2], untrained)
@@ -1219,15 +1222,15 @@ gained["MoCo, two clips, kNN"] = difference(study["moco", 2], untrained)
 # (dsm-scene-motion)=
 # ## Scene against motion
 # Instance discrimination asks *which film is this?*, and the scenery answers. If basketball is always played in a hall,
-# nothing needs to be understood about motion. DSM, which decouples scene and motion, breaks one half at a time: the query
-# $q$ is the clip with its *scene* broken, by bumps that pull the picture out of place, alike in all frames, and its
-# motion kept; one extra negative $n$ is the clip with its *motion* broken, here by frames played backwards or shuffled,
-# and its scene intact:
+# nothing needs to be understood about motion. DSM, which decouples scene and motion, breaks one half at a time: the
+# query $q$ is the clip with its *scene* broken, by bumps that pull the picture out of place, alike in all frames, and
+# its motion kept; one extra negative $n$, `own` in the code, is the clip with its *motion* broken, here by frames
+# played backwards or shuffled, and its scene intact:
 #
 # $$\mathcal L = -\log \frac{e^{q \cdot k/\tau}}{e^{q \cdot k/\tau} + \sum_{u \in \text{queue}} e^{q \cdot u/\tau} + e^{q \cdot n/\tau}} ,$$
 #
-# with $k$ the key of the clip itself, $u$ the keys of other films, and $\tau$ the temperature. Gradients reach $q$ and
-# $n$; the keys come from the slow encoder. Only what moves can tell $n$ from $k$.
+# with $k$ the key of the clip as it is, the positive, $u$ the keys of other films, and $\tau$ the temperature.
+# Gradients reach $q$ and $n$; the keys come from the slow encoder. Only what moves can tell $n$ from $k$.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. A clip goes two ways through the encoder: with its scene broken it becomes the query, with its motion broken an extra negative. The clip as it is goes through the slow encoder and becomes the key, then enters a queue. All meet in the loss."}, "figure": {"caption": "DSM: the query has lost its scene, the extra negative its motion.", "name": "fig-dsm-mechanism"}}
 parts = {
@@ -1355,11 +1358,12 @@ gained["DSM, probe of motion"] = difference(motion["DSM"], motion["random encode
 #
 # $$f_i \leftarrow \frac{m f_i + (1-m)\,\hat f_i}{\lVert \cdot \rVert}, \qquad y_i \leftarrow \arg\max_c\; \mu_c \cdot f_i ,$$
 #
-# with $\hat f_i$ the feature that the network just made of patch $i$, $f_i$ that in memory, not a head, $m$ the momentum,
-# $y_i$ the label and $\mu_c$ the centroid of cluster $c$. It trains with weights $1/\sqrt{N_c}$ for a cluster of $N_c$
-# patches, recomputes the centroids, plain means, every few steps, dissolves small clusters and splits large ones. ODCT, ODC with
-# tracks, adds: all patches of a track get the label that most of them have. We know the paper's abstract and ODC's code;
-# the majority vote is our reading. The judge is kNN of the class, one of ten digits.
+# with $\hat f_i$ what the encoder, before its head, just made of patch $i$, $f_i$ what memory holds, divided by its
+# norm, $m$ the momentum, $y_i$ the label and $\mu_c$ the centroid of cluster $c$. It trains with weights $1/\sqrt{N_c}$
+# for a cluster of $N_c$ patches, recomputes the centroids, plain means, every few steps, dissolves small clusters and
+# splits large ones. ODCT, ODC with tracks, adds: all patches of a track get the label that most of them have. We know
+# the paper's abstract and ODC's code; the majority vote is our reading. The judge is kNN of the class, one of ten
+# digits.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Patches go through the encoder and a head to a cross-entropy. The encoder's features also enter a memory; memory and centroids make labels, a vote along each track makes them one, and the labels enter the cross-entropy. Every few steps the memory makes new centroids."}, "figure": {"caption": "ODC with tracks: the memory makes the labels, the track makes them agree.", "name": "fig-odct-mechanism"}}
 parts = {
@@ -1476,8 +1480,9 @@ if "ODCT, a sixth, pure" in shape:
 
 # %% [markdown]
 # Without tracks clustering forgets what the untrained encoder still knew (measured). Our guess: it sharpens whatever
-# groups it began with, and those are strokes and positions, not digits. Tracks turn that loss into a gain, a small one,
-# if more than we had asked for. Identity errors cost next to nothing, on average (measured).
+# groups it began with, and those are strokes and positions, not digits. So ODC is a weak rival; against the untrained
+# encoder tracks gain little, if more than we had asked for. Identity errors cost next to nothing, on average
+# (measured).
 #
 # How much of that is clustering, the quick run does not tell. Our guess is that to tell many tracks apart is the lesson,
 # whatever they are called. Then labels drawn by lot, one a track and never changed, would do as well; the longer scales
@@ -1498,9 +1503,9 @@ gained["ODCT, kNN"] = difference(shape["ODCT, all, pure"], shape["random encoder
 # \underbrace{-\log \sum_j (A_{t,t+2})_{ij}\,(A_{t,t+1}A_{t+1,t+2})_{ij}}_{\text{cross}}$$
 #
 # say: I am not my neighbour; there and back I am myself; a leap over a frame ends where two steps end. A fourth term,
-# *ambiguity*, asks objects that are left over to make up their minds among themselves. Only the paper's abstract is open to us,
-# so the formulas are our reading of it. One trap: an object that has gone cannot come back, so only as many rows count as the
-# two frames can share.
+# *ambiguity*, takes objects whose round trip is less certain than `sure` and makes the entropy of their match small.
+# Only the paper's abstract is open to us, so all this is our reading of it. One trap: an object that has gone cannot
+# come back, so of frames with five and four objects only the four surest rows count.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. The objects of three frames in a row go through one embedding. Matches between frames are compared: a frame with itself for the direct term, there and back for the indirect term, two steps against one leap for the cross term."}, "figure": {"caption": "UCSL: matches between the objects of three frames, and what must hold for them.", "name": "fig-ucsl-mechanism"}}
 parts = {
@@ -1597,11 +1602,10 @@ if "supervised" in TERMS:
 
 # %% [markdown]
 # Two of the four terms do all that can be seen: be unlike your neighbours, and come back to yourself. The round trip
-# adds more than we had asked for. It is the label, and it costs nothing but the assumption that things stay what they
-# are. The other two, in our reading of them, add nothing that can be seen, and cost a little on average (measured);
-# the seeds leave open whether they do. Our guess: where an object is hidden in the middle frame, the two ways
-# *should* disagree, and a count of detections does not say where. All four together leave fewer identity switches after
-# an object was hidden than boxes, raw pixels and an untrained net, by more than asked.
+# adds more than we had asked for. The other two, in our reading of them, add nothing that can be seen, and cost a
+# little on average (measured); the seeds leave open whether they do. Our guess: where an object is hidden in the middle
+# frame, the two ways *should* disagree, and a count of detections does not say where. All four together leave fewer
+# identity switches after an object was hidden than boxes, raw pixels and an untrained net, by more than asked.
 
 # %%
 gained["UCSL, IDF1"] = difference(f1["all four (UCSL)"], f1["random encoder"])
@@ -1610,8 +1614,7 @@ gained["UCSL, IDF1"] = difference(f1["all four (UCSL)"], f1["random encoder"])
 # %% [markdown]
 # ## Where the chapter ends
 # One question to every representation of the chapter: what did training add to the same network with random weights, in
-# the same experiment, by the measure of its claims? Something, with every seed. Most by far where motion is read from
-# DSM; least for the membranes, a local measure that, we guess, needs no training. The measures differ, so this order is
+# the same experiment, by the measure of its claims? Something, with every seed. The measures differ, so their order is
 # a rough one.
 #
 # Nor does a bar say what a method's own idea is worth. A good part of DSM's is MoCo's too; nearly all of the student's
@@ -1626,14 +1629,15 @@ run.summarise("gain over the same network untrained, by experiment", gained)
 
 # %% [markdown]
 # Settings were chosen on other seeds, other digits, other strips of the photographs and other draws: for time, a minute
-# for everything, and so that no arm fails for its learning rate and what is judged can be learnt. But these verdicts
-# have had more than one chance: after looks at this page's seeds trainings became longer, arms moved to the longer
-# scales, and some claims changed, with the rivals and margins of the two rollouts and the margin of how often DSM's
-# probe follows the scene. So the longer scales are the better test.
+# for everything, for rates, and so that what is judged can be learnt. But these verdicts have had more than one chance:
+# after looks at this page's seeds trainings became longer, arms moved to the longer scales, and some claims changed,
+# with the rivals and margins of the two rollouts and the margin of how often DSM's probe follows the scene. So the
+# longer scales are the better test.
 
 # %% [markdown]
 # ## What carries over
-# Each claim at every scale that measured it, under what its paper reports. The sizes are the mean differences.
+# Each claim at every scale that measured it, under what its paper reports. The sizes are mean differences, or what an
+# exact check found.
 
 # %%
 run.carry_over()
