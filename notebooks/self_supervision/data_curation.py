@@ -894,10 +894,11 @@ run.claim("sas-data-efficient-ssl", "For supervised training the order turns rou
 # it keeps, the more it may matter that look-alikes show less variety (*our guess*). Over the fifth that is least alike
 # SAS is ahead with every seed, but the lead is small and the verdict open.
 #
-# The paper has the order turn round for supervised training. On a fifth it does not: SAS's is the *better* one, at
-# both lengths (*measured*). *Our guess*: with so few images a class we are where easy samples win, as in the theory of
+# The paper has the order turn round for supervised training. On a fifth it does not: SAS's is the *better* one, at both
+# lengths (*measured*). *Our guess*: with so few images a class we are where easy samples win, as in the theory of
 # selection, two sections up. The longer run's curve over the share, which no figure here draws, bears it out: SAS leads
-# up to two fifths, and at four fifths the random choice is ahead with every seed (*measured*). There the paper is right.
+# up to two fifths, and at four fifths the random choice is ahead with every seed (*measured*). There the paper is
+# right.
 
 # %% [markdown]
 # (pass)=
@@ -995,9 +996,9 @@ run.claim("pass", "Photographs without people serve to tell people apart as well
 # On people, content has a price, and it grows with training. In a minute less than three points are lost by leaving
 # people out. In the longer run the loss is more than that on average, and the verdict open: with more steps objects
 # alone teach hardly more about people, but photographs do (all *measured*; why, we do not know). By the other rule, a
-# tenth of the gain, the loss is too much at both lengths. Photographs come near the objects with people, if not surely within the three points. Read
-# the level with another grain: these drawn people are simple. A linear model on raw pixels tells them apart better than
-# any network of a minute (tried while tuning, not shown).
+# tenth of the gain, the loss is too much at both lengths. Photographs come near the objects with people, if not surely
+# within the three points. Read the level with another grain: these drawn people are simple. A linear model on raw
+# pixels tells them apart better than any network of a minute (tried while tuning, not shown).
 
 # %% [markdown]
 # (face-pretraining)=
