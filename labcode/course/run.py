@@ -12,21 +12,28 @@ from .curves import Curve, Pictures, picture_file, sheet
 from .ledger import SCALES, Record, Summary, Table, alone, compare, interval, put_bytes, read, write
 from .provenance import commit, device_name, fingerprint, root, versions
 
+TUNING_SEED = 100  # settings are chosen on seeds from here on, results come from those before
 
-def start(chapter: str) -> "Run":
+
+def start(chapter: str, first_seed: int = 0) -> "Run":
     """Begin a chapter's run: ``run = lab.start("self_supervision/contrastive")``.
+
+    first_seed  of the run's seeds, which follow it; 0 to 99, from 100 on they are for tuning. A chapter whose
+                statements were changed after a look at seeds 0 to 4 is measured on those from 5 on: a statement that
+                was chosen by its outcome is judged by seeds that took no part in the choice
 
     At quick scale on a CPU it sets one thread, so that numbers do not depend on the machine's cores.
 
-    Raises ValueError for a name that is not part/chapter, an unknown scale, or a number of seeds below one.
+    Raises ValueError for a name that is not part/chapter, an unknown scale, a number of seeds below one, and seeds
+    that are not below 100.
     """
-    return Run(chapter)
+    return Run(chapter, first_seed)
 
 
 class Run:
     """One run of one chapter. ``pick`` chooses by scale; ``claim`` and ``exact`` record; ``close`` compares."""
 
-    def __init__(self, chapter: str):
+    def __init__(self, chapter: str, first_seed: int = 0):
         import torch
 
         if not re.fullmatch(r"[a-z0-9_]+/[a-z0-9_]+", chapter):
@@ -39,8 +46,11 @@ class Run:
         count = int(os.environ.get("LABCODE_SEEDS") or 1)
         if count < 1:
             raise ValueError(f"LABCODE_SEEDS must be at least 1, got {count}")
+        if not 0 <= first_seed <= TUNING_SEED - count:
+            raise ValueError(f"first_seed must be 0 to {TUNING_SEED - count} for {count} seeds, got {first_seed}")
         self.tuning = os.environ.get("LABCODE_TUNE") == "1"
-        self.seeds = tuple(range(100, 100 + count) if self.tuning else range(count))
+        first = TUNING_SEED if self.tuning else first_seed
+        self.seeds = tuple(range(first, first + count))
         # names of the training and test split: what is reported never takes part in a choice
         self.splits = ("fit", "validation") if self.tuning else ("train", "test")
         # what a minute teaches may not last: at long scale every training takes four times as many steps
@@ -64,6 +74,7 @@ class Run:
 
     def __repr__(self) -> str:
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
+        seeds += f" from {self.seeds[0]} on" * (self.seeds[0] > 0)
         return f"{self.chapter} at {self.scale} scale on {self.device}, {seeds}" + ", tuning" * self.tuning
 
     def pick(self, *, quick, full, **long):

@@ -331,6 +331,21 @@ def test_tuning_has_seeds_and_splits_of_its_own_and_leaves_the_ledger_alone(cour
     assert running.start("p/c").splits == ("train", "test") and running.start("p/c").seeds == (0, 1, 2)
 
 
+def test_statements_chosen_after_a_look_are_measured_on_later_seeds(course, monkeypatch):
+    twin = course / "notebooks" / "p" / "c.py"
+    twin.write_text(twin.read_text().replace('lab.start("p/c")', 'lab.start("p/c", first_seed=5)'))
+    command.main(["p/c", "--seeds", "3", "--write"])
+    assert written(course)["seeds"] == [5, 6, 7] == written(course)["claims"][0]["seeds"]
+    monkeypatch.setenv("LABCODE_SEEDS", "2")
+    assert running.start("p/c", first_seed=98).seeds == (98, 99)
+    assert "2 seeds from 98 on" in repr(running.start("p/c", first_seed=98))
+    for amiss in (-1, 99):
+        with pytest.raises(ValueError, match=f"first_seed must be 0 to 98 for 2 seeds, got {amiss}"):
+            running.start("p/c", first_seed=amiss)
+    monkeypatch.setenv("LABCODE_TUNE", "1")
+    assert running.start("p/c", first_seed=5).seeds == (100, 101)
+
+
 def test_a_summary_is_written_with_the_results_and_compared(course, monkeypatch):
     rows = {"random": [0.2], "labels": [0.9]}
     monkeypatch.setenv("LABCODE_WRITE", "1")
