@@ -26,10 +26,15 @@ def chapter_of(nodeid: str) -> str | None:
     return next(named, None)
 
 
+def part_of(nodeid: str) -> list[str]:
+    """The part whose shared code a test's id names, such as tests/clustering/test_transport.py; none, or one."""
+    return [p for p in {c.split("/")[0] for c in CHAPTERS} if nodeid.startswith(f"tests/{p}/test_")]
+
+
 def wanted(nodeid: str, only: list[str]) -> bool:
     """Whether one of ``only``, parts, chapters or "shared", holds the test; all do where nothing is named."""
     chapter = chapter_of(nodeid)
-    places = ["shared"] if chapter is None else [chapter, chapter.split("/")[0]]
+    places = ["shared", *part_of(nodeid)] if chapter is None else [chapter, chapter.split("/")[0]]
     return not only or any(place in only for place in places)
 
 

@@ -108,7 +108,7 @@ def stages(only: list[str]) -> list[Stage]:
     notebooks = ["notebooks"] if not only else [f"notebooks/{chapter}.ipynb" for chapter in chapters]
     nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", *notebooks]
     found = [Stage("notebooks", nbval, FIRST_SEED, [])] if notebooks else []
-    own = [f"tests/{chapter}" for chapter in chapters if (ROOT / "tests" / chapter).is_dir()]
+    own = [f"tests/{place}" for place in only if (ROOT / "tests" / place).is_dir()]
     tests = ["tests"] if not only or "shared" in only else [*own, "tests/book"]
     return [*found, Stage("tests", ["--ignore=tests/benchmarks", *tests], {}, only)]
 

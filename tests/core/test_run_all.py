@@ -87,10 +87,10 @@ def test_a_kernel_that_is_killed_fails_its_cell(stage, tmp_path):
 @pytest.mark.parametrize(
     "only, kept",
     [
-        ([], "abcdef"),
+        ([], "abcdefg"),
         (["self_supervision/contrastive"], "ace"),
-        (["self_supervision"], "abce"),
-        (["shared"], "df"),
+        (["self_supervision"], "abceg"),
+        (["shared"], "dfg"),
     ],
 )
 def test_one_chapter_can_be_asked_for(only, kept):
@@ -101,6 +101,7 @@ def test_one_chapter_can_be_asked_for(only, kept):
         "d": "tests/core/test_loss.py::test_a",
         "e": "tests/book/test_browser.py::test_page[self_supervision/contrastive]",
         "f": "tests/book/test_browser.py::test_page[book/index]",
+        "g": "tests/self_supervision/test_shared_by_the_part.py::test_a",
     }
     assert "".join(k for k, nodeid in tests.items() if journal.wanted(nodeid, only)) == kept
 
