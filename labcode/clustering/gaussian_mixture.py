@@ -10,7 +10,9 @@ from torch import Tensor
 from ..loss import check_finite, check_matrix
 from .many_kmeans import many_kmeans
 
+Powers = tuple[Tensor, Tensor] | None
 COVARIANCES = ("full", "diagonal", "spherical")
+BLOCK = 2**20  # numbers of centred rows that are held at a time
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class GaussianMixture:
 
     def log_joint(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "r n k"]:
         """log π_k + log p(x | k)."""
-        densities, _ = _log_densities(x.to(self.means.dtype), self.means, self.covariances, self.covariance, self.dof)
-        return densities + self.weights.log()[:, None]
+        x, kind = x.to(self.means.dtype), self.covariance
+        densities, _ = _log_densities(x, _powers(x, kind), self.means, self.covariances, kind, self.dof)
+        return (densities + self.weights.log()[..., None]).transpose(1, 2)
 
     def log_prob(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "r n"]:
         """log p(x), in nats."""
@@ -86,7 +89,7 @@ def gaussian_mixture(
                 drawn rows; or labels (r, n)
 
     What scikit-learn's ``GaussianMixture`` computes from the same start, with the same floor and stopping rule; there
-    restarts run one after another and only the best comes back. Memory O(r k n d). No gradient.
+    restarts run one after another and only the best comes back. Memory O(r k (n + d²)). No gradient.
 
     Raises ValueError for k outside 1 … n, other covariances and starts, and rows that are not finite.
     """
@@ -104,23 +107,26 @@ def gaussian_mixture(
         raise ValueError(f"floor must be at least 0 and finite, got {floor}")
     x = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        shares = _first(x, k, restarts, generator, start)
+        middle = x.mean(0)
+        x = x - middle  # centred, distances keep their digits
+        powers, shares = _powers(x, covariance), _first(x, k, restarts, generator, start)
         pull = torch.ones_like(shares)  # Student's t gives far rows less weight; Gaussians give all the same
-        parts = _maximise(x, shares, pull, covariance, floor)
+        parts = _maximise(x, powers, shares, pull, covariance, floor)
         score = torch.full((restarts,), -math.inf, dtype=x.dtype, device=x.device)
         for _ in range(iterations):
-            densities, distance = _log_densities(x, *parts[1:], covariance, dof)
-            joint = densities + parts[0].log()[:, None]
-            before, evidence = score, joint.logsumexp(2)
+            densities, distance = _log_densities(x, powers, *parts[1:], covariance, dof)
+            joint = densities + parts[0].log()[..., None]
+            before, evidence = score, joint.logsumexp(1)
             score = evidence.mean(1)
-            shares = (joint - evidence[..., None]).exp()
+            shares = (joint - evidence[:, None]).exp_()
             if dof is not None:
                 pull = (dof + x.shape[1]) / (dof + distance)
-            parts = _maximise(x, shares, pull, covariance, floor)
+            parts = _maximise(x, powers, shares, pull, covariance, floor)
             converged = (score - before).abs() < tolerance
             if bool(converged.all()):
                 break
-        return GaussianMixture(*parts, score, converged, covariance, dof)
+        weights, means, covariances = parts
+        return GaussianMixture(weights, means + middle, covariances, score, converged, covariance, dof)
 
 
 def _first(x: Tensor, k: int, restarts: int, generator: torch.Generator, start) -> Tensor:
@@ -132,40 +138,69 @@ def _first(x: Tensor, k: int, restarts: int, generator: torch.Generator, start) 
         start = given.labels
     if start.shape != (restarts, len(x)):
         raise ValueError(f"start must be labels of shape ({restarts}, {len(x)}), got {tuple(start.shape)}")
-    return torch.nn.functional.one_hot(start.long(), k).to(x.dtype)
+    return (start[:, None] == torch.arange(k, device=x.device)[:, None]).to(x.dtype)
 
 
-def _maximise(x: Tensor, shares: Tensor, pull: Tensor, covariance: str, floor: float):
-    """The M step: weights (r, k), means (r, k, d), covariances, from responsibilities (r, n, k)."""
+def _maximise(x: Tensor, powers: Powers, shares: Tensor, pull: Tensor, covariance: str, floor: float):
+    """The M step: weights (r, k), means (r, k, d), covariances, from responsibilities (r, k, n)."""
+    (r, k, _), d = shares.shape, x.shape[1]
     tiny = 10 * torch.finfo(x.dtype).eps
-    count = shares.sum(1) + tiny
-    pulled = shares * pull
-    mass = pulled.sum(1) + tiny
-    means = torch.einsum("rnk,nd->rkd", pulled, x) / mass[..., None]
-    weights = count / count.sum(1, keepdim=True)
-    centred = x[:, None] - means[:, None]  # (r, n, k, d)
+    count = shares.sum(2) + tiny
+    pulled = (shares * pull).view(r * k, -1)
+    mass = pulled.sum(1, keepdim=True) + tiny
+    means = pulled @ x / mass
     if covariance == "full":
-        turned = centred.transpose(1, 2)
-        scatter = (turned * pulled.transpose(1, 2)[..., None]).mT @ turned / count[..., None, None]
-        return weights, means, scatter + floor * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    spread = torch.einsum("rnk,rnkd->rkd", pulled, centred.square()) / count[..., None] + floor
-    return weights, means, spread if covariance == "diagonal" else spread.mean(2)
+        spread = torch.empty(r * k, d, d, dtype=x.dtype, device=x.device)
+        for some in _blocks(r * k, x):
+            centred = x - means[some, None]
+            spread[some] = (centred * pulled[some, :, None]).mT @ centred
+        spread = spread.view(r, k, d, d) / count[..., None, None]
+        spread += floor * torch.eye(d, dtype=x.dtype, device=x.device)
+    else:  # Σ p x² - 2 μ Σ p x + μ² Σ p, in float64: what cancels has digits to spare
+        p, m = pulled.double(), means.double()
+        squares, firsts = (powers[1] @ p.T.contiguous()).T.split(d, 1)  # twice as fast as p @ powers[0]
+        spread = squares - 2 * m * firsts + m.square() * p.sum(1, keepdim=True)
+        spread = spread.clamp_(min=0).view(r, k, d).to(x.dtype) / count[..., None] + floor
+        spread = spread if covariance == "diagonal" else spread.mean(2)
+    return count / count.sum(1, keepdim=True), means.view(r, k, d), spread
 
 
-def _log_densities(x: Tensor, means: Tensor, covariances: Tensor, covariance: str, dof: float | None):
-    """log p(x | k) and the squared Mahalanobis distance, both (r, n, k)."""
-    d = x.shape[1]
-    centred = (x[:, None] - means[:, None]).transpose(1, 2)  # (r, k, n, d)
+def _log_densities(x: Tensor, powers: Powers, means: Tensor, covariances: Tensor, covariance: str, dof: float | None):
+    """log p(x | k) and the squared Mahalanobis distance, both (r, k, n)."""
+    r, k, d = means.shape
     if covariance == "full":
         root = torch.linalg.cholesky(covariances)
-        white = torch.linalg.solve_triangular(root, centred.mT, upper=False)
-        distance, volume = white.square().sum(2), root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        eye = torch.eye(d, dtype=x.dtype, device=x.device).expand_as(root)
+        turn = torch.linalg.solve_triangular(root, eye, upper=False).mT.reshape(r * k, d, d)
+        middle, distance = means.view(r * k, 1, d), torch.empty(r * k, len(x), dtype=x.dtype, device=x.device)
+        for some in _blocks(r * k, x):
+            distance[some] = ((x - middle[some]) @ turn[some]).square().sum(2)
+        volume = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     else:
         scale = covariances if covariance == "diagonal" else covariances[..., None].expand_as(means)
-        distance, volume = (centred.square() / scale[:, :, None]).sum(3), scale.log().sum(2) / 2
+        m, per = means.double().view(r * k, d), 1 / scale.double().reshape(r * k, d)
+        shift = (m.square() * per).sum(1, keepdim=True)
+        distance = (powers[0] @ torch.cat([per, -2 * m * per], 1).T).T + shift
+        distance, volume = distance.clamp_(min=0).to(x.dtype), scale.log().sum(2) / 2
+    distance = distance.view(r, k, -1)
     if dof is None:
         density = -0.5 * (d * math.log(2 * math.pi) + distance)
     else:
         head = math.lgamma((dof + d) / 2) - math.lgamma(dof / 2) - d / 2 * math.log(dof * math.pi)
         density = head - (dof + d) / 2 * torch.log1p(distance / dof)
-    return (density - volume[..., None]).transpose(1, 2), distance.transpose(1, 2)
+    return density - volume[..., None], distance
+
+
+def _powers(x: Tensor, covariance: str) -> Powers:
+    """The squares of the rows beside the rows, (n, 2d) in float64, and transposed: all that axis-parallel ones need."""
+    if covariance == "full":
+        return None
+    wide = x.double()
+    wide = torch.cat([wide.square(), wide], 1)
+    return wide, wide.T.contiguous()
+
+
+def _blocks(count: int, x: Tensor) -> list[slice]:
+    """Components that are treated together: all of small problems in one product, those of large ones in turn."""
+    size = max(1, BLOCK // x.numel())
+    return [slice(i, i + size) for i in range(0, count, size)]

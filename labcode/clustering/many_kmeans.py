@@ -50,34 +50,37 @@ def many_kmeans(
     rows = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
     middle = rows.mean(0)
     rows = rows - middle  # centred, distances keep their digits
+    labels, square = None, rows.square().sum(1)
     if start is None:
         draw = _plus if seeding == "plus" else _rows
         centroids = draw(rows, k, restarts, generator)
     else:
         centroids = start.to(rows) - middle
-    labels = None
     for _ in range(iterations):
-        before, distance = labels, _squared(rows, centroids)
-        near, labels = distance.min(2)
+        before, (near, labels) = labels, _distances(rows, centroids).min(1)
         if before is not None and torch.equal(before, labels):
             break
-        centroids = _means(rows, labels, near, k)
-    near, labels = _squared(rows, centroids).min(2)
-    return Partitions(labels, (centroids + middle).to(x.dtype), near.sum(1))
+        centroids = _means(rows, labels, near + square, k)
+    near, labels = _distances(rows, centroids).min(1)
+    inertia = (near + square).clamp_(min=0).sum(1)
+    return Partitions(labels, (centroids + middle).to(x.dtype), inertia)
 
 
-def _squared(x: Tensor, centroids: Tensor) -> Tensor:
-    """Squared distances (r, n, k)."""
-    cross = torch.einsum("nd,rkd->rnk", x, centroids)
-    return (x.square().sum(1)[:, None] - 2 * cross + centroids.square().sum(2)[:, None]).clamp_(min=0)
+def _distances(x: Tensor, centroids: Tensor) -> Tensor:
+    """Squared distances (r, k, n), less the squares of the rows, which no choice between centroids depends on."""
+    r, k, d = centroids.shape
+    square = centroids.square().sum(2).view(r * k, 1)
+    return torch.addmm(square, centroids.reshape(r * k, d), x.T, alpha=-2).view(r, k, -1)
 
 
 def _means(x: Tensor, labels: Tensor, near: Tensor, k: int) -> Tensor:
-    member = torch.nn.functional.one_hot(labels, k).to(x.dtype)  # (r, n, k)
-    count = member.sum(1)
-    means = torch.einsum("rnk,nd->rkd", member, x) / count.clamp(min=1)[..., None]
-    farthest = x[near.argsort(1, descending=True)[:, :k]]  # an empty cluster takes a row of its own
-    return torch.where((count == 0)[..., None], farthest, means)
+    member = (labels[:, None] == torch.arange(k, device=x.device)[:, None]).to(x.dtype)  # (r, k, n)
+    count = member.sum(2)[..., None]
+    means = (member.view(-1, len(x)) @ x).view(*count.shape[:2], -1) / count.clamp(min=1)
+    if bool((count > 0).all()):
+        return means
+    farthest = x[near.topk(k, dim=1).indices]  # an empty cluster takes a row of its own
+    return torch.where(count == 0, farthest, means)
 
 
 def _rows(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:
@@ -87,11 +90,12 @@ def _rows(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tenso
 
 def _plus(x: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:
     """k-means++: each next seed is drawn in proportion to the squared distance from those that are there."""
+    square = x.square().sum(1)
     draws = torch.rand(k, restarts, 1, generator=generator, device=x.device, dtype=x.dtype)
     chosen = [x[(draws[0, :, 0] * len(x)).long().clamp(max=len(x) - 1)]]
     closest = None
     for draw in draws[1:]:
-        distance = _squared(x, chosen[-1][:, None])[..., 0]
+        distance = (_distances(x, chosen[-1][:, None])[:, 0] + square).clamp_(min=0)
         closest = distance if closest is None else torch.minimum(closest, distance)
         at = closest.cumsum(1)
         pick = torch.searchsorted(at, draw * at[:, -1:]).clamp_(max=len(x) - 1)
