@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from labcode import augment, cluster, evaluate
+from labcode.clustering.gaussian_mixture import gaussian_mixture
+from labcode.clustering.transport import balanced_transport
 from labcode.self_supervision import contrastive, redundancy
 from labcode.self_supervision.data_curation import swapped_prediction
 from labcode.transport import sinkhorn_codes
@@ -223,6 +226,55 @@ def test_sinkhorn(compare):
         assert not theirs.sinkhorn(10 * scores).isfinite().all()
     assert sinkhorn_codes(10 * scores).isfinite().all()
     compare("Sinkhorn 512 × 3,000", lambda: sinkhorn_codes(scores), 9, 1.1, aim=1.0, **peers)
+
+
+# Clustering at 20,000 × 64: mixtures from the same start, as many iterations; transport to the same error
+
+
+@pytest.fixture(scope="module")
+def rows():
+    centres = torch.randn(10, 64, generator=gen())
+    which = torch.randint(10, (20000,), generator=gen())
+    return centres[which] + torch.randn(20000, 64, generator=gen())
+
+
+@pytest.mark.parametrize("covariance, theirs, at_most", [("full", "full", 1.5), ("diagonal", "diag", 3.0)])
+def test_mixture(compare, rows, covariance, theirs, at_most):
+    from sklearn.mixture import GaussianMixture
+
+    start = torch.randint(10, (1, len(rows)), generator=gen())
+
+    class From(GaussianMixture):
+        def _initialize_parameters(self, X, random_state, xp=None):
+            self._initialize(X, F.one_hot(start[0]).to(rows.dtype).numpy())
+
+    def ours():
+        return gaussian_mixture(rows, 10, restarts=1, covariance=covariance, generator=gen(), start=start,
+                                iterations=10, tolerance=0.0)  # fmt: skip
+
+    def sklearn():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return From(10, covariance_type=theirs, tol=0.0, max_iter=10).fit(rows.numpy())
+
+    assert sklearn().lower_bound_ == pytest.approx(float(ours().score), rel=1e-5)
+    work = f"mixture of 10 Gaussians, {covariance}, 20,000 × 64, 10 iterations"
+    compare(work, ours, 5, at_most, aim=1.0, **{"scikit-learn": sklearn})
+
+
+def test_transport(compare):
+    """The plain scaling of POT, its fastest; at a fiftieth of ε it is no longer finite, ours is."""
+    z, prototypes = (F.normalize(torch.randn(n, 128, generator=gen()), dim=1).double() for n in (20000, 64))
+    cost, peers = 1 - z @ prototypes.T, {}
+    assert balanced_transport(cost, 0.001, tolerance=None, rounds=20).plan.isfinite().all()
+    if (ot := peer("ot")) is not None:
+        masses = [torch.full((n,), 1 / n).double().numpy() for n in cost.shape]
+        peers["POT"] = lambda: ot.sinkhorn(*masses, cost.numpy(), 0.05, stopThr=1e-8)
+        assert abs(peers["POT"]() - balanced_transport(cost, 0.05).plan.numpy()).max() < 1e-9
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert not (ot.sinkhorn(*masses, cost.numpy(), 0.001, numItermax=20).sum() > 0.99)
+    compare("transport 20,000 × 64, ε = 0.05", lambda: balanced_transport(cost, 0.05), 5, 2.0, aim=1.0, **peers)
 
 
 @pytest.mark.parametrize(
