@@ -255,7 +255,33 @@ MUTANTS = {
             "    return min(range(len(right) + 1), key=lambda k: int((~right[:k]).sum() + right[k:].sum()))",
         ),
     },
+    "clam-step": {
+        "no half": ("-beta / 2 * distance", "-beta * distance"),
+        "the nearest pushes away": ("-beta / 2 * distance", "beta / 2 * distance"),
+        "distance, not squared": (".square().sum(2)", ".norm(dim=2)"),
+        "softmax over the states": ("torch.softmax(-beta / 2 * distance, 1)", "torch.softmax(-beta / 2 * distance, 0)"),
+        "visible ones move too": ("rate * pull * mask", "rate * pull"),
+        "visible ones move instead": ("rate * pull * mask", "rate * pull * ~mask"),
+        "the whole way": ("rate * pull * mask", "pull * mask"),
+        "exponentials that underflow": (
+            "torch.softmax(-beta / 2 * distance, 1)",
+            "(lambda e: e / e.sum(1, keepdim=True))(torch.exp(-beta / 2 * distance))",
+        ),
+        "no pull back": ("share @ prototypes - v", "share @ prototypes"),
+    },
+    "multicut-value": {
+        "joined pairs": (
+            "(f.sum(0).square().sum() - sums.square().sum()) / 2", "(sums.square().sum() - f.square().sum()) / 2"
+        ),
+        "every pair twice": ("float(products - alpha * pairs)", "float(2 * (products - alpha * pairs))"),
+        "the offset attracts": ("products - alpha * pairs", "products + alpha * pairs"),
+        "no offset": ("products - alpha * pairs", "products"),
+        "all pairs pay the offset": ("(len(f) ** 2 - count.square().sum()) / 2", "len(f) * (len(f) - 1) / 2"),
+        "clusters, not rows": ("(len(f) ** 2 - count.square().sum()) / 2", "len(count) * (len(count) - 1) / 2"),
+        "means for sums": ("member.T @ f, member.sum(0)", "(member / member.sum(0).clamp(min=1)).T @ f, member.sum(0)"),
+    },
 }
+
 
 VARIANTS = {
     "nt-xent": {
@@ -376,6 +402,21 @@ VARIANTS = {
             "        if now < best:\n"
             "            best, k = now, j + 1\n"
             "    return k",
+        ),
+    },
+    "clam-step": {
+        "in float64": ("share @ prototypes - v", "share.double() @ prototypes.double() - v.double()"),
+        "cdist": ("(v[:, None] - prototypes).square().sum(2)", "torch.cdist(v, prototypes).square()"),
+        "where": ("v + rate * pull * mask", "torch.where(mask, v + rate * pull, v)"),
+    },
+    "multicut-value": {
+        "in float64": (
+            "member = torch.nn.functional.one_hot(labels).to(f.dtype)",
+            "f = f.double()\n    member = torch.nn.functional.one_hot(labels).to(f.dtype)",
+        ),
+        "all pairs less the joined ones": (
+            "(f.sum(0).square().sum() - sums.square().sum()) / 2",
+            "(f.sum(0).square().sum() - f.square().sum()) / 2 - (sums.square().sum() - f.square().sum()) / 2",
         ),
     },
 }
