@@ -280,6 +280,23 @@ MUTANTS = {
         "clusters, not rows": ("(len(f) ** 2 - count.square().sum()) / 2", "len(count) * (len(count) - 1) / 2"),
         "means for sums": ("member.T @ f, member.sum(0)", "(member / member.sum(0).clamp(min=1)).T @ f, member.sum(0)"),
     },
+    "rate-reduction": {
+        "no half": ("torch.logdet(eye + d / (n * eps2) * z.T @ z) / 2", "torch.logdet(eye + d / (n * eps2) * z.T @ z)"),
+        "groups weigh alike": ("(w / n * parts)", "(parts / len(w))"),
+        "the sign turned": ("return whole - ", "return -whole + "),
+        "the number of samples for the group's weight": ("(w[:, None, None] * eps2)", "(n * eps2)"),
+        "no dimension in the scale": ("d / (n * eps2)", "1 / (n * eps2)"),
+        "hard groups": ("w = p.sum(0)", "p = (p == p.amax(1, keepdim=True)).to(z.dtype)\n    w = p.sum(0) + 1e-9"),
+        "no gradient": ("n, d = z.shape", "z = z.detach()\n    n, d = z.shape"),
+    },
+    "ista": {
+        "no threshold": (" - s * lam", ""),
+        "threshold without the step": ("- s * lam", "- lam"),
+        "the dictionary the other way round": ("z @ d.T", "z @ d"),
+        "its transpose in the step": ("left @ d)", "left @ d.T)"),
+        "negative tokens stay": ("return torch.relu(", "return ("),
+        "the gradient upwards": ("z + s * (left", "z - s * (left"),
+    },
 }
 
 
@@ -418,5 +435,25 @@ VARIANTS = {
             "(f.sum(0).square().sum() - sums.square().sum()) / 2",
             "(f.sum(0).square().sum() - f.square().sum()) / 2 - (sums.square().sum() - f.square().sum()) / 2",
         ),
+    },
+    "rate-reduction": {
+        "in float64": ("n, d = z.shape", "z, p = z.double(), p.double()\n    n, d = z.shape"),
+        "group by group": (
+            "return whole - (w / n * parts).sum()",
+            "for j in range(p.shape[1]):\n"
+            "        gram = (p[:, j, None] * z).T @ z\n"
+            "        whole = whole - w[j] / (2 * n) * torch.logdet(eye + d / (w[j] * eps2) * gram)\n"
+            "    return whole",
+        ),
+        "slogdet": (
+            "torch.logdet(eye + d / (n * eps2) * z.T @ z)", "torch.linalg.slogdet(eye + d / (n * eps2) * z.T @ z)[1]"
+        ),
+    },
+    "ista": {
+        "token by token": (
+            "return torch.relu(z + s * (left @ d) - s * lam)",
+            "return torch.stack([torch.relu(row + s * (d.T @ (row - d @ row)) - s * lam) for row in z])",
+        ),
+        "clamp": ("torch.relu(z + s * (left @ d) - s * lam)", "(z + s * (left @ d) - s * lam).clamp(min=0)"),
     },
 }
