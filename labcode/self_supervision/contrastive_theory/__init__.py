@@ -57,7 +57,20 @@ from .multiview_redundancy import (
 )
 
 # Understanding the Behaviour of Contrastive Loss
-from .temperature import local_separation, positive_and_negatives, relative_penalty, temperature_loss, tolerance
+from .temperature import (
+    boltzmann,
+    local_separation,
+    loss_of_similarities,
+    nearest_negatives,
+    penalty_at,
+    positive_and_negatives,
+    relative_penalty,
+    share_before,
+    similarity_gradients,
+    similarity_shares,
+    temperature_loss,
+    tolerance,
+)
 
 # Correlation between Alignment-Uniformity and Performance of Dense Contrastive Representations
 from .dense_alignment_uniformity import (

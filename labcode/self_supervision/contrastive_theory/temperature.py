@@ -18,6 +18,33 @@ def positive_and_negatives(z: Tensor) -> tuple[Float[Tensor, " two_n"], Float[Te
     return (z * z.roll(n, 0)).sum(1), negatives.reshape(2 * n, 2 * n - 2)
 
 
+def loss_of_similarities(
+    own: Float[Tensor, " n"], others: Float[Tensor, "n k"], tau: float, simple: bool = False
+) -> Float[Tensor, " n"]:
+    """Each row's loss as a function of its similarities alone: the paper takes its gradients with respect to these.
+
+    own, others  similarity with the positive, and with each of k >= 1 negatives
+    simple       the linear loss, see ``temperature_loss``
+    """
+    if simple:
+        return others.mean(1) - own
+    logits = torch.cat([own[:, None], others], 1) / tau
+    return logits.logsumexp(1) - logits[:, 0]
+
+
+def similarity_gradients(
+    own: Float[Tensor, " n"], others: Float[Tensor, "n k"], tau: float, simple: bool = False
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
+    """∂L/∂s of each row's loss, by autograd and times τ: at the positive, and at every negative.
+
+    The paper's closed form: -Σ_k P_k at the positive and P_k at negative k, P the softmax over all k + 1 similarities.
+    Times τ, as the slope grows like 1/τ when τ falls; ``simple`` has no temperature, and its slope is as it is.
+    """
+    own, others = (t.detach().clone().requires_grad_() for t in (own, others))
+    loss = loss_of_similarities(own, others, tau, simple).sum()
+    return torch.autograd.grad(loss if simple else tau * loss, (own, others))
+
+
 @float32
 def temperature_loss(
     z: Float[Tensor, "two_n d"], tau: float = 0.2, share: float = 1.0, simple: bool = False
@@ -40,28 +67,62 @@ def temperature_loss(
     positive, negatives = positive_and_negatives(z)
     if share < 1:
         negatives = negatives.topk(max(1, round(share * negatives.shape[1])), dim=1).values
-    if simple:
-        return (negatives.mean(1) - positive).mean()
-    logits = torch.cat([positive[:, None], negatives], 1) / tau
-    return (logits.logsumexp(1) - logits[:, 0]).mean()
+    return loss_of_similarities(positive, negatives, tau, simple).mean()
 
 
 def relative_penalty(z: Float[Tensor, "two_n d"], tau: float) -> Float[Tensor, "two_n two_n-2"]:
     """r: each negative's share of the push that all negatives exert, exp(s/τ) / Σ exp(s/τ). Wang and Liu (2021)."""
+    return boltzmann(positive_and_negatives(z)[1], tau)
+
+
+def boltzmann(others: Float[Tensor, "n k"], tau: float) -> Float[Tensor, "n k"]:
+    """The weights r of k negatives from their similarities: ``relative_penalty`` of rows that are already compared."""
     check_positive(tau=tau)
-    return (positive_and_negatives(z)[1] / tau).softmax(1)
+    return (others / tau).softmax(1)
 
 
-def local_separation(z: Float[Tensor, "two_n d"], k: int = 10) -> float:
-    """Mean over rows of the similarity with the positive less that with the k most similar negatives.
+def penalty_at(s: Float[Tensor, " m"], others: Float[Tensor, "n k"], tau: float) -> Float[Tensor, " m"]:
+    """The share of the push that one more negative would get, had it similarity s: the mean over rows.
 
-    Wang and Liu (2021) show histograms of both: the lower the temperature, the wider the gap between them. Raises
-    ValueError for k outside 1 … 2n - 2.
+    exp(s/τ) / (exp(s/τ) + Σ_k exp(s_k/τ)), in [0, 1]: what the temperature makes of a similarity, at any place on the
+    axis, among negatives as they lie. Wang and Liu (2021) draw the penalty against the similarity.
+    """
+    check_positive(tau=tau)
+    return (s / tau - (others / tau).logsumexp(1, keepdim=True)).sigmoid().mean(0)
+
+
+def nearest_negatives(
+    z: Float[Tensor, "two_n d"], k: int = 10
+) -> tuple[Float[Tensor, " two_n"], Float[Tensor, "two_n k"]]:
+    """Similarity of each row with its positive and with its k most similar negatives, without gradient.
+
+    Wang and Liu (2021) draw the distributions of both. Raises ValueError for k outside 1 … 2n - 2.
     """
     positive, negatives = positive_and_negatives(z.detach())
     if not 1 <= k <= negatives.shape[1]:
         raise ValueError(f"k must be between 1 and the {negatives.shape[1]} negatives, got {k}")
-    return float(positive.mean() - negatives.topk(k, dim=1).values.mean())
+    return positive, negatives.topk(k, dim=1).values
+
+
+def local_separation(positive: Float[Tensor, " n"], nearest: Float[Tensor, "n k"]) -> float:
+    """Mean similarity with the positives less that with the nearest negatives: the gap between the distributions.
+
+    Wang and Liu (2021): the lower the temperature, the wider. Arguments as ``nearest_negatives`` gives them.
+    """
+    return float(positive.mean() - nearest.mean())
+
+
+def share_before(positive: Float[Tensor, " n"], nearest: Float[Tensor, "n k"]) -> float:
+    """How many of a row's nearest negatives are less similar than its positive: a share, the mean over rows."""
+    return float((positive[:, None] > nearest).double().mean())
+
+
+def similarity_shares(s: Tensor, bins: int = 20) -> list[float]:
+    """How similarities of any shape spread over equal bins of [-1, 1]: shares that sum to one.
+
+    Rounding may carry a cosine a little beyond 1: it counts in the last bin.
+    """
+    return (torch.histc(s.clamp(-1, 1), bins, -1, 1) / s.numel()).tolist()
 
 
 def tolerance(z: Rows, y: Labels) -> float:

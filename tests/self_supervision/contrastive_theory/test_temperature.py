@@ -106,6 +106,66 @@ def test_local_separation_is_the_loop():
     for i in range(10):
         near = sorted((dot[i][j] for j in range(10) if j not in (i, (i + 5) % 10)), reverse=True)[:3]
         want += (dot[i][(i + 5) % 10] - sum(near) / 3) / 10
-    assert T.local_separation(z, 3) == pytest.approx(want)
+    assert T.local_separation(*T.nearest_negatives(z, 3)) == pytest.approx(want)
     with pytest.raises(ValueError, match="k must"):
-        T.local_separation(z, 9)
+        T.nearest_negatives(z, 9)
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.3, 2.0])
+def test_gradients_of_similarities_are_those_of_the_loop(tau):
+    """The positive's is -Σ P_k/τ, a negative's P_k/τ, so each negative has the positive's times its weight."""
+    own, others = randn(5).tanh(), randn(5, 4, seed=1).tanh()
+    pull, push = T.similarity_gradients(own, others, tau)
+    weights = T.boltzmann(others, tau)
+    for i in range(5):
+        e = [math.exp(float(v) / tau) for v in others[i]]
+        total = math.exp(float(own[i]) / tau) + sum(e)
+        assert float(pull[i]) == pytest.approx(-sum(v / total for v in e))
+        for k in range(4):
+            assert float(push[i, k]) == pytest.approx(e[k] / total)
+            assert float(weights[i, k]) == pytest.approx(e[k] / sum(e))
+            assert float(push[i, k]) == pytest.approx(-float(pull[i]) * float(weights[i, k]))
+
+
+def test_gradients_of_similarities_have_both_limits():
+    own, others = (t.requires_grad_() for t in (randn(6).tanh(), randn(6, 5, seed=1).tanh()))
+    triplet = torch.autograd.grad(torch.relu(others.amax(1) - own).sum(), (own, others))
+    cold, hot, simple = (T.similarity_gradients(own, others, *o) for o in ((1e-6,), (1e6,), (1, True)))
+    for a, b, c, d in zip(cold, triplet, hot, simple, strict=True):
+        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(c, 5 / 6 * d, rtol=1e-5, atol=1e-6)  # five negatives
+
+
+@pytest.mark.parametrize("tau", [1e-3, 0.2, 10.0])
+def test_penalty_at_is_the_loop(tau):
+    others, places = randn(4, 6).tanh(), [-1.0, 0.0, 0.7, 1.0]
+    found = T.penalty_at(torch.tensor(places, dtype=torch.float64), others, tau).tolist()
+    for place, value in zip(places, found, strict=True):
+        rows = others.tolist()
+        want = sum(1 / (1 + sum(math.exp(min(700, (v - place) / tau)) for v in row)) for row in rows) / len(rows)
+        assert value == pytest.approx(want, abs=1e-12)
+    assert found == sorted(found) and 0 <= found[0] <= found[-1] <= 1
+
+
+def test_nearest_negatives_and_shares_are_the_loop():
+    z, k = randn(10, 3), 3
+    u = (z / z.norm(dim=1, keepdim=True)).tolist()
+    dot = [[sum(a * b for a, b in zip(p, q, strict=True)) for q in u] for p in u]
+    positive, nearest = T.nearest_negatives(z, k)
+    before = 0
+    for i in range(10):
+        partner = (i + 5) % 10
+        near = sorted((dot[i][j] for j in range(10) if j not in (i, partner)), reverse=True)[:k]
+        assert float(positive[i]) == pytest.approx(dot[i][partner])
+        assert sorted(nearest[i].tolist(), reverse=True) == pytest.approx(near)
+        before += sum(dot[i][partner] > v for v in near)
+    assert T.share_before(positive, nearest) == pytest.approx(before / 30)
+    counted = [0] * 8
+    for v in nearest.flatten().tolist():
+        counted[min(7, int((v + 1) / 0.25))] += 1
+    assert T.similarity_shares(nearest, 8) == pytest.approx([c / 30 for c in counted])
+
+
+def test_similarity_shares_keep_what_rounding_carries_over_the_edge():
+    found = T.similarity_shares(torch.tensor([[1.0000001, 1.0], [-1.0000001, 0.0]]), 4)
+    assert found == pytest.approx([0.25, 0, 0.25, 0.5])
