@@ -1535,6 +1535,8 @@ print("largest cluster holds more than four fifths:", found["largest cluster"] >
 # ````
 # Multipliers that are all zero give a bound too. How far is it from what the solver's bound comes down to, on two
 # groups of different shape? How many steps take most of it away?
+# ````{exercise-end}
+# ````
 
 # %% [markdown]
 # ````{solution-start} ex-clustering-certificate
