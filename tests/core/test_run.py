@@ -477,6 +477,16 @@ def test_curves_and_pictures_are_kept_compared_and_shown_beside_longer_ones(cour
         command.execute("p/c")
 
 
+def test_a_curve_of_seconds_is_the_machines_and_not_compared(course):
+    def drawn(values, ylabel):
+        return running.start("p/c").curve("a", "over x", [1, 2], {"ours": [[v] for v in values]}, "x", ylabel)
+
+    for ylabel, differs in (("accuracy", 2), ("seconds", 0), ("seconds a row", 0)):
+        assert len(drawn([1.0, 2.0], ylabel).differs(drawn([3.0, 9.0], ylabel))) == differs
+    other = running.start("p/c").curve("a", "over x", [1, 3], {"ours": [[1], [2]]}, "x", "seconds")
+    assert drawn([1.0, 2.0], "seconds").differs(other)
+
+
 def test_a_curve_wants_points_and_one_finite_value_a_seed(course):
     run = running.start("p/c")
     run.data = "toy"
