@@ -1673,5 +1673,4 @@ for alpha in (0.0, 0.7):
 # [Choosing a run without labels](../self_supervision/redundancy.ipynb) is the persistence score's question for spectra.
 
 # %%
-# NBVAL_CHECK_OUTPUT
 run.close()
