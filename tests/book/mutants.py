@@ -297,6 +297,32 @@ MUTANTS = {
         "negative tokens stay": ("return torch.relu(", "return ("),
         "the gradient upwards": ("z + s * (left", "z - s * (left"),
     },
+    "dec-targets": {
+        "distance not squared": ("(z[:, None] - centres).square().sum(2)", "(z[:, None] - centres).norm(dim=2)"),
+        "a Gaussian for Student's t": ("1 / (1 + distance)", "torch.exp(-distance)"),
+        "no one in the kernel": ("1 / (1 + distance)", "1 / (1e-6 + distance)"),
+        "q not shared out": ("q = q / q.sum(1, keepdim=True)", "q = q"),
+        "q shared out over the samples": ("q / q.sum(1, keepdim=True)", "q / q.sum(0)"),
+        "no frequency": (" / q.detach().sum(0)", ""),
+        "not sharper": ("q.detach().square()", "q.detach()"),
+        "frequency of the sample": ("q.detach().sum(0)", "q.detach().sum(1, keepdim=True)"),
+        "p not shared out": ("p / p.sum(1, keepdim=True)", "p"),
+        "gradient through the targets": ("q.detach().square() / q.detach().sum(0)", "q.square() / q.sum(0)"),
+        "no gradient at all": ("(z[:, None] - centres)", "(z.detach()[:, None] - centres)"),
+        "p for q": ("return q, p / p.sum(1, keepdim=True)", "return p / p.sum(1, keepdim=True), q"),
+    },
+    "scaling-step": {
+        "the virtual cluster is relaxed too": ("power[:-1] =", "power[:] ="),
+        "no relaxation": ("lam / (lam + eps)", "1.0"),
+        "relaxed the wrong way": ("lam / (lam + eps)", "eps / (lam + eps)"),
+        "mass and rest swapped": ("[rho / k] * k + [1 - rho]", "[(1 - rho) / k] * k + [rho]"),
+        "mass for each cluster": ("[rho / k] * k", "[rho] * k"),
+        "rows not scaled": ("-math.log(n) - (x + log_v).logsumexp(1)", "-(x + log_v).logsumexp(1)"),
+        "not in the logarithm": ("(x + log_u[:, None]).logsumexp(0)", "(x + log_u[:, None]).exp().sum(0).log()"),
+        "times epsilon": ("/ -eps", "* -eps"),
+        "virtual cluster first": ("[cost, torch.zeros_like(cost[:, :1])]", "[torch.zeros_like(cost[:, :1]), cost]"),
+        "one round": ("range(rounds)", "range(1)"),
+    },
 }
 
 
@@ -455,5 +481,25 @@ VARIANTS = {
             "return torch.stack([torch.relu(row + s * (d.T @ (row - d @ row)) - s * lam) for row in z])",
         ),
         "clamp": ("torch.relu(z + s * (left @ d) - s * lam)", "(z + s * (left @ d) - s * lam).clamp(min=0)"),
+    },
+    "dec-targets": {
+        "in float64": ("(z[:, None] - centres)", "(z[:, None].double() - centres.double())"),
+        "expanded squares": (
+            "(z[:, None] - centres).square().sum(2)",
+            "z.square().sum(1, keepdim=True) + centres.square().sum(1) - 2 * z @ centres.T",
+        ),
+        "without grad": (
+            "p = q.detach().square() / q.detach().sum(0)",
+            "with torch.no_grad():\n        p = q * q / q.sum(0)",
+        ),
+    },
+    "scaling-step": {
+        "a loop over columns": (
+            "log_v = power * (c - (x + log_u[:, None]).logsumexp(0))",
+            "log_v = torch.stack([power[j] * (c[j] - (x[:, j] + log_u).logsumexp(0)) for j in range(k + 1)])",
+        ),
+        "a very large number for infinity": (
+            "1.0 if math.isinf(lam) else lam / (lam + eps)", "min(lam, 1e12) / (min(lam, 1e12) + eps)"
+        ),
     },
 }

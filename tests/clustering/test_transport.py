@@ -34,6 +34,19 @@ def test_the_plan_is_that_of_the_plain_loop(weight):
     np.testing.assert_allclose(found.plan, loop(cost.numpy(), 0.1, rows, columns, firm, 3000), atol=1e-12)
 
 
+def test_plans_are_those_of_the_pot_library():
+    ot = pytest.importorskip("ot")
+    cost, rows, columns = drawn(9, 4), np.full(9, 1 / 9), np.array([0.4, 0.3, 0.2, 0.1])
+    exact = dict(columns=torch.from_numpy(columns), tolerance=1e-12, rounds=5000)
+    theirs = ot.sinkhorn(rows, columns, cost.numpy(), 0.1, stopThr=1e-13, numItermax=5000)
+    np.testing.assert_allclose(T.balanced_transport(cost, 0.1, **exact).plan, theirs, atol=1e-9)
+    for weight in (0.3, 5.0):
+        options = dict(reg_type="entropy", stopThr=1e-13, numItermax=5000)
+        with warnings.catch_warnings(action="ignore"):  # that the entropy has no reference measure
+            theirs = ot.unbalanced.sinkhorn_unbalanced(rows, columns, cost.numpy(), 0.1, (math.inf, weight), **options)
+        np.testing.assert_allclose(T.unbalanced_transport(cost, 0.1, weight, **exact).plan, theirs, atol=1e-9)
+
+
 @pytest.mark.parametrize("mass, weight", [(0.3, 1.0), (0.7, 0.2), (0.5, math.inf)])
 def test_partial_transport_is_the_convex_optimum(mass, weight):
     cost = drawn(12, 3, seed=1)
