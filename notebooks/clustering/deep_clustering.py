@@ -760,7 +760,7 @@ _ = lab.plots.images(torch.cat(few), rows=3, names=("image", "full crop", "small
 #
 # $f_\theta$ is the encoder, $\phi(x_n)$ its whitened feature of image $n$, $C$ the $k$ centroids, $y_n$ the one-hot cluster, $t$ a random view, $W$ a linear head, $\ell$ the cross entropy. Two
 # things keep it from the trivial answer, all images in one cluster: empty clusters are refilled, and images are drawn
-# uniformly over *clusters*. The head is new in every round, since the clusters' names are. ([ODC](../self_supervision/predictive.ipynb#odc) does away with rounds.)
+# uniformly over *clusters*. The head is new in every round, since the clusters' names are. ([ODC](../self_supervision/predictive.ipynb) does away with rounds.)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Images without augmentation go through the encoder to features, whitened and clustered by k-means to pseudo-labels. Augmented images, drawn uniformly over clusters, go through the same encoder to a head that is new in each round; the loss is cross entropy with the pseudo-labels."}, "figure": {"caption": "DeepCluster. Above: once a round, for all images. Below: the steps between.", "name": "fig-deepcluster-diagram"}}
 parts = {
@@ -1374,7 +1374,7 @@ sure = stage.train_images[logits.argmax(0)].cpu()
 right.imshow(torch.cat([torch.cat(list(row), 2) for row in sure.split(5)], 1).permute(1, 2, 0))
 for panel in (left, right):
     panel.grid(False)
-right.axis("off")
+_ = right.axis("off")
 
 # %% [markdown]
 # Six of ten neighbours in SimCLR's features are of the image's own class, where pixels and the untrained network have one or two in ten (*measured*), and agreement with them is what makes clusters: with neighbours
