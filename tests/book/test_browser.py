@@ -262,9 +262,10 @@ def test_the_index_filters_and_sorts_by_keyboard(tab):
     every = rows.count()
     page.locator(".paper-filter input[name=q]").focus()
     page.keyboard.type("barlow")
-    assert 0 < rows.count() < every and "Barlow" in rows.first.text_content()
+    assert 0 < rows.count() < every and "Barlow" in rows.filter(has_text="Barlow Twins").first.text_content()
     assert page.locator(".paper-count").text_content() == f"{rows.count()} of {every} papers"
-    assert page.locator(".papers .part-row:visible").count() == 1
+    parts = {row.get_attribute("data-part") for row in rows.all()}
+    assert page.locator(".papers .part-row:visible").count() == len(parts) < 12
     for _ in range(3):  # part, kind, verdict
         page.keyboard.press("Tab")
     page.keyboard.press("i")  # inconclusive
