@@ -81,28 +81,33 @@ def sources(chapter: str) -> list[Path]:
     return own + sorted(m for m in found if m not in own)
 
 
-def fingerprint(chapter: str) -> str:
-    """A hash of what measures: the code, without comments and docstrings, of ``sources`` and of the twin's cells.
+def fingerprint(chapter: str, scale: str = "quick") -> str:
+    """A hash of what measures at a scale: the code, without comments and docstrings, of ``sources`` and of the twin's
+    cells, and of each ``pick(quick=…, long=…, full=…)`` the value of that scale: a night's results stay valid when a
+    minute's sizes change.
 
     The cell tagged ``setup`` only installs labcode: results stay valid when it changes, as with the project's address.
     """
-    text = "".join(bare(_read(module)) for module in sources(chapter))
+    text = "".join(bare(_read(module), scale) for module in sources(chapter))
     twin = root() / "notebooks" / f"{chapter}.py"
     if twin.exists():
         listed = cells(without_setup(twin.read_text(encoding="utf-8")))
-        text += bare("".join(code for kind, _, code in listed if kind == "code"))
+        text += bare("".join(code for kind, _, code in listed if kind == "code"), scale)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def checkpoints(chapter: str) -> Path:
-    """The folder of a chapter's trainings at long and full scale, one for each state of the code that measures: a
+def checkpoints(chapter: str, scale: str) -> Path:
+    """The folder of a chapter's trainings at long or full scale, one for each state of the code that measures: a
     training never goes on, and is never taken for finished, with the weights of other code. Old folders can go.
     """
-    return root() / ".checkpoints" / chapter / fingerprint(chapter)
+    return root() / ".checkpoints" / chapter / fingerprint(chapter, scale)
 
 
-def bare(text: str) -> str:
-    """Python code without comments, docstrings and empty lines: what is left decides what is computed."""
+def bare(text: str, scale: str) -> str:
+    """Python code without comments, docstrings, empty lines and what ``pick`` holds for other scales: what is left
+    decides what is computed.
+    """
+    text = _picked(text, scale)
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -114,6 +119,30 @@ def bare(text: str) -> str:
                 said = node.body[0]
                 lines[said.lineno - 1 : said.end_lineno] = [""] * (said.end_lineno - said.lineno + 1)
     return "".join(f"{line.rstrip()}\n" for line in lines if line.strip())
+
+
+def _picked(text: str, scale: str) -> str:
+    """The code in which every ``pick`` of keywords holds the value of one scale alone."""
+    raw, edits = text.encode(), []
+    starts = [0, *(at + 1 for at, byte in enumerate(raw) if byte == 10)]
+
+    def place(line, column):
+        return starts[line - 1] + column
+
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "pick":
+            given = {k.arg: k.value for k in node.keywords}
+            if node.args or None in given or not {"quick", "full"} <= given.keys():
+                continue
+            value = given.get(scale, given["quick"])
+            span = place(node.func.end_lineno, node.func.end_col_offset), place(node.end_lineno, node.end_col_offset)
+            kept = place(value.lineno, value.col_offset), place(value.end_lineno, value.end_col_offset)
+            edits += [(span[0], kept[0], b"("), (kept[1], span[1], b")")]
+    made, at = b"", 0
+    for first, last, bracket in sorted(edits):
+        if first >= at:  # or it stands in what is left out
+            made, at = made + raw[at:first] + bracket, last
+    return (made + raw[at:]).decode()
 
 
 def _read(file: Path) -> str:

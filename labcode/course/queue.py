@@ -44,7 +44,7 @@ def queue() -> list[Waiting]:
     for twin in sorted((root() / "notebooks").glob("*/*.py")):
         chapter = f"{twin.parent.name}/{twin.stem}"
         full, quick = (read(root() / "book" / "results" / s / f"{chapter}.json")["claims"] for s in ("full", "quick"))
-        code = fingerprint(chapter)
+        code = fingerprint(chapter, "full")
         for key in keys(chapter):
             records, small = ([c for c in found if c.paper == key] for found in (full, quick))
             seconds = sum(c.seconds for c in records) or 60 * sum(c.seconds for c in small)
@@ -117,7 +117,7 @@ def long_queue() -> list[str]:
     for twin in sorted((root() / "notebooks").glob("*/*.py")):
         chapter = f"{twin.parent.name}/{twin.stem}"
         claims = read(root() / "book" / "results" / "long" / f"{chapter}.json")["claims"]
-        if not claims or any(c.code != fingerprint(chapter) for c in claims):
+        if not claims or any(c.code != fingerprint(chapter, "long") for c in claims):
             wanted.append(chapter)
     return wanted
 

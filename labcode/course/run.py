@@ -224,8 +224,8 @@ class Run:
         return self.once(
             "provenance",
             lambda: dict(
-                device=device_name(self.device), versions=versions(), commit=commit(), code=fingerprint(self.chapter),
-                date=datetime.date.today().isoformat(),
+                device=device_name(self.device), versions=versions(), commit=commit(),
+                code=fingerprint(self.chapter, self.scale), date=datetime.date.today().isoformat(),
             ),
         )  # fmt: skip
 

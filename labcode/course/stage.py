@@ -119,7 +119,7 @@ class Stage:
 
     def checkpoint(self, name: str, seed: int) -> Path:
         """Where an arm's training at long and full scale is kept."""
-        folder = self.run.once("checkpoints", lambda: checkpoints(self.run.chapter))
+        folder = self.run.once("checkpoints", lambda: checkpoints(self.run.chapter, self.run.scale))
         return folder / f"{quote(name, safe=' ').replace(' ', '-')}-{seed}.pt"
 
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:

@@ -407,15 +407,34 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS)
 def test_results_are_of_the_code_behind_a_chapter_and_of_no_other(package, edit):
     file, text, other = EDITS[edit]
-    before, folder = provenance.fingerprint("p/c"), provenance.checkpoints("p/c")
+    before, folder = provenance.fingerprint("p/c"), provenance.checkpoints("p/c", "long")
     (package / file).write_text(text)
     assert (provenance.fingerprint("p/c") != before) == other
-    assert (provenance.checkpoints("p/c") != folder) == other
+    assert (provenance.checkpoints("p/c", "long") != folder) == other
+
+
+def test_results_of_a_scale_stay_valid_when_another_scale_changes(package):
+    def marks():
+        return [provenance.fingerprint("p/c", scale) for scale in ("quick", "long", "full")]
+
+    def written(text):
+        (package / "p" / "c" / "method.py").write_text(f"é = '…'; f = {text}\n")
+
+    written("run.pick(quick=(1, 2), full=run.pick(quick=3, long=4, full=5))")
+    quick, long, full = marks()
+    written("run.pick(quick=(9, 2), long=(1, 2), full=run.pick(quick=3, long=4, full=5))")
+    assert [a == b for a, b in zip(marks(), (quick, long, full), strict=True)] == [False, True, True]
+    written("run.pick(quick=(1, 2), full=run.pick(quick=9, long=9,\n    full=5))  # of both")
+    assert marks() == [quick, long, full]
+    written("run.pick(quick=(1, 2), full=run.pick(quick=3, long=4, full=6))")
+    assert [a == b for a, b in zip(marks(), (quick, long, full), strict=True)] == [True, True, False]
+    written("other.pick((1, 2), full=5)")  # no choice by scale
+    assert quick not in marks() and len(set(marks())) == 1
 
 
 def test_a_hash_sign_in_a_string_is_no_comment():
     text = 'colour = "#ff0000"  # red\n"""no docstring here"""\n\n\ndef f():\n    """Says."""\n    return "# x"\n'
-    assert provenance.bare(text) == 'colour = "#ff0000"\n"""no docstring here"""\ndef f():\n    return "# x"\n'
+    assert provenance.bare(text, "quick") == 'colour = "#ff0000"\n"""no docstring here"""\ndef f():\n    return "# x"\n'
 
 
 def test_long_scale_stretches_trainings_and_takes_its_own_settings_where_given(course, monkeypatch):
