@@ -64,12 +64,12 @@ def stored(chapter: str) -> dict:
 
 
 def smaller(png: str) -> str:
-    """A figure with a palette of 128 colours, transparency kept: a third of the bytes, and no eye sees it."""
+    """A figure with a palette of 64 colours, transparency kept: less than a third of the bytes, and no eye sees it."""
     from PIL import Image
 
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
     small = io.BytesIO()
-    picture.quantize(128, method=Image.Quantize.FASTOCTREE).save(small, "png", optimize=True)
+    picture.quantize(64, method=Image.Quantize.FASTOCTREE).save(small, "png", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 
