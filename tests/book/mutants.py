@@ -255,6 +255,65 @@ MUTANTS = {
             "    return min(range(len(right) + 1), key=lambda k: int((~right[:k]).sum() + right[k:].sum()))",
         ),
     },
+    "pim-loss": {
+        "entropies the wrong way round": ("lam * conditional - marginal", "lam * marginal - conditional"),
+        "plus the marginal": ("lam * conditional - marginal", "lam * conditional + marginal"),
+        "no weight": ("lam * conditional", "conditional"),
+        "the marginal of unlabelled rows alone": ("p.mean(0)", "p[free].mean(0)"),
+        "the conditional entropy of all rows": ("p[free]", "p"),
+        "mean of entropies for the entropy of the mean": (
+            "torch.special.entr(p.mean(0)).sum()",
+            "torch.special.entr(p).sum(1).mean()",
+        ),
+        "mean over classes": ("entr(p[free]).sum(1).mean()", "entr(p[free]).mean()"),
+        "no cross entropy": (" + F.cross_entropy(logits[~free], known[~free])", ""),
+        "cross entropy of probabilities": ("F.cross_entropy(logits[~free]", "F.cross_entropy(p[~free]"),
+        "sum of the cross entropy": ("known[~free])", "known[~free], reduction='sum')"),
+        "softmax over rows": ("softmax(1)", "softmax(0)"),
+    },
+    "discovery-accuracy": {
+        "each cluster its largest class": (
+            "pairs = dict(zip(*linear_sum_assignment(counts.numpy(), maximize=True)))",
+            "pairs = dict(enumerate(counts.argmax(1).tolist()))",
+        ),
+        "the worst matching": (", maximize=True", ""),
+        "new for old": ("y < old", "y <= old"),
+        "old and new change places": (
+            "float(right[y < old].mean()), float(right[y >= old].mean())",
+            "float(right[y >= old].mean()), float(right[y < old].mean())",
+        ),
+        "shares of all rows": ("float(right[y < old].mean())", "float((right * (y < old)).mean())"),
+        "names as they are": (
+            "pairs = dict(zip(*linear_sum_assignment(counts.numpy(), maximize=True)))",
+            "pairs = {c: c for c in range(99)}",
+        ),
+        "transposed": ("counts.numpy()", "counts.T.numpy()"),
+    },
+    "bound-update": {
+        "neighbours push away": ("lam * (w @ s) - a", "-lam * (w @ s) - a"),
+        "costs attract": ("(w @ s) - a", "(w @ s) + a"),
+        "no weight": ("lam * (w @ s)", "(w @ s)"),
+        "over the queries": ("softmax(1)", "softmax(0)"),
+        "the weight on everything": ("(lam * (w @ s) - a)", "(lam * (w @ s - a))"),
+        "affinities the other way round": ("w @ s", "w.T @ s"),
+        "exponentials that overflow": (
+            "return (lam * (w @ s) - a).softmax(1)",
+            "e = (lam * (w @ s) - a).exp()\n    return e / e.sum(1, keepdim=True)",
+        ),
+    },
+    "unem-layer": {
+        "the distance not squared": (".square().sum(2)", ".square().sum(2).sqrt()"),
+        "no half": ("-0.5 * distance", "-distance"),
+        "no shares": ("gamma * (pi.log() + 1)", "0 * gamma * (pi.log() + 1)"),
+        "shares without the logarithm": ("pi.log() + 1", "pi + 1"),
+        "times the temperature": (") / temperature)", ") * temperature)"),
+        "the temperature on the distance alone": (
+            "((-0.5 * distance + gamma * (pi.log() + 1)) / temperature)",
+            "(-0.5 * distance / temperature + gamma * (pi.log() + 1))",
+        ),
+        "the old shares": ("return u, u.mean(0)", "return u, pi"),
+        "over the queries": ("softmax(1)", "softmax(0)"),
+    },
     "clam-step": {
         "no half": ("-beta / 2 * distance", "-beta * distance"),
         "the nearest pushes away": ("-beta / 2 * distance", "beta / 2 * distance"),
@@ -446,6 +505,43 @@ VARIANTS = {
             "            best, k = now, j + 1\n"
             "    return k",
         ),
+    },
+    "pim-loss": {
+        "in float64": ("logits.softmax(1)", "logits.double().softmax(1)"),
+        "log-probabilities": (
+            "torch.special.entr(p[free]).sum(1).mean()",
+            "-(p * logits.log_softmax(1)).sum(1)[free].mean()",
+        ),
+        "cross entropy by hand": (
+            "F.cross_entropy(logits[~free], known[~free])",
+            "-(logits.log_softmax(1)[~free].gather(1, known[~free][:, None])).mean()",
+        ),
+    },
+    "discovery-accuracy": {
+        "minus the counts": ("counts.numpy(), maximize=True", "-counts.numpy()"),
+        "counts by index": (
+            "for c, t in zip(clusters.tolist(), y.tolist()):\n        counts[c, t] += 1",
+            "counts.index_put_((clusters, y), torch.ones(len(y)), accumulate=True)",
+        ),
+    },
+    "bound-update": {
+        "in float64": ("return (lam", "a, w, s = a.double(), w.double(), s.double()\n    return (lam"),
+        "query by query": (
+            "return (lam * (w @ s) - a).softmax(1)",
+            "return torch.stack([torch.softmax(lam * (w[i] @ s) - a[i], 0) for i in range(len(a))])",
+        ),
+        "by logsumexp": (
+            "return (lam * (w @ s) - a).softmax(1)",
+            "x = lam * torch.einsum('ij,jk->ik', w, s) - a\n    return (x - x.logsumexp(1, keepdim=True)).exp()",
+        ),
+    },
+    "unem-layer": {
+        "by products": (
+            "(z[:, None] - w).square().sum(2)",
+            "z.square().sum(1, keepdim=True) - 2 * z @ w.T + w.square().sum(1)",
+        ),
+        "the constant left out": ("(pi.log() + 1)", "pi.log()"),  # the same for all classes
+        "in float64": ("distance = (z", "z, w, pi = z.double(), w.double(), pi.double()\n    distance = (z"),
     },
     "clam-step": {
         "in float64": ("share @ prototypes - v", "share.double() @ prototypes.double() - v.double()"),

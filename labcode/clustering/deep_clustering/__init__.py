@@ -32,7 +32,7 @@ from .deepcluster import deepcluster, deepcluster_clusters, fresh_head, reassign
 from .deepercluster import deepercluster, hierarchy, largest_share, rotated, two_level_loss
 
 # Networks that start from nothing: grey scenes, crops, and the loop
-from .crops import CropNet, full_crops, grey_scenes, learn, small_crops
+from .crops import CropNet, estimated, full_crops, grey_scenes, learn, small_crops
 from .heads import draw_views, new_head, train_head
 
 # One solver of transport for the next four: balanced, unbalanced, partial

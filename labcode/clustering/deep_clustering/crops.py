@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ... import augment
 from ...data import Difficulty, scenes, shuffled
-from ...nets import SmallNet
+from ...nets import SmallNet, estimate_statistics
 from ...nets.conv import _patches
 from ...train import fit
 
@@ -61,6 +61,15 @@ class CropNet(SmallNet):
         if (h // 4, w // 4) != (self.grid, self.grid):
             y = F.adaptive_avg_pool2d(y.permute(0, 3, 1, 2), self.grid).permute(0, 2, 3, 1)
         return F.gelu(self.norm3(self.linear(y.flatten(1))))
+
+
+def estimated(net: nn.Module, images: Tensor, crops: Callable, seed: int) -> nn.Module:
+    """An untrained network whose BatchNorm has seen random crops of 500 images: the floor of what is learnt.
+
+    crops  images, generator= -> crops
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    return estimate_statistics(net, [crops(images[i * 100 :][:100], generator=generator) for i in range(5)])
 
 
 def learn(

@@ -1,6 +1,7 @@
 """SwAV's loss against a loop over crops, its two-view form, its queue and its frozen prototypes."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -113,3 +114,17 @@ def test_bad_input_is_named():
                                    (torch.zeros(3, 2, 3), torch.zeros(3, 2, 3), "targets")):  # fmt: skip
         with pytest.raises(ValueError, match=named):
             swav.swapped_prediction(scores, targets)
+
+
+def test_the_untrained_network_has_statistics_of_its_crops_and_the_weights_it_came_with():
+    """In evaluation mode its first normalised map has mean 0 and variance 1 over crops that it has not seen."""
+    torch.manual_seed(0)
+    net, images = crops.CropNet(), torch.rand(600, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = net.conv1.weight.clone()
+    net = crops.estimated(net, images, partial(crops.full_crops, views=1), seed=3)
+    assert not net.training and torch.equal(net.conv1.weight, before)
+    seen = []
+    net.norm3.register_forward_hook(lambda _, __, out: seen.append(out))
+    with torch.no_grad():
+        net(crops.full_crops(images[500:], generator=torch.Generator().manual_seed(9), views=1))
+    assert float(seen[0].mean()) == pytest.approx(0, abs=0.1) and float(seen[0].std()) == pytest.approx(1, abs=0.2)
