@@ -327,15 +327,17 @@ run.claim("laplacian-transductive-fewshot", "Fine-tuning by TIM takes at least t
           costs, [1.0] * len(costs), margin=1.0, tolerance=3.0)
 
 # %% [markdown]
-# **What it says.** Trained four times as long, every statement of this section is supported. Unlabelled queries are worth labels where
-# there are few: clustering them raises accuracy most at one shot and hardly at ten (*measured*, the curve over shots). Plain k-means from
-# the supports, on an encoder with no episodes in its training, is above an encoder trained on episodes: the paper's title holds here,
-# though more episodes narrow the gap, and without queries the episodic encoder is then the better one.
-# The question mark is on the Laplacian. It is above k-means, TIM and, at the long length, BD-CSPN. But where prototypes move and queries
-# are balanced, $\lambda = 0$, which is soft k-means, does as well as any weight, and large weights harm; the neighbours pay where prototypes
-# are kept, as in LaplacianShot, and where queries are skewed (*measured*, the curve over λ; at quick length by a little more or less than the
-# margin). *Our guess*: moving prototypes already carry from query to query what neighbours would say; under skew
-# neighbours resist k-means' pull towards even clusters.
+# **What it says.** Trained four times as long, every statement of this section is supported. Unlabelled queries are
+# worth labels where there are few: clustering them raises accuracy most at one shot and hardly at ten (*measured*, the
+# curve over shots). Plain k-means from the supports, on an encoder with no episodes in its training, is above an
+# encoder trained on episodes: the paper's title, *Clustering is all you need?*, holds here. At quick length more than
+# half of that lead is the encoder's; four times as long, the gap is smaller, and without queries the episodic encoder
+# is then the better one. The question mark is on the Laplacian. It is above k-means, TIM and, at the long
+# length, BD-CSPN. But where prototypes move and queries are balanced, $\lambda = 0$, which is soft k-means, does as
+# well as any weight, and large weights harm; the neighbours pay where prototypes are kept, as in LaplacianShot, and
+# where queries are skewed (*measured*, the curve over λ; at quick length by a little more or less than the margin).
+# *Our guess*: moving prototypes already carry from query to query what neighbours would say; under skew neighbours
+# resist k-means' pull towards even clusters.
 
 # %% [markdown]
 # (unem)=
@@ -538,15 +540,18 @@ if run.scale != "quick":
               data="letters and their clean prints as names")
 
 # %% [markdown]
-# **What it says.** With five of twenty classes present, a method that takes queries to be balanced falls below nearest prototypes, and
-# those that weigh the shares rise far above (*measured*). What the weight should be depends on the features' scale, and a step too far
-# empties the right classes as well: in the curve over γ the top lies next to the cliff. Gradient descent through ten layers finds a place
-# as good as the best of the grid at the long length (inconclusive: nearly no difference), a better one at the quick. What must be learnt? Over four times
-# as many steps weight and temperature together gain almost nothing on the weight alone, and a setting a layer gains clearly on one for all; at
-# quick length neither is sure. With a learnt scale a temperature has little left to set (*our guess*). The prior is also a bet: settings
-# learnt with five classes present lose to nearest prototypes when all twenty are (*measured*, the curve over classes). On
-# probabilities over names the Dirichlet model gains from a weight, by about our margin (inconclusive), and learning its settings, begun at that
-# weight, gains nothing. Names alone are above it at the quick length: ours are clean prints in the encoder's own space, easier than CLIP's words.
+# **What it says.** With five of twenty classes present, a method that takes queries to be balanced falls below nearest
+# prototypes, and UNEM, which learns how much the shares weigh, rises above both (*measured*); plain EM, with the
+# features' own scale, is at the bottom. What the weight should be depends on the features' scale, and a step too far
+# empties the right classes as well: in the curve over γ the top lies next to the cliff (*our guess* at what empties
+# them). Gradient descent through ten layers finds a place as good as the best of the grid at the long length
+# (inconclusive: nearly no difference), a better one at the quick. What must be learnt? Over four times as many steps
+# weight and temperature together gain almost nothing on the weight alone, and a setting a layer gains clearly on one
+# for all; at quick length neither is sure. With a learnt scale a temperature has little left to set (*our guess*). The
+# prior is also a bet: settings learnt with five classes present lose to nearest prototypes when all twenty are
+# (*measured*, the curve over classes). On probabilities over names the Dirichlet model gains from a weight, by about
+# our margin (inconclusive), and learning its settings, begun at that weight, gains nothing. Names alone are above it at
+# the quick length: ours are clean prints in the encoder's own space, easier than CLIP's words.
 
 # %% [markdown]
 # (repri)=
@@ -681,13 +686,14 @@ run.claim("repri", "On louder grounds than in training RePRI is at least three p
 run.claim("repri", "On louder grounds than in training the full loss is above cross entropy alone", shifted["RePRI"], shifted["CE"], margin=0.0, data=run_data)
 
 # %% [markdown]
-# **What it says.** A linear classifier fitted to a task's own pixels is far above prototypes on the same encoder and above PANet,
-# whose encoder was trained on tasks, on louder grounds as well (*measured*; at the long length three seeds leave the margin of five
-# points to PANet open): inference matters more than meta-learning, as the title asks. How much of it is *transduction*? With the share
-# estimated from the query itself, none at either length: the full loss is level with cross entropy alone (inconclusive), and on
-# louder grounds a little below it (*reversed*). With the true share it gains several points: the paper's head-room is there, the estimate
-# does not reach it. The estimate is the query's own prediction after ten steps, and where that is good there is little to gain
-# from it (*our guess*). A share wrong by a quarter costs nothing that we could measure.
+# **What it says.** A linear classifier fitted to a task's own pixels is far above prototypes on the same encoder and
+# above PANet, whose encoder was trained on tasks, on louder grounds as well (*measured*; at the long length three seeds
+# leave the margin of five points to PANet open): inference matters more than meta-learning, which is what the paper's
+# title asks. How much of it is *transduction*? With the share estimated from the query itself, none at either length:
+# the full loss is level with cross entropy alone (inconclusive), and on louder grounds a little below it (*reversed*).
+# With the true share it gains several points: the paper's head-room is there, the estimate does not reach it. The
+# estimate is the query's own prediction after ten steps, and a push towards one's own answer can add little (*our
+# guess*). A given share that is a quarter too large costs less than two points (*measured*).
 
 # %% [markdown]
 # (beclr)=
@@ -837,14 +843,16 @@ flat = world(run.seeds[0])["base"].flatten(0, 1)
 _ = lab.plots.images(torch.cat([flat[mine[:10]], flat[theirs[:10]]]).cpu(), rows=2, names=("image", "added"))
 
 # %% [markdown]
-# **What it says.** Transport of the prototypes is worth much on a good encoder, whoever trained it; at one shot it goes on for a few passes,
-# at five shots one pass is enough and more undo what it gained (*measured*). On balanced queries it is level with soft k-means or a
-# little above. Its even marginals are the price: with skewed queries the gain is gone. After four times as many steps it pays on BECLR's own
-# encoder too, and more at one shot than at five; after the quick run that encoder gave it little to carry (inconclusive). The
-# pretraining is *reversed* at both lengths. SimCLR learns faster in the same steps; at one shot and with OpTA BECLR has nearly caught up at the long
-# length (inconclusive). The memory's positives harm, at the long length as well: by then a quarter of them show the view's own letter, five times
-# chance, and three quarters another (*measured*): a memory of few classes and a short training adds more wrong positives than
-# right ones help (*our guess*; the paper starts its memory after 60 epochs).
+# **What it says.** Transport of the prototypes is worth much on the encoder with base labels; at one shot it goes on
+# for a few passes (on average at quick length), at five shots one pass is enough and more undo what it gained
+# (*measured*). On balanced queries it is level with soft k-means or a little above. Its even marginals are the price:
+# with skewed queries the gain turns into a loss. After four times as many steps it pays on BECLR's own encoder too, and
+# more at one shot than at five; after the quick run that encoder gave it little to carry (inconclusive). The
+# pretraining is *reversed* at both lengths. SimCLR is far ahead after the same quick steps; at one shot BECLR with OpTA
+# has nearly caught up with SimCLR's prototypes at the long length (inconclusive). The memory's positives harm, at the
+# long length as well: by then a quarter of them show the view's own letter, five times chance, and three quarters
+# another (*measured*): a memory of few classes and a short training adds more wrong positives than right ones help
+# (*our guess*; the paper starts its memory after 60 epochs).
 
 # %% [markdown]
 # (stunt)=
@@ -1000,14 +1008,16 @@ run.claim("stunt", "The step with the best pseudo-validation is less than three 
           data="digits table")
 
 # %% [markdown]
-# **What it says.** Tasks made from a table do teach: one label a class is worth clearly more on STUNT's features than on raw columns,
-# on both tables and at both lengths, and labels by k-means beat random ones and those of a single column by far (*measured*). What the
-# paper credits is *reversed* on digits, at four times the steps as well: leaving the columns that made the labels is better than hiding
-# them, and CACTUs, one clustering by all columns, is better still. *Our guess*: pixels repeat each other, so that all columns
-# together give clusters close to digits, and hiding a part of them only adds noise; tables whose columns say different things are where
-# subsets should pay. From five labels on raw columns are ahead (*reversed*; the curve over labels): an embedding that groups by
-# clusters keeps less than the columns hold. The autoencoder, far below raw columns at first, reaches them at the long length and goes no
-# further, as the paper says of such rivals. Pseudo-validation rises with the truth, and stops in time.
+# **What it says.** Tasks made from a table do teach: one label a class is worth clearly more on STUNT's features than
+# on raw columns, on both tables and at both lengths, and labels by k-means beat random ones and those of a single
+# column by far (*measured*). What the paper credits is *reversed* on digits, at four times the steps as well: leaving
+# the columns that made the labels is better than hiding them, and CACTUs, one clustering by all columns, is better
+# still. *Our guess*: pixels repeat each other, so that all columns together give clusters close to digits, and hiding a
+# part of them only adds noise; tables whose columns say different things are where subsets should pay. From five labels
+# on raw columns are ahead (*reversed*; the curve over labels): an embedding that groups by clusters keeps less than the
+# columns hold. The autoencoder, far below raw columns at first, reaches them at the long length and goes no further, as
+# the paper says of such rivals. Pseudo-validation rises with the truth, and its best step is close to the best there
+# is.
 
 # %% [markdown]
 # (protaugment)=
@@ -1148,14 +1158,16 @@ rank = [float(torch.corrcoef(torch.tensor([[variety[s][n] for n in ids], [shot[1
 run.claim("protaugment", "Over eight decodings accuracy falls with the BLEU of paraphrase and source: correlation of -0.5 or lower", rank, [0.0] * len(rank), margin=0.5, higher_is_better=False, **said)
 
 # %% [markdown]
-# **What it says.** The second task helps, and what helps is *diversity* (*measured*, at both lengths): over eight ways to paraphrase
-# accuracy falls with BLEU almost on a line. Paraphrases that repeat their source, plain or by back-translation, or that only add noise, as EDA
-# does, leave the encoder below a ProtoNet: to find one's own words again needs no meaning. Our paraphraser knows its synonyms, so
-# forbidding everything is best here; a seq2seq model pays for it with nonsense (*our guess*). Four times as long, the gain at
-# five shots stays and that at one shot shrinks to about the margin (inconclusive), so that it is larger at *five* shots (*reversed*). The fall of
-# the weight ends purely unsupervised, and the longer that phase, the more is forgotten of what the labels taught (*our guess*): a weight that stays
-# high for longer is better at both lengths (the curve over $p$), and the lead over a constant half, sure after the quick run, is gone. Whether few
-# labels gain more stays inconclusive: test things are named by no label here, so more labels of other things cannot teach their words.
+# **What it says.** The second task helps, and what helps is *diversity* (*measured*, at both lengths): over eight ways
+# to paraphrase accuracy falls with BLEU almost on a line. Paraphrases that repeat their source, plain or by
+# back-translation, or that only add noise, as EDA does, bring nothing over a ProtoNet on average: to find one's own
+# words again needs no meaning (*our guess*). Our paraphraser knows its synonyms, so forbidding everything is best here;
+# a seq2seq model pays for it with nonsense (*our guess*). Four times as long, the gain at five shots stays and that at
+# one shot shrinks to about the margin (inconclusive), so that it is larger at *five* shots (*reversed*). The fall of
+# the weight ends purely unsupervised, and the longer that phase, the more is forgotten of what the labels taught (*our
+# guess*): a weight that stays high for longer is better at both lengths (the curve over $p$), and the lead over a
+# constant half, sure after the quick run, is gone. Whether few labels gain more stays inconclusive: test things are
+# named by no label here, so more labels of other things cannot teach their words (*our guess*).
 
 # %% [markdown]
 # (meta-unsup-rule)=
@@ -1298,13 +1310,14 @@ early, late = ([sum(t[part]) / eighth for t in meta.values()] for part in (slice
 run.claim("meta-unsup-rule", "The meta-loss of the last eighth of meta-training is at least 0.2 below that of the first", late, early, margin=0.2, higher_is_better=False)
 
 # %% [markdown]
-# **What it says.** A rule of a few hundred numbers learns without labels: in twenty updates it lifts a random net's features far, in a wider
-# and a deeper net, with an activation that it has never met, and on handwriting (*measured*, at both lengths); on words it gains too,
-# though three seeds of the long run leave it open. It is above a VAE, whose loss falls all the while and whose features get worse:
-# the paper's main picture. Meta-trained four times as long, it gains more, and keeps it for as many updates as we tried; after the quick
-# meta-training it loses some again. But *useful* is not *best*. Sixteen principal components are above it at quick length (*reversed*) and on average at the
-# long, where it is level with the pixels themselves; the floor, random weights with ReLU, is low. And tanh breaks the rule
-# (*reversed* at both): it reads post-activations, and all that it has met were never negative (*our guess*).
+# **What it says.** A rule of a few hundred numbers learns without labels: in twenty updates it lifts a random net's
+# features far, in a wider and a deeper net, with an activation that it has never met, and on handwriting (*measured*,
+# at both lengths); on words it gains too, though three seeds of the long run leave it open. It is above a VAE, whose
+# loss falls all the while and whose features get worse: the paper's main picture. Meta-trained four times as long, it
+# gains more, and keeps it for as many updates as we tried; after the quick meta-training it loses some again. But
+# *useful* is not *best*. Sixteen principal components are above it at quick length (*reversed*) and on average at the
+# long, where it is level with the pixels themselves; the floor, random weights with ReLU, is low. And tanh breaks the
+# rule (*reversed* at both): it reads post-activations, and all that it has met were never negative (*our guess*).
 
 # %% [markdown]
 # ## All methods on the same tasks
