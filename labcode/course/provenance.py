@@ -103,6 +103,7 @@ def checkpoints(chapter: str, scale: str) -> Path:
     return root() / ".checkpoints" / chapter / fingerprint(chapter, scale)
 
 
+@lru_cache(maxsize=1024)
 def bare(text: str, scale: str) -> str:
     """Python code without comments, docstrings, empty lines and what ``pick`` holds for other scales: what is left
     decides what is computed.
