@@ -45,6 +45,7 @@ if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above 
 
 # %%
 import copy
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -88,21 +89,7 @@ _ = stage.look()
 # coding rates have rows of length 1. Other letters are named anew in each section.
 
 # %%
-def frozen(seed, net=None):
-    """Standardised features of a frozen encoder: of training and test images, and of four augmentations of the former."""
-
-    def make():
-        encoder = net or stage.pretrain("simclr", C.SimCLR, seed).encoder
-        train, y, test, y_test = stage.both(encoder)
-        mean, std, g = train.mean(0), train.std(0) + 1e-3, run.generator(seed)
-        with torch.no_grad():
-            views = [stage.views(stage.train_images, generator=g, views=1).clamp(0, 1) for _ in range(0 if net else 4)]
-        seen = [(stage.features(encoder, v) - mean) / std for v in views]
-        few = run.pick(quick=1000, full=4000)  # of the test images: an affinity has as many rows and columns
-        return dict(x=(train - mean) / std, y=y, test=((test - mean) / std)[:few], y_test=y_test[:few], views=torch.stack(seen) if seen else None)
-
-    return run.once(("frozen", seed, net), make)
-
+lab.show(S.frozen_features)
 
 # %%
 results, acc, ETA = {}, {}, 0.1  # η of the Sinkhorn affinity of untrained codes, chosen among 0.05, 0.1, 0.175
@@ -111,20 +98,14 @@ results, acc, ETA = {}, {}, 0.1  # η of the Sinkhorn affinity of untrained code
 def kept(features, **found):
     """Keep ACC and NMI of each method's clusters of the test images, one a seed, in ``acc`` and ``results``."""
     for name, each in found.items():
-        pairs = [(labels, f["y_test"]) for labels, f in zip(each, features)]
+        pairs = [(labels, f.y_test) for labels, f in zip(each, features)]
         results[name] = [lab.evaluate.nmi(*pair) for pair in pairs]
         acc[name] = [lab.evaluate.clustering_accuracy(*pair) for pair in pairs]
 
 
-def heads(f, model):
-    """Features Z and cluster codes C of the test images."""
-    with torch.no_grad():
-        return model(f["test"])
-
-
 def cut(features, models, eta=0.175, of=1, signed=True):
     """Spectral clusters of the membership that the heads' codes make of the test images."""
-    return [S.spectral(S.membership(heads(f, m)[of], eta, signed), 10, s) for s, f, m in zip(run.seeds, features, models)]
+    return [S.spectral(S.membership(S.heads(m, f.test)[of], eta, signed), 10, s) for s, f, m in zip(run.seeds, features, models)]
 
 
 # %% [markdown]
@@ -134,25 +115,22 @@ def cut(features, models, eta=0.175, of=1, signed=True):
 # %%
 def grouped(features):
     """k-means with ten centroids on the directions of the test features."""
-    return [lab.cluster.kmeans(F.normalize(f["test"], dim=1), 10, s)[1] for s, f in zip(run.seeds, features)]
+    return [lab.cluster.kmeans(F.normalize(f.test, dim=1), 10, s)[1] for s, f in zip(run.seeds, features)]
 
 
-def begin():
-    """The frozen features of every seed and those of untrained encoders; the first rows of ``results``. Once a run."""
-
-    def make():
-        features = [frozen(seed) for seed in run.seeds]
-        bare = [frozen(seed, stage.untrained(seed)) for seed in run.seeds]
-        flat = stage.test_images[: len(features[0]["y_test"])].flatten(1).float() / 255 - 0.5
-        probe = [lab.evaluate.linear_probe(f["x"], f["y"], f["test"], f["y_test"], l2=(0.01,)) for f in features]
-        kept(features, **{
-            "pixels, k-means": grouped([f | dict(test=flat) for f in features]), "untrained, k-means": grouped(bare),
-            "k-means": grouped(features), "linear probe, all labels": [p.predict(f["test"]) for p, f in zip(probe, features)],
-            "spectral": [S.spectral(S.membership(f["test"], ETA), 10, s) for s, f in zip(run.seeds, features)],
-        })
-        return features, bare
-
-    return run.once("begin", make)
+def start_features():
+    """The frozen features of every seed, and of untrained encoders; the first rows of ``results``."""
+    few = run.pick(quick=1000, full=4000)
+    features = [S.frozen_features(stage, stage.pretrain("simclr", C.SimCLR, s).encoder, s, tests=few) for s in run.seeds]
+    bare = [S.frozen_features(stage, stage.untrained(s), s, views=0, tests=few) for s in run.seeds]
+    flat = stage.test_images[: len(features[0].y_test)].flatten(1).float() / 255 - 0.5
+    probe = [lab.evaluate.linear_probe(f.x, f.y, f.test, f.y_test, l2=(0.01,)) for f in features]
+    kept(features, **{
+        "pixels, k-means": grouped([replace(f, test=flat) for f in features]), "untrained, k-means": grouped(bare),
+        "k-means": grouped(features), "linear probe, all labels": [p.predict(f.test) for p, f in zip(probe, features)],
+        "spectral": [S.spectral(S.membership(f.test, ETA), 10, s) for s, f in zip(run.seeds, features)],
+    })
+    return features, bare
 
 
 # %% [markdown]
@@ -217,40 +195,29 @@ run.exact("mlc", "As the entropy's weight goes to zero the membership becomes th
 # %%
 FIRST, SECOND, LAM, EPS2 = run.pick(quick=(60, 80, 20.0, 0.5), full=(1000, 3000, 20.0, 0.5))
 SIZES = run.pick(quick=dict(batch_size=128), full=dict(dim=128, width=512, batch_size=512, lr=1e-3))
-stage1 = lambda z, c: S.tcr(*z.chunk(2), EPS2, LAM)
-stage2 = lambda z, c: S.mlc_views(*z.chunk(2), *c.chunk(2), EPS2, lam=LAM)
-
-
-def mlc_models(seed, views, copied=True, key="all"):
-    """After TCR alone, and after both stages, with the head copied or drawn anew."""
-    start = run.once(("tcr", seed, key), lambda: S.learn_heads(views, stage1, seed, steps=FIRST, **SIZES))
-    if copied:
-        start.copy_head()
-    else:
-        start.c.reset_parameters()
-    end = lambda: S.learn_heads(views, stage2, seed + 1, steps=SECOND, start=start, **SIZES)
-    return start, run.once(("mlc", seed, key, copied), end)
-
+TWO = SIZES | dict(first=FIRST, second=SECOND, eps2=EPS2, lam=LAM)
+lab.show(S.learn_mlc)
 
 # %%
 lab.show(S.nmce, S.scan)
 
 # %%
-features, bare = begin()
+features, bare = run.once("features", start_features)
 FLOOR = results["untrained, k-means"]
-tcr, mlc = zip(*[mlc_models(s, f["views"]) for s, f in zip(run.seeds, features)])
-random = [mlc_models(s, f["views"], copied=False)[1] for s, f in zip(run.seeds, features)]
-rivals = {"EnSC": [S.spectral(S.elastic_net_affinity(f["test"], iterations=40), 10, s) for s, f in zip(run.seeds, features)], "NMCE": [], "SCAN": []}
-for seed, f in zip(run.seeds, features):
+tcr, mlc = zip(*[S.learn_mlc(f.views, s, **TWO) for s, f in zip(run.seeds, features)])
+random = [S.learn_mlc(f.views, s, start=one, copied=False, **TWO)[1] for s, f, one in zip(run.seeds, features, tcr)]
+mixed = [S.elastic_net_affinity(f.test, iterations=40) for f in features]
+rivals = {"EnSC": [S.spectral(w, 10, s) for s, w in zip(run.seeds, mixed)], "NMCE": [], "SCAN": []}
+for seed, f, one in zip(run.seeds, features, tcr):
     soft = lambda z, c: S.nmce(*z.chunk(2), (c[: len(c) // 2] + c[len(c) // 2 :]) / 2, EPS2, LAM)
-    start = copy.deepcopy(mlc_models(seed, f["views"])[0])  # the same first stage; ten logits in place of the codes
+    start = copy.deepcopy(one)  # the same first stage; ten logits in place of the codes
     start.c, start.logits = torch.nn.Linear(start.c.in_features, 10).to(run.device), True
-    model = S.learn_heads(f["views"], soft, seed + 1, steps=SECOND, start=start, **SIZES)
-    rivals["NMCE"].append(heads(f, model)[1].argmax(1))
-    near = S.nearest_neighbours(f["x"], 5)
-    pairs = torch.stack([f["x"].repeat_interleave(5, 0), f["x"][near.flatten()]])
+    model = S.learn_heads(f.views, soft, seed + 1, steps=SECOND, start=start, **SIZES)
+    rivals["NMCE"].append(S.heads(model, f.test)[1].argmax(1))
+    near = S.nearest_neighbours(f.x, 5)
+    pairs = torch.stack([f.x.repeat_interleave(5, 0), f.x[near.flatten()]])
     model = S.learn_heads(pairs, lambda z, c: S.scan(*c.chunk(2)), seed, steps=SECOND, clusters=10, **SIZES)
-    rivals["SCAN"].append(heads(f, model)[1].argmax(1))
+    rivals["SCAN"].append(S.heads(model, f.test)[1].argmax(1))
 
 # %%
 rivals |= {"TCR + spectral": cut(features, tcr, of=0), "MLC, random head": cut(features, random), "MLC": cut(features, mlc)}
@@ -300,15 +267,15 @@ run.claim("mlc", "Copying the feature head into the cluster head gives a higher 
 # together, which should stay many, and of each class, which should become few. And it sorts $|Z Z^\top|$ by class.
 
 # %%
-before, after = ([S.structure(heads(f, m)[0], f["y_test"]) for f, m in zip(features, each)] for each in (tcr, mlc))
+before, after = ([S.structure(S.heads(m, f.test)[0], f.y_test) for f, m in zip(features, each)] for each in (tcr, mlc))
 for name, each in (("after TCR", before), ("after MLC", after)):
     print(name, {key: round(sum(one[key] for one in each) / len(each), 2) for key in each[0]})
 
 # %% mystnb={"image": {"alt": "Two square matrices of absolute cosines between test images sorted by class. After the first stage the blocks on the diagonal are faint; after MLC they are bright and the rest is darker."}, "figure": {"caption": "|cos| of 300 test images sorted by class: the second stage makes blocks, and darkens what is between them.", "name": "fig-mlc-blocks"}}
 figure, panels = lab.plots.axes(2, 6, 2.9)
-order = features[0]["y_test"][:300].argsort()
+order = features[0].y_test[:300].argsort()
 for panel, model, name in zip(panels, (tcr[0], mlc[0]), ("after TCR", "after MLC")):
-    z = heads(features[0], model)[0][order].cpu()
+    z = S.heads(model, features[0].test)[0][order].cpu()
     shown = panel.imshow((z @ z.T).abs(), vmin=0, vmax=1, cmap="magma")
     panel.set(title=name, xlabel="image, by class", ylabel="image, by class")
     panel.grid(False)
@@ -332,9 +299,9 @@ run.claim("mlc", "MLC raises the ratio of |cos| within classes to |cos| between 
 
 # %%
 ETAS = run.pick(quick=(0.03, 0.1, 0.175, 0.5, 2.0), full=(0.03, 0.1, 0.175, 0.5, 2.0))
-same = [(f["y_test"][:, None] == f["y_test"]).float() for f in features]
-shares = [[float((S.membership(heads(f, m)[1], eta, True) * s).sum() / len(s)) for f, m, s in zip(features, mlc, same)] for eta in ETAS]
-cuts = [[lab.evaluate.nmi(c, f["y_test"]) for c, f in zip(cut(features, mlc, eta), features)] for eta in ETAS]
+same = [(f.y_test[:, None] == f.y_test).float() for f in features]
+shares = [[float((S.membership(S.heads(m, f.test)[1], eta, True) * s).sum() / len(s)) for f, m, s in zip(features, mlc, same)] for eta in ETAS]
+cuts = [[lab.evaluate.nmi(c, f.y_test) for c, f in zip(cut(features, mlc, eta), features)] for eta in ETAS]
 
 # %% mystnb={"image": {"alt": "Two lines over the entropy's weight: the share of membership within the class falls steeply as the weight grows; NMI of the cut hardly falls."}, "figure": {"caption": "A small weight keeps the membership within the class, a large one mixes classes; the cut hardly minds.", "name": "fig-mlc-eta"}}
 found = run.curve("mlc", "membership within the class and NMI over the entropy's weight", ETAS,
@@ -352,11 +319,11 @@ if COUNTS:
     for count in COUNTS:
         row = {name: [] for name in swept}
         for seed, f in zip(run.seeds, features):
-            some, held = f["y"] < count, f["y_test"] < count
-            few = f | dict(test=f["test"][held], y_test=f["y_test"][held])
-            model = mlc_models(seed, f["views"][:, some], key=count)[1]
-            row["MLC"].append(lab.evaluate.nmi(S.spectral(S.membership(heads(few, model)[1], 0.175, True), count, seed), few["y_test"]))
-            row["k-means"].append(lab.evaluate.nmi(lab.cluster.kmeans(F.normalize(few["test"], dim=1), count, seed)[1], few["y_test"]))
+            some, held = f.y < count, f.y_test < count
+            few = replace(f, test=f.test[held], y_test=f.y_test[held])
+            model = S.learn_mlc(f.views[:, some], seed, **TWO)[1]
+            row["MLC"].append(lab.evaluate.nmi(S.spectral(S.membership(S.heads(model, few.test)[1], 0.175, True), count, seed), few.y_test))
+            row["k-means"].append(lab.evaluate.nmi(lab.cluster.kmeans(F.normalize(few.test, dim=1), count, seed)[1], few.y_test))
         for name, arm in swept.items():
             arm.append(row[name])
     run.curve("mlc", "NMI over the number of classes", COUNTS, swept, "classes", "NMI")
@@ -405,10 +372,12 @@ lab.show(S.learn_cpp, S.lengths_by_k)
 
 # %%
 CPP = run.pick(quick=dict(warm=30, steps=80, lr=1e-3), full=dict(warm=50, steps=1500, dim=128, width=1024, batch_size=1024, lr=1e-3))
-features, bare = begin()
+features, bare = run.once("features", start_features)
 FLOOR = results["untrained, k-means"]
-cpp, again = ([S.learn_cpp(f["x"], s + more, **CPP) for s, f in zip(run.seeds, features)] for more in (0, 1000))
-cold, colder = ([S.learn_cpp(f["x"], s + more, **CPP | dict(warm=0, steps=CPP["steps"] + CPP["warm"])) for s, f in zip(run.seeds, features)] for more in (0, 1000))
+NO_WARM_UP = CPP | dict(warm=0, steps=CPP["steps"] + CPP["warm"])
+both = list(zip(run.seeds, features))
+cpp, again = ([S.learn_cpp(f.x, s + more, **CPP) for s, f in both] for more in (0, 1000))
+cold, colder = ([S.learn_cpp(f.x, s + more, **NO_WARM_UP) for s, f in both] for more in (0, 1000))
 twice = {"CPP, no warm-up": (cold, colder), "CPP": (cpp, again)}
 kept(features, **{f"{name}{i}": cut(features, each[i], signed=False) for name, each in twice.items() for i in (0, 1)})
 for table in (results, acc):  # the seed moves these clusters much: the mean of two trainings
@@ -441,11 +410,11 @@ from sklearn.metrics import silhouette_score
 KS = run.pick(quick=(2, 4, 6, 8, 10, 12, 16, 20), full=(2, 4, 6, 8, 10, 12, 16, 20, 30))
 lengths, shallow, guess, rival = [], [], [], []
 for seed, f, *two in zip(run.seeds, features, cpp, again):
-    each = [S.lengths_by_k(z, S.membership(c), KS, seed=seed)[0] for z, c in (heads(f, m) for m in two)]
+    each = [S.lengths_by_k(z, S.membership(c), KS, seed=seed)[0] for z, c in (S.heads(m, f.test) for m in two)]
     lengths.append([sum(v) / 2 for v in zip(*each)])
-    z = heads(f, two[0])[0]
-    small = F.normalize(S.PCA(f["x"], z.shape[1], whiten=False)(f["test"]), dim=1)
-    length, labels = S.lengths_by_k(small, S.membership(f["test"], ETA), KS, seed=seed)
+    z = S.heads(two[0], f.test)[0]
+    small = F.normalize(S.PCA(f.x, z.shape[1], whiten=False)(f.test), dim=1)
+    length, labels = S.lengths_by_k(small, S.membership(f.test, ETA), KS, seed=seed)
     shallow.append(length)
     width = [silhouette_score(small.cpu().numpy(), one.cpu().numpy()) for one in labels]
     guess.append(KS[min(range(len(KS)), key=lambda i: lengths[-1][i])])
@@ -467,13 +436,13 @@ run.claim("cpp", "The coding length's number of clusters is nearer to the ten cl
 # whole.
 
 # %%
-near = [S.structure(heads(f, m)[0], f["y_test"]) for f, m in zip(features, cpp)]
-raw = [S.structure(S.PCA(f["x"], CPP.get("dim", 20), whiten=False)(f["test"]), f["y_test"]) for f in features]
-hits, raw_hits = ([S.retrieval_precision(z, f["y_test"]) for z, f in each] for each in (
-    [(heads(f, m)[0], f) for f, m in zip(features, cpp)], [(f["test"], f) for f in features]))
+near = [S.structure(S.heads(m, f.test)[0], f.y_test) for f, m in zip(features, cpp)]
+raw = [S.structure(S.PCA(f.x, CPP.get("dim", 20), whiten=False)(f.test), f.y_test) for f in features]
+hits, raw_hits = ([S.retrieval_precision(z, f.y_test) for z, f in each] for each in (
+    [(S.heads(m, f.test)[0], f) for f, m in zip(features, cpp)], [(f.test, f) for f in features]))
 
 # %% mystnb={"image": {"alt": "Rows of small images: at the left a query, right of it its six nearest test images by CPP's features; most show the same digit."}, "figure": {"caption": "Image search by CPP's features: a query at the left, its six nearest test images right of it.", "name": "fig-cpp-search"}}
-index = S.nearest_neighbours(heads(features[0], cpp[0])[0], 6)[:4]
+index = S.nearest_neighbours(S.heads(cpp[0], features[0].test)[0], 6)[:4]
 rows = torch.cat([torch.arange(4, device=index.device)[:, None], index], 1).flatten()
 _ = lab.plots.images(stage.test_images[rows], rows=4, width=5.0)
 
@@ -487,14 +456,14 @@ run.claim("cpp", "Nearest neighbours by CPP's features share the class more ofte
 
 # %%
 train, test = (i.flatten(1).float() / 255 for i in (stage.train_images, stage.test_images))
-mean, std, few = train.mean(0), train.std(), len(features[0]["test"])
-flat = [f | dict(x=(train - mean) / std, test=((test - mean) / std)[:few]) for f in features]
+mean, std, few = train.mean(0), train.std(), len(features[0].test)
+flat = [replace(f, x=(train - mean) / std, test=((test - mean) / std)[:few]) for f in features]
 nets = run.pick(quick={}, long={"pixels": flat}, full={"pixels": flat}) | {"untrained": bare}
 arms = {"k-means": [], "CPP": []}
 for name, each in nets.items():
-    models = [S.learn_cpp(f["x"], s, **CPP) for s, f in zip(run.seeds, each)]
+    models = [S.learn_cpp(f.x, s, **CPP) for s, f in zip(run.seeds, each)]
     for arm, found in (("k-means", grouped(each)), ("CPP", cut(each, models, signed=False))):
-        arms[arm].append([lab.evaluate.nmi(c, f["y_test"]) for c, f in zip(found, each)])
+        arms[arm].append([lab.evaluate.nmi(c, f.y_test) for c, f in zip(found, each)])
 for arm in arms:
     arms[arm].append(results[arm])
 
@@ -570,28 +539,11 @@ grey = [i.float().mean(1, keepdim=True) / 255 for i in (stage.train_images, stag
 middle = grey[0].mean(0, keepdim=True)  # every model completes what departs from the mean image
 spread = (grey[0] - middle).std()
 (x, held), (y, y_held) = [(g - middle) / spread for g in grey], (stage.train_labels, stage.test_labels)
-SHAPE = dict(image=run.pick(quick=stage.side, full=32))
-DEEP = run.pick(quick=dict(width=32, depth=2), full=dict(width=192, depth=6, heads=6))
-STEPS, BATCH = run.pick(quick=(60, 64), full=(8000, 512))
-RATE = run.pick(quick=4e-3, full=1e-3)
+DEEP = dict(image=run.pick(quick=stage.side, full=32)) | run.pick(quick=dict(width=32, depth=2), full=dict(width=192, depth=6, heads=6))
+FIT_MAE = run.pick(quick=dict(steps=60, batch_size=64, lr=4e-3), full=dict(steps=8000, batch_size=512, lr=1e-3))
 
 
 # %%
-def autoencoder(kind, seed, steps=None, **shape):
-    """A masked autoencoder of the grey scenes; with 0 steps an untrained one."""
-
-    def make():
-        torch.manual_seed(1000 + seed)
-        model, g = S.MaskedAutoencoder(kind, **SHAPE | DEEP | shape).to(run.device), run.generator(seed)
-        batches = lab.data.shuffled(len(x), BATCH, seed, run.device)
-        options = dict(lr=RATE, precision=run.precision, generators=[g])
-        if steps != 0:
-            lab.train.fit(model, lambda i: {"loss": model(x[i], model.draw(len(i), g))}, batches, steps=STEPS, **options)
-        return model.eval()
-
-    return run.once(("mae", kind, seed, steps, *shape.items()), make)
-
-
 def probed(model):
     """Accuracy of a linear probe on mean tokens, and mean squared error of hidden patches, both of test scenes."""
     hidden = model.draw(len(held), run.generator(7))
@@ -601,8 +553,10 @@ def probed(model):
 
 
 # %%
-kinds = {"CRATE-MAE": ("crate", None), "ViT-MAE": ("vit", None), "CRATE, untrained": ("crate", 0), "ViT, untrained": ("vit", 0)}
-models = {name: [autoencoder(kind, seed, steps) for seed in run.seeds] for name, (kind, steps) in kinds.items()}
+TAUGHT = DEEP | FIT_MAE | dict(precision=run.precision)
+BARE = TAUGHT | dict(steps=0)
+kinds = {"CRATE-MAE": ("crate", TAUGHT), "ViT-MAE": ("vit", TAUGHT), "CRATE, untrained": ("crate", BARE), "ViT, untrained": ("vit", BARE)}
+models = {name: [S.learn_autoencoder(x, kind, s, **how) for s in run.seeds] for name, (kind, how) in kinds.items()}
 found = {name: [probed(m) for m in each] for name, each in models.items()}
 weights = {name: sum(p.numel() for p in each[0].parameters()) for name, each in models.items()}
 for name in ("CRATE-MAE", "ViT-MAE"):
@@ -701,7 +655,9 @@ run.claim("crate-mae", "The trained class token's attention ranks patches with i
 # %%
 WIDTHS = run.pick(quick=(), long=(8, 16, 32, 64), full=(96, 192, 384))
 if WIDTHS:
-    arms = [[probed(autoencoder("crate", s, **({} if w == DEEP["width"] else dict(width=w))))[0] for s in run.seeds] for w in WIDTHS]
+    sized = {w: [S.learn_autoencoder(x, "crate", s, **TAUGHT | dict(width=w)) for s in run.seeds] for w in WIDTHS if w != DEEP["width"]}
+    sized[DEEP["width"]] = models["CRATE-MAE"]
+    arms = [[probed(model)[0] for model in sized[w]] for w in WIDTHS]
     run.curve("crate-mae", "probe over the width", WIDTHS, {"CRATE-MAE": arms}, "width", "probe accuracy", log=True)
 
 # %% [markdown]
@@ -754,28 +710,13 @@ lab.show(S.omp, S.coding_loss)
 # %%
 D, P, K, SIGNALS = run.pick(quick=(40, 80, 3, 500), full=(100, 200, 5, 1000))
 NOISE, EPOCHS, PLANTED = D**-0.5, run.pick(quick=30, full=300), "planted sparse signals"
-
-
-def dictionaries(seed, sizes, noises, true_start=False, lr=5e-3):
-    """Learnt by reconstruction and by masking, for each size and noise: recovery errors and reconstruction losses."""
-    g = torch.Generator().manual_seed(seed)
-    a, starts, signals = S.planted_dictionary(P, D, g), [], []
-    for size, noise in zip(sizes, noises):
-        fresh = torch.Generator().manual_seed(1000 + seed)
-        signals += 2 * [S.sparse_signals(a, SIGNALS, K, noise, fresh)]
-        b = F.normalize(S.sparse_signals(a, max(sizes), K, noise, fresh), dim=1)
-        b[: P * true_start] = a[: P * true_start]
-        starts += 2 * [b * (torch.arange(len(b)) < size)[:, None]]
-    y, keep = torch.stack(signals), torch.tensor([1.0, 0.9] * len(sizes))
-    b = S.learn_dictionary(y, torch.stack(starts), K, keep, epochs=EPOCHS, batch_size=100, lr=lr, generator=g)
-    loss = S.coding_loss(y[:, :200], b, K)
-    return [dict(zip(("reconstruct", "mask"), v.view(-1, 2).T.tolist())) for v in (S.recovery_error(a, b), S.recovery_error(a, b, True), loss)]
-
+DESIGN = dict(p=P, d=D, k=K, n=SIGNALS, epochs=EPOCHS)
+lab.show(S.compare_objectives, start="g = ", end="found = ")
 
 # %%
 OVER = run.pick(quick=(80, 120, 320), long=(80, 160, 240, 320, 480, 640), full=(200, 400, 600, 800, 1000))
-sizes = [dictionaries(seed, OVER, [NOISE] * len(OVER)) for seed in run.seeds]
-arms = {name: [[one[0][name][i] for one in sizes] for i in range(len(OVER))] for name in ("reconstruct", "mask")}
+sizes = [S.compare_objectives(seed, OVER, [NOISE] * len(OVER), **DESIGN) for seed in run.seeds]
+arms = {name: [[one["cosine"][name][i] for one in sizes] for i in range(len(OVER))] for name in ("reconstruct", "mask")}
 
 # %% mystnb={"image": {"alt": "Distance of true atoms to the nearest learnt one over the number of learnt atoms: with masking it begins a little higher and falls below that of reconstruction; both stay far from zero."}, "figure": {"caption": "More learnt atoms help the masked objective more than reconstruction; at the true number it is a little behind.", "name": "fig-masked-size"}}
 found = run.curve("masked-sparse-coding", "recovery error over the dictionary's size", OVER, arms, "learnt atoms", "1 − |cos|", data=PLANTED)
@@ -791,12 +732,12 @@ run.claim("masked-sparse-coding", "From one and a half times the true number of 
           [a - b for a, b in zip(arms["reconstruct"][1], arms["reconstruct"][-1])], margin=0.02, data=PLANTED)
 
 # %%
-far = {name: [one[1][name][-1] for one in sizes] for name in ("reconstruct", "mask")}
+far = {name: [one["euclidean"][name][-1] for one in sizes] for name in ("reconstruct", "mask")}
 run.claim("masked-sparse-coding", "The Euclidean distance ranks the two objectives as the cosine does",
           far["mask"], far["reconstruct"], margin=0.05, higher_is_better=False, data=PLANTED)
 
 # %%
-fits = {name: [one[2][name][-1] for one in sizes] for name in ("reconstruct", "mask")}
+fits = {name: [one["loss"][name][-1] for one in sizes] for name in ("reconstruct", "mask")}
 run.claim("masked-sparse-coding", "Reconstruction fits the signals better than masking although it recovers the atoms worse",
           fits["reconstruct"], fits["mask"], margin=0.05, higher_is_better=False, data=PLANTED)
 
@@ -806,8 +747,9 @@ run.claim("masked-sparse-coding", "Reconstruction fits the signals better than m
 
 # %%
 LEVELS = run.pick(quick=(0.02, 0.09, 0.16), long=(0.02, 0.06, 0.11, 0.16), full=(0.01, 0.04, 0.07, 0.1))
-truth = [dictionaries(seed, [3 * P] * len(LEVELS), LEVELS, true_start=True, lr=1e-3)[0] for seed in run.seeds]
-level = [dictionaries(seed, [3 * P] * len(LEVELS), LEVELS)[0] for seed in run.seeds]
+same = [3 * P] * len(LEVELS)
+truth = [S.compare_objectives(s, same, LEVELS, **DESIGN, true_start=True, lr=1e-3)["cosine"] for s in run.seeds]
+level = [S.compare_objectives(s, same, LEVELS, **DESIGN)["cosine"] for s in run.seeds]
 arms = {f"{name}, {start}": [[one[name][i] for one in each] for i in range(len(LEVELS))]
         for start, each in (("from samples", level), ("from the truth", truth)) for name in ("reconstruct", "mask")}
 
@@ -832,9 +774,8 @@ run.claim("masked-sparse-coding", "Started at samples masking keeps its advantag
 DIMS = run.pick(quick=(), long=(20, 40, 60), full=(100, 150, 200, 250))
 if DIMS:
     grown = {"reconstruct": [], "mask": []}
-    for D in DIMS:
-        P = 2 * D
-        each = [dictionaries(seed, [4 * P], [D**-0.5])[0] for seed in run.seeds]
+    for d in DIMS:
+        each = [S.compare_objectives(s, [8 * d], [d**-0.5], **DESIGN | dict(d=d, p=2 * d))["cosine"] for s in run.seeds]
         for name, arm in grown.items():
             arm.append([one[name][0] for one in each])
     run.curve("masked-sparse-coding", "recovery error over the dimension", DIMS, grown, "dimension", "1 − |cos|", data=PLANTED)
@@ -982,13 +923,9 @@ LEARNERS = {
 
 
 def fitted(name, seed, xi=1.0, lean=1.0):
-    """Accuracy, F-score and share not rebuilt of a learner on the second half of the columns, learnt from the first."""
-    x, y = S.digit_mixtures(2 * EACH, seed, lean)
-    positive = "BCD" in name or "NMF" in name  # parts of pixels, and an intercept; the others learn from centred columns
-    x = x.clamp_min(0) if positive else x - x[:, :EACH].mean(1, keepdim=True)
-    one = torch.ones(1, EACH, dtype=x.dtype) if positive else None
-    model = LEARNERS[name](x[:, :EACH], y[:EACH], xi, one, torch.Generator().manual_seed(seed))
-    return S.judged(model, x[:, EACH:], y[EACH:], one)
+    """Accuracy, F-score and share not rebuilt of a learner on new columns; NMF's and BCD's entries are positive."""
+    learner = lambda x, y, o, g: LEARNERS[name](x, y, xi, o, g)
+    return S.on_mixtures(learner, EACH, seed, lean=lean, positive="BCD" in name or "NMF" in name)
 
 
 # %%
@@ -1215,20 +1152,12 @@ CHAINS = run.pick(quick=40, full=100)
 LENGTHS = run.pick(quick=(4, 10, 20), long=(5, 10, 15, 20), full=(5, 10, 20, 40))
 EMBEDDERS = {"MDS": lambda d: d, "single linkage": S.single_linkage, "Isomap": lambda d: S.geodesic(d, 8)}
 
-
-def recall(seed, starts, mutations, dim, kinds=tuple(EMBEDDERS)):
-    """Own-base recall of scaling each kind of distance of one simulation, and the embeddings."""
-    g = torch.Generator().manual_seed(seed)
-    _, d = S.dna_chains(starts, mutations, g)
-    made = {name: S.smacof(change(d), dim, torch.Generator().manual_seed(seed), 80) for name, change in EMBEDDERS.items() if name in kinds}
-    return {name: S.own_base(x, mutations) for name, x in made.items()}, made
-
-
 # %%
-chains = [[recall(seed, CHAINS, m, 2) for seed in run.seeds] for m in LENGTHS]
+chains = [[S.chain_recall(EMBEDDERS, CHAINS, m, 2, seed) for seed in run.seeds] for m in LENGTHS]
 arms = {name: [[one[0][name] for one in each] for each in chains] for name in EMBEDDERS}
 at, pair_ = LENGTHS.index(10), ("single linkage", "MDS")
-draws = [[recall(s + 1000 * i, CHAINS, 10, 5, pair_)[0] for i in range(4)] for s in run.seeds]  # in five dimensions
+two = {name: EMBEDDERS[name] for name in pair_}
+draws = [[S.chain_recall(two, CHAINS, 10, 5, s + 1000 * i)[0] for i in range(4)] for s in run.seeds]  # in five dimensions
 
 # %% mystnb={"image": {"alt": "Own-base recall in two dimensions over the length of the chains for MDS, single linkage scaling and Isomap: Isomap is the highest on short chains and near zero on long ones; single linkage is level with MDS at four mutations, above it at ten and twenty, and falls slower."}, "figure": {"caption": "Two dimensions: single linkage scaling loses fewer chains than MDS as they grow; Isomap depends on its neighbours.", "name": "fig-functorial-recall"}}
 found = run.curve("functorial-manifold", "own-base recall over the length of the chains", LENGTHS, arms, "mutations a chain", "recall", data="DNA simulation")
@@ -1276,25 +1205,11 @@ if run.scale != "quick":
 
 
 # %%
-def digit_scores(seed, draw, makers):
-    """Accuracy of logistic regression from either half to the other, in two and in ten dimensions, on one draw of digits."""
-    rows = torch.randperm(4000, generator=torch.Generator().manual_seed(seed + 1000 * draw))[:MANY]
-    z = F.avg_pool2d(images_[rows][:, None], 2).flatten(1)
-    d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(0)
-    d = (d + d.T) / 2
-    w, plain = S.fuzzy_simplicial_set(d, 10), (-d).exp().fill_diagonal_(0)
-    halves, found = rows.new_ones(MANY).cumsum(0) > MANY // 2, {name: {} for name in makers}
-    for name, dim in ((name, dim) for name in makers for dim in (2, 10)):
-        e = makers[name](z, w, plain, dim)
-        parts = [((e - e.mean(0)) / e.std(0))[half] for half in (halves, ~halves)], [labels_[rows][half] for half in (halves, ~halves)]
-        either = (lab.evaluate.linear_probe(parts[0][i], parts[1][i], parts[0][1 - i], parts[1][1 - i], l2=(1e-2,)) for i in (0, 1))
-        found[name][dim] = sum(one.accuracy for one in either) / 2
-    return found
-
-
-# %%
-drawn = [[digit_scores(seed, draw, FAST) for draw in range(DRAWS)] for seed in run.seeds]
-slow = [digit_scores(seed, 0, SLOW) for seed in run.seeds]  # on the first draw only
+small_ = F.avg_pool2d(images_[:, None], 2).flatten(1)
+draw = lambda seed: torch.randperm(4000, generator=torch.Generator().manual_seed(seed))[:MANY]
+rows = [[draw(s + 1000 * i) for i in range(DRAWS)] for s in run.seeds]
+drawn = [[S.embedding_accuracy(FAST, small_[r], labels_[r]) for r in each] for each in rows]
+slow = [S.embedding_accuracy(SLOW, small_[each[0]], labels_[each[0]]) for each in rows]  # on the first draw only
 scores = {name: {dim: [sum(one[name][dim] for one in each) / DRAWS for each in drawn] for dim in (2, 10)} for name in FAST}
 scores |= {name: {dim: [one[name][dim] for one in slow] for dim in (2, 10)} for name in SLOW}
 for name, each in scores.items():
@@ -1359,31 +1274,24 @@ lab.show(S.nearest_neighbours, S.TLDR)
 lab.show(S.LPP)
 
 # %%
-features, _ = begin()
+features, _ = run.once("features", start_features)
 DIMENSIONS = run.pick(quick=(8, 16, 32), long=(2, 4, 8, 16, 32, 64), full=(8, 16, 32, 64, 128))
 FIT = run.pick(quick=dict(steps=150, lr=2e-2, batch_size=128, hidden=(256, 256)), full=dict(steps=4000, batch_size=1024, lr=1e-3, hidden=(2048, 2048)))
-pair = {s: S.nearest_neighbours(f["x"], 5) for s, f in zip(run.seeds, features)}
-
-
-def searched(encoder, f):
-    """Retrieval mAP among the test images, and kNN accuracy, of codes."""
-    with torch.no_grad():
-        code, test = encoder(f["x"]), encoder(f["test"])
-    return S.mean_average_precision(test, f["y_test"]), lab.evaluate.knn(code, f["y"], test, f["y_test"], k=stage.neighbours)
+pair = {s: S.nearest_neighbours(f.x, 5) for s, f in zip(run.seeds, features)}
 
 
 def tldr(dim, partner=None, **options):
     """mAP and kNN of TLDR's codes for every seed; one neighbour in five is drawn where no other partner is named."""
-    make = lambda s, f: S.learn_tldr(f["x"], pair[s] if partner is None else partner(s, f), dim, s, **FIT | options)
-    return [searched(make(s, f), f) for s, f in zip(run.seeds, features)]
+    make = lambda s, f: S.learn_tldr(f.x, pair[s] if partner is None else partner(s, f), dim, s, **FIT | options)
+    return [S.searched(make(s, f), f, stage.neighbours) for s, f in zip(run.seeds, features)]
 
 
 # %%
 codes = {"TLDR": [tldr(dim) for dim in DIMENSIONS]}
-for name, make in (("PCA", lambda s, f, d: S.PCA(f["x"], d, whiten=False)), ("whitened PCA", lambda s, f, d: S.PCA(f["x"], d)),
-                   ("LPP", lambda s, f, d: S.LPP(f["x"], pair[s], d))):
-    codes[name] = [[searched(make(s, f, d), f) for s, f in zip(run.seeds, features)] for d in DIMENSIONS]
-whole = [searched(torch.nn.Identity(), f) for f in features]
+for name, make in (("PCA", lambda s, f, d: S.PCA(f.x, d, whiten=False)), ("whitened PCA", lambda s, f, d: S.PCA(f.x, d)),
+                   ("LPP", lambda s, f, d: S.LPP(f.x, pair[s], d))):
+    codes[name] = [[S.searched(make(s, f, d), f, stage.neighbours) for s, f in zip(run.seeds, features)] for d in DIMENSIONS]
+whole = [S.searched(torch.nn.Identity(), f, stage.neighbours) for f in features]
 arms = {name: [[one[0] for one in each] for each in rows] for name, rows in codes.items()}
 
 # %% mystnb={"image": {"alt": "Retrieval mAP over the dimension of the code for TLDR, PCA, whitened PCA and LPP, with a dashed line at the whole features. At eight dimensions LPP is the highest and whitened PCA second, at sixteen TLDR and LPP are level, at thirty-two TLDR is the highest; PCA lies below TLDR throughout."}, "figure": {"caption": "Retrieval by short codes. Dashes: all 256 numbers of the feature.", "name": "fig-tldr-dims"}}
@@ -1402,10 +1310,14 @@ run.claim("tldr", "At 16 dimensions linear TLDR has a higher retrieval mAP than 
 run.claim("tldr", "At 16 dimensions linear TLDR has a higher retrieval mAP than locality preserving projections", mine, arms["LPP"][at], margin=0.0)
 
 # %%
-for rival, least in (("PCA", 0.01), ("whitened PCA", 0.01), ("locality preserving projections", 0.0)):
-    theirs = arms["LPP" if "local" in rival else rival][DIMENSIONS.index(32)]
-    run.claim("tldr", f"At 32 dimensions linear TLDR has a higher retrieval mAP than {rival}", arms["TLDR"][DIMENSIONS.index(32)], theirs, margin=least)
-run.table("tldr")
+at32 = {name: each[DIMENSIONS.index(32)] for name, each in arms.items()}
+run.claim("tldr", "At 32 dimensions linear TLDR has a higher retrieval mAP than PCA", at32["TLDR"], at32["PCA"], margin=0.01)
+
+# %%
+run.claim("tldr", "At 32 dimensions linear TLDR has a higher retrieval mAP than whitened PCA", at32["TLDR"], at32["whitened PCA"], margin=0.01)
+
+# %%
+run.claim("tldr", "At 32 dimensions linear TLDR has a higher retrieval mAP than locality preserving projections", at32["TLDR"], at32["LPP"], margin=0.0)
 
 # %%
 run.claim("tldr", "Sixteen times shorter, TLDR's codes retrieve as well as the whole features", mine, [one[0] for one in whole], margin=0.0)
@@ -1421,14 +1333,16 @@ run.claim("tldr", "Sixteen times shorter, TLDR's codes lose at most two points o
 # sixteen learnt words.
 
 # %%
-noisy = lambda s, f: lambda i, g: f["x"][i] + 0.5 * torch.randn(f["x"][i].shape, generator=g, device=f["x"].device)
-strange = lambda s, f: torch.randint(len(f["x"]), (len(f["x"]), 5), generator=run.generator(s), device=f["x"].device)
-alike = lambda s, f: torch.stack([torch.where(f["y"] == c)[0][torch.randint(int((f["y"] == c).sum()), (5,))] for c in f["y"].tolist()])
+noisy = lambda s, f: lambda i, g: f.x[i] + 0.5 * torch.randn(f.x[i].shape, generator=g, device=f.x.device)
+strange = lambda s, f: torch.randint(len(f.x), (len(f.x), 5), generator=run.generator(s), device=f.x.device)
+alike = lambda s, f: torch.stack([torch.where(f.y == c)[0][torch.randint(int((f.y == c).sum()), (5,))] for c in f.y.tolist()])
 rebuild = lambda a, b, x: F.mse_loss(a, x)
 contrast = lambda a, b, x: C.nt_xent(torch.cat([a, b]), 0.2)
-wide = features[0]["x"].shape[1]
-variants = {"MSE": tldr(16, loss=rebuild, hidden=(*FIT["hidden"][:1], wide)), "no projector": tldr(16, hidden=()), "noise pairs": tldr(16, noisy)}
-longer = lambda: {"contrastive": tldr(16, loss=contrast), "strangers": tldr(16, strange), "same class": tldr(16, alike), "perceptron": tldr(16, encoder=(64,)), "factorised": tldr(16, encoder=(64,), bend=False)}
+wide = features[0].x.shape[1]
+variants = {"MSE": tldr(16, loss=rebuild, hidden=(*FIT["hidden"][:1], wide)), "no projector": tldr(16, hidden=()),
+            "noise pairs": tldr(16, noisy)}
+longer = lambda: {"contrastive": tldr(16, loss=contrast), "strangers": tldr(16, strange), "same class": tldr(16, alike),
+                  "perceptron": tldr(16, encoder=(64,)), "factorised": tldr(16, encoder=(64,), bend=False)}
 variants |= run.pick(quick=dict, long=longer, full=longer)()
 
 # %% mystnb={"image": {"alt": "Horizontal bars of retrieval mAP at sixteen dimensions: TLDR and, a little lower, its variants without a projector and with reconstruction; with noise pairs it falls below PCA."}, "figure": {"caption": "Sixteen dimensions: TLDR and its variants. Dashes: PCA.", "name": "fig-tldr-variants"}}
@@ -1443,8 +1357,8 @@ run.claim("tldr", "The projector is needed for the gain", mine, told["no project
 
 # %%
 NEAR = run.pick(quick=(5, 50), long=(1, 3, 5, 20, 100), full=(1, 3, 5, 20, 100))
-coarse = lambda k: lambda s, f: S.nearest_neighbours(S.quantise(f["x"], 4, 16, s), k)
-exactly = lambda k: lambda s, f: S.nearest_neighbours(f["x"], k)
+coarse = lambda k: lambda s, f: S.nearest_neighbours(S.quantise(f.x, 4, 16, s), k)
+exactly = lambda k: lambda s, f: S.nearest_neighbours(f.x, k)
 swept = {"exact search": [told["TLDR"] if k == 5 else [one[0] for one in tldr(16, exactly(k))] for k in NEAR]}
 found = run.curve("tldr", "mAP over the number of neighbours", NEAR, swept, "neighbours", "retrieval mAP", log=True)
 

@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ...data import shuffled
 from ...loss import check_positive
 from ...nets import Transformer, patchify, random_split, sincos
+from ...train import fit
 from .coding_rate import log_determinant
 
 Tokens = Float[Tensor, "n k d"]
@@ -165,6 +167,25 @@ class MaskedAutoencoder(nn.Module):
     def features(self, x: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n d"]:
         """Mean of the encoded patches of unmasked images: what a linear probe reads."""
         return self.encoder(self.tokens(x))[:, 1:].mean(1)
+
+
+def learn_autoencoder(
+    x: Float[Tensor, "n 1 h w"], kind: str, seed: int, *, steps: int, batch_size: int, lr: float = 4e-3,
+    precision: str = "no", **shape,
+) -> MaskedAutoencoder:  # fmt: skip
+    """A masked autoencoder of greyscale images in evaluation mode, trained with new masks at every step.
+
+    steps  0 leaves it untrained
+    shape  of ``MaskedAutoencoder``
+    """
+    torch.manual_seed(1000 + seed)
+    model = MaskedAutoencoder(kind, **shape).to(x.device)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    batches = shuffled(len(x), batch_size, seed, x.device)
+    step = lambda i: {"loss": model(x[i], model.draw(len(i), generator))}  # noqa: E731
+    if steps:
+        fit(model, step, batches, steps=steps, lr=lr, precision=precision, generators=[generator])
+    return model.eval()
 
 
 @torch.no_grad()

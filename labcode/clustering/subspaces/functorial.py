@@ -1,11 +1,14 @@
 """Functorial manifold learning (Shiebler, 2022): hierarchical clusterings, fuzzy simplicial sets, their embeddings."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
+
+from ...evaluate import linear_probe
 
 Distances = Float[Tensor, "n n"]
 
@@ -180,3 +183,37 @@ def own_base(x: Float[Tensor, "n m"], mutations: int) -> float:
     """Share of chains whose last string lies nearest to its own first one among all first ones. In [0, 1]."""
     first, last = x[::mutations], x[mutations - 1 :: mutations]
     return float((torch.cdist(last, first).argmin(1) == torch.arange(len(first))).double().mean())
+
+
+def chain_recall(
+    kinds: dict[str, Callable[[Distances], Distances]], starts: int, mutations: int, dim: int, seed: int,
+    iterations: int = 80,
+) -> tuple[dict[str, float], dict[str, Tensor]]:  # fmt: skip
+    """``own_base`` of scaling each kind of distance of one simulation of ``dna_chains``, and the embeddings, by name.
+
+    kinds  what takes the place of the raw distances, e.g. ``single_linkage``. All begin at the same draw
+    """
+    _, d = dna_chains(starts, mutations, torch.Generator().manual_seed(seed))
+    made = {name: smacof(change(d), dim, torch.Generator().manual_seed(seed), iterations)
+            for name, change in kinds.items()}  # fmt: skip
+    return {name: own_base(x, mutations) for name, x in made.items()}, made
+
+
+def embedding_accuracy(
+    makers: dict[str, Callable], z: Float[Tensor, "n d"], labels: Int[Tensor, " n"], dims: Sequence[int] = (2, 10)
+) -> dict[str, dict[int, float]]:
+    """Embed all rows without labels, then classify: the mean of logistic regressions from either half to the other.
+
+    makers  (z, w, plain, dim) -> (n, dim) by name, of the rows, UMAP's graph of ten neighbours and exp(-d)
+    """
+    d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(0)
+    d = (d + d.T) / 2
+    w, plain = fuzzy_simplicial_set(d, 10), (-d).exp().fill_diagonal_(0)
+    later, found = torch.arange(1, len(z) + 1) > len(z) // 2, {name: {} for name in makers}
+    for name, dim in ((name, dim) for name in makers for dim in dims):
+        e = makers[name](z, w, plain, dim)
+        e = (e - e.mean(0)) / e.std(0)
+        one, other = ((e[half], labels[half]) for half in (later, ~later))
+        either = [linear_probe(*a, *b, l2=(1e-2,)).accuracy for a, b in ((one, other), (other, one))]
+        found[name][dim] = sum(either) / 2
+    return found

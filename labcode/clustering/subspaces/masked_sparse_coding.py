@@ -3,6 +3,8 @@
 Everything takes stacks of problems: dictionaries (m, p, d), signals (m, n, d), one training for all.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -126,6 +128,38 @@ def recovery_error(a: Float[Tensor, "p d"] | Atoms, b: Atoms, euclidean: bool = 
     """
     cosine = (F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).mT).abs().amax(-1).clamp(max=1)
     return (2 - 2 * cosine).sqrt().mean(-1) if euclidean else (1 - cosine).mean(-1)
+
+
+def compare_objectives(
+    seed: int, sizes: Sequence[int], noises: Sequence[float], *, p: int, d: int, k: int, n: int, epochs: int,
+    lr: float = 5e-3, true_start: bool = False,
+) -> dict[str, dict[str, list[float]]]:  # fmt: skip
+    """Plant p atoms in R^d and learn them by reconstruction and by masking, for each size of dictionary and noise.
+
+    All problems are one stack, two a size: a smaller dictionary is padded with atoms of length 0. Both objectives
+    get the same signals and the same start.
+
+    sizes, noises  learnt atoms and noise an entry, one a problem
+    n, k           signals, and atoms a signal
+    true_start     begin with the true atoms and noisy signals, in place of noisy signals alone
+
+    Returns "cosine" and "euclidean", the recovery errors, and "loss", that of reconstruction on 200 signals; in each
+    "reconstruct" and "mask" with one value a problem.
+    """
+    g = torch.Generator().manual_seed(seed)
+    a, starts, signals = planted_dictionary(p, d, g), [], []
+    for size, noise in zip(sizes, noises, strict=True):
+        fresh = torch.Generator().manual_seed(1000 + seed)
+        signals += 2 * [sparse_signals(a, n, k, noise, fresh)]
+        b = F.normalize(sparse_signals(a, max(sizes), k, noise, fresh), dim=1)
+        b[: p * true_start] = a[: p * true_start]
+        starts += 2 * [b * (torch.arange(len(b)) < size)[:, None]]
+    y, keep = torch.stack(signals), torch.tensor([1.0, 0.9] * len(sizes))
+    b = learn_dictionary(y, torch.stack(starts), k, keep, epochs=epochs, batch_size=100, lr=lr, generator=g)
+    found = {"cosine": recovery_error(a, b), "euclidean": recovery_error(a, b, True)}
+    found["loss"] = coding_loss(y[:, :200], b, k)
+    return {name: dict(zip(("reconstruct", "mask"), v.view(-1, 2).T.tolist(), strict=True))
+            for name, v in found.items()}  # fmt: skip
 
 
 def overfitting_dictionary(a: Float[Tensor, "p d"], copies: int, angle: float, generator: Generator) -> Tensor:

@@ -188,3 +188,34 @@ def learn_heads(
     batches = shuffled(views.shape[1], min(batch_size, views.shape[1]), seed, views.device)
     fit(model, step, batches, steps=steps, lr=lr, generators=[generator])
     return model
+
+
+def learn_mlc(
+    views: Float[Tensor, "v n f"], seed: int, *, first: int = 60, second: int = 80, eps2: float = 0.5,
+    lam: float = 20.0, copied: bool = True, start: TwoHeads | None = None, **options,
+) -> tuple[TwoHeads, TwoHeads]:  # fmt: skip
+    """Both stages on frozen features: ``tcr`` of the views alone, one copy of the head, ``mlc_views``; after each.
+
+    MLC, sections 4.2 and 4.3.
+
+    views   features of augmentations (v, n, f), two or more
+    first   steps of the first stage, ``second`` of the second
+    copied  False draws the cluster head anew in place of the copy: the ablation
+    start   heads after a first stage, which is then not trained again
+    options of ``learn_heads``
+    """
+    if start is None:
+        start = learn_heads(views, lambda z, c: tcr(*z.chunk(2), eps2, lam), seed, steps=first, **options)
+    begin = copy.deepcopy(start)
+    if copied:
+        begin.copy_head()
+    else:
+        begin.c.reset_parameters()
+    stage = lambda z, c: mlc_views(*z.chunk(2), *c.chunk(2), eps2, lam=lam)  # noqa: E731
+    return start, learn_heads(views, stage, seed + 1, steps=second, start=begin, **options)
+
+
+@torch.no_grad()
+def heads(model: TwoHeads, x: Float[Tensor, "n f"]) -> tuple[Rows, Rows]:
+    """Features Z and cluster codes C of rows, without a gradient."""
+    return model(x)

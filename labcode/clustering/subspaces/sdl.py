@@ -4,6 +4,7 @@ As in the paper samples are *columns*: X (p, n), dictionary W (p, r), codes H (r
 covariates X' (q, n). The filter model's logit is βᵀWᵀx + γᵀx', the feature model's βᵀh + γᵀx'.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -274,6 +275,22 @@ def digit_mixtures(n: int, seed: int, lean: float = 1.0, side: int = 10) -> tupl
     logit = (1 - lean) * project(inside) + lean * project(outside)
     chance = (4 * logit / logit.std()).sigmoid()
     return x, (torch.rand(n, dtype=torch.float64, generator=g) < chance).double()
+
+
+def on_mixtures(
+    learner: Callable, n: int, seed: int, *, lean: float = 1.0, positive: bool = False
+) -> tuple[float, float, float]:
+    """A learner on 2n ``digit_mixtures``: it sees the first half of the columns and is ``judged`` on the second.
+
+    learner   (x, y, covariates, generator) -> Fitted
+    positive  columns are cut off at 0 and have an intercept as covariate, as methods of parts want them; else they
+              are centred by the first half's mean and have none
+    """
+    x, y = digit_mixtures(2 * n, seed, lean)
+    x = x.clamp_min(0) if positive else x - x[:, :n].mean(1, keepdim=True)
+    one = torch.ones(1, n, dtype=x.dtype) if positive else None
+    model = learner(x[:, :n], y[:n], one, torch.Generator().manual_seed(seed))
+    return judged(model, x[:, n:], y[n:], one)
 
 
 def planted_classifier(
