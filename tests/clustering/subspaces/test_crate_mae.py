@@ -92,3 +92,14 @@ def test_statistics_are_those_of_the_definition():
     want = [torch.logdet(torch.eye(17) + 8 / (17 * 0.01) * v[n, h] @ v[n, h].T) / 2 for n in range(2) for h in range(2)]
     assert found["rate"][0] == pytest.approx(float(sum(want).detach()) / 2, rel=1e-4) and len(found["rate"]) == 2
     assert found["nonzero"][0] == pytest.approx(float((block(z) > 0).float().mean()))
+
+
+def test_an_untrained_autoencoder_is_a_new_one_and_training_is_repeatable():
+    x = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    shape = dict(batch_size=6, image=8, width=8, heads=2)
+    bare = S.learn_autoencoder(x, "crate", 3, steps=0, **shape)
+    torch.manual_seed(1003)
+    new = S.MaskedAutoencoder("crate", image=8, width=8, heads=2)
+    assert not bare.training and torch.equal(bare.embed.weight, new.embed.weight)
+    one, two = (S.learn_autoencoder(x, "vit", 3, steps=2, **shape) for _ in range(2))
+    assert torch.equal(one.embed.weight, two.embed.weight) and not torch.equal(one.embed.weight, bare.embed.weight)

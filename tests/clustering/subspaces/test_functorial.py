@@ -108,3 +108,18 @@ def test_chains():
     assert all(abs(float(d[i, i + 1]) - 0.01) < 1e-6 for i in range(4)), "one letter a step"
     x = torch.arange(4.0).repeat_interleave(5)[:, None]
     assert S.own_base(x, 5) == 1 and S.own_base(x.roll(1, 0), 5) == 0 == S.own_base(x.roll(-1, 0), 5)
+
+
+def test_recall_of_chains_is_that_of_the_embedding():
+    found, made = S.chain_recall({"raw": lambda d: d, "single": S.single_linkage}, 5, 4, 2, 0, iterations=3)
+    assert made["raw"].shape == (20, 2) and found == {name: S.own_base(x, 4) for name, x in made.items()}
+
+
+def test_an_embedding_that_is_the_labels_classifies_and_a_constant_one_does_not():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (60,), generator=g)
+    z = torch.randn(60, 4, generator=g)
+    noisy = labels[:, None] + 0.01 * torch.randn(60, 2, generator=g)
+    makers = {"labels": lambda z, w, plain, dim: noisy, "noise": lambda z, w, plain, dim: z[:, :2]}
+    found = S.embedding_accuracy(makers, z, labels, dims=(2,))
+    assert found["labels"][2] == 1.0 and found["noise"][2] < 0.8

@@ -103,3 +103,12 @@ def test_copies_lean_by_the_angle():
     leaning = S.overfitting_dictionary(a, 3, 0.2, torch.Generator().manual_seed(1))
     cosine = (leaning.view(5, 3, 8) * a[:, None]).sum(2)
     assert torch.allclose(cosine, torch.full((5, 3), 0.2).cos(), atol=1e-5) and leaning.shape == (15, 8)
+
+
+def test_both_objectives_begin_alike_and_at_the_truth_where_told():
+    design = dict(p=6, d=5, k=2, n=30)
+    found = S.compare_objectives(0, (6, 9), (0.0, 0.1), **design, epochs=0, true_start=True)
+    assert max(found["cosine"]["reconstruct"] + found["cosine"]["mask"]) < 1e-6
+    assert found["loss"]["reconstruct"] == pytest.approx(found["loss"]["mask"]) and len(found["loss"]["mask"]) == 2
+    learnt = S.compare_objectives(0, (6, 9), (0.0, 0.1), **design, epochs=2)
+    assert learnt["cosine"]["reconstruct"] != learnt["cosine"]["mask"]

@@ -114,3 +114,16 @@ def test_coding_length_finds_the_number_of_lines():
     assert ks[min(range(5), key=lambda i: lengths[i])] == 4 and len(labels[2].unique()) == 4
     with pytest.raises(ValueError, match="candidates"):
         S.lengths_by_k(z, S.membership(z), (0, 3))
+
+
+def test_two_stages_share_the_first_and_copy_its_head_once():
+    views = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
+    options = dict(first=2, second=2, dim=3, width=5, batch_size=6)
+    start, end = S.learn_mlc(views, 0, **options)
+    again, same = S.learn_mlc(views, 0, start=start, **options)
+    assert again is start and torch.equal(S.heads(end, views[0])[0], S.heads(same, views[0])[0])
+    small = dict(second=1, lr=1e-9)  # hardly a step: the heads are still those it began with
+    copied = S.learn_mlc(views, 0, start=start, **options | small)[1]
+    drawn = S.learn_mlc(views, 0, start=start, copied=False, **options | small)[1]
+    assert torch.allclose(copied.c.weight, start.z.weight) and torch.allclose(drawn.z.weight, start.z.weight)
+    assert not torch.allclose(drawn.c.weight, start.z.weight) and not torch.allclose(start.c.weight, start.z.weight)

@@ -111,3 +111,23 @@ def test_planted_labels_follow_the_planted_weights():
     w = S.logistic(x, y)
     assert torch.nn.functional.cosine_similarity(w, true, dim=0) > 0.98
     assert abs(float(((true @ x).sigmoid() - y).mean())) < 0.02
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_a_learner_is_judged_on_columns_that_it_has_not_seen(positive):
+    seen = {}
+
+    def learner(x, y, covariates, generator):
+        seen.update(x=x, y=y, covariates=covariates)
+        return S.two_steps(x, y, 3, nu=0.1, covariates=covariates)
+
+    found = S.on_mixtures(learner, 40, 1, positive=positive)
+    x, y = S.digit_mixtures(80, 1)
+    assert torch.equal(seen["y"], y[:40]) and seen["x"].shape == (100, 40)
+    if positive:
+        assert float(seen["x"].min()) == 0 and bool((seen["covariates"] == 1).all())
+    else:
+        assert float(seen["x"].mean(1).abs().max()) < 1e-12 and seen["covariates"] is None
+    centred = x[:, 40:].clamp_min(0) if positive else x[:, 40:] - x[:, :40].mean(1, keepdim=True)
+    model = S.two_steps(seen["x"], y[:40], 3, nu=0.1, covariates=seen["covariates"])
+    assert found == S.judged(model, centred, y[40:], seen["covariates"])
