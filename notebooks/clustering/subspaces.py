@@ -331,26 +331,29 @@ if COUNTS:
 # %% [markdown]
 # **The longest runs first.** With four times the steps in every training MLC's lead does not last. The frozen features
 # know the classes better by then, and the second stage finds clusters of *lower* NMI than the first stage's features do
-# (*reversed*). Over k-means, spectral and elastic-net clustering and SCAN MLC is ahead on average, which three seeds do
-# not settle; with NMCE it is level. The curve of longer runs has it below k-means with three and with five classes,
-# above with seven. The ranks of the classes still fall and the whole keeps its own (*measured*). *Our guess*: η fixes
-# how many samples a row of Π holds, whatever the size of a class; trained for longer, features break into pieces of
-# that size, and where a class is larger the cut no longer follows the classes.
+# (*reversed*). Over k-means, spectral and elastic-net clustering and SCAN MLC is ahead on average, and three seeds do not
+# settle by how much; with NMCE it is level. The curve of longer runs has it below k-means with three and with five
+# classes, above with seven. The ranks of the classes still fall and the whole keeps its own (*measured*); blocks stand
+# out with each seed, and how far against the margin is open. *Our guess*: η fixes how many samples a row of Π holds,
+# whatever the size of a class; trained for longer, features break into pieces of that size, and where a class is larger
+# the cut no longer follows the classes.
 #
-# In a minute it is otherwise. Without ever hearing of ten classes, MLC cuts the test images better than k-means, spectral and elastic-net clustering
-# of the same frozen features, and better than NMCE and SCAN, which know the number (*measured*). The second stage adds
-# to the first (*measured*); which part of it does, features, membership or more steps, no arm tells. On average the
-# first stage's features are ahead of the frozen ones already, so views and heads have a share in MLC's lead. The ranks
-# of the classes fall while the whole keeps its own, as in the paper, and blocks stand out (*measured*). More steps of
-# the first stage lower the classes' ranks too, by less than half as much (tried on other seeds). NMCE and SCAN had MLC's
-# steps and learning rate and no tuning of their own, so their distance is no ranking of methods. SCAN's neighbours are
-# those of the frozen features; where some are of another class, agreement spreads the error (*our guess*).
+# In a minute it is otherwise. Without ever hearing of ten classes, MLC cuts the test images better than k-means, spectral
+# and elastic-net clustering of the same frozen features, and better than NMCE and SCAN, which know the number
+# (*measured*). The second stage adds to the first (*measured*); which part of it does, features, membership or more
+# steps, no arm tells. On average the first stage's features are ahead of the frozen ones already, so views and heads
+# have a share in MLC's lead. The ranks of the classes fall while the whole keeps its own, as in the paper, and blocks
+# stand out (*measured*). More steps of the first stage lower the classes' ranks too, by less than half as much (tried on
+# other seeds). NMCE and SCAN had MLC's steps and learning rate and no tuning of their own, so their distance is no
+# ranking of methods. SCAN's neighbours are those of the frozen features; where some are of another class, agreement
+# spreads the error (*our guess*).
 #
-# Copying the head makes next to no difference on average, and its sign changes with the seed. *Our guess*: on an encoder
-# that has already gathered the classes, a random linear head of the same trunk keeps enough of who is near whom; the
-# paper trains the whole network, from further away. Nor does the weight of the entropy matter much to the *cut* of
-# trained codes (the curve); the best weight between the extremes is ahead of the smallest on average, by an amount that
-# the seeds leave open, and a best of three has luck on its side. In training the weight was that of CPP's released code.
+# In a minute copying the head makes next to no difference on average, and in longer runs the random head is ahead on
+# average; neither is settled. *Our guess*: on an encoder that has already gathered the classes, a random linear head of
+# the same trunk keeps enough of who is near whom; the paper trains the whole network, from further away. Nor does the
+# weight of the entropy matter much to the *cut* of trained codes (the curve). The best weight between the extremes is
+# ahead of the smallest on average, by an amount that the seeds leave open, and a best of three has luck on its side. In
+# training the weight was that of CPP's released code.
 
 # %% [markdown]
 # (cpp)=
@@ -476,11 +479,11 @@ _ = lab.plots.curve(found)
 # leave open; blocks appear, and image search gets worse (*measured*). MLC no longer stands above it. From pixels CPP
 # finds as little as from an untrained encoder (the curve of longer runs).
 #
-# CPP finds clusters of clearly higher NMI than k-means on the features that it starts from (*measured*); in accuracy it
-# is ahead too, by how much against the margin is open, and so is the order of CPP and spectral clustering. MLC, on these
-# features, stands higher on average. The difference is the views (*our guess*): without them the small
-# perceptron may spread the features along whatever it likes. The warm-up is a little ahead on average, and the seeds do
-# not settle it. Classes do become blocks, and yet the nearest neighbour is *less* often of the same class than before
+# In a minute CPP finds clusters of clearly higher NMI than k-means on the features that it starts from (*measured*). In
+# accuracy it is ahead too, and whether by the margin is open; so is the order of CPP and spectral clustering. MLC, on
+# these features, stands higher on average. *Our guess*: the difference is the views, without which the small perceptron
+# may spread the features along whatever it likes. The warm-up is a little ahead on average, and the seeds do not settle
+# it. Classes do become blocks, and yet the nearest neighbour is *less* often of the same class than before
 # (*measured*). Either what gathers whole classes blurs who is next to whom, or the much shorter code has lost it (*our
 # guesses*). The paper, with CLIP's features, finds search improved.
 #
@@ -665,10 +668,10 @@ if WIDTHS:
 # transformer's (*measured*). The linear probe stays *untaught*: at that length too neither model tells more of the
 # class than untrained weights do. It rises with the width (the curve of longer runs), from near chance on.
 #
-# In a minute, with a quarter of the parameters, CRATE completes hidden patches a little worse than the vision transformer; whether
-# within a tenth, the seeds leave open. Both have learnt the ground and hardly the digit: look at the pictures. A
-# linear probe is near chance on both, and not above untrained weights (the printed means); a minute is too short for the
-# paper's claim about representations, and longer runs ask it.
+# In a minute, with little more than a quarter of the parameters, CRATE completes hidden patches a little worse than the
+# vision transformer; whether within a tenth, the seeds leave open. Both have learnt the ground and hardly the digit: look
+# at the pictures. A linear probe is near chance on both, and not above untrained weights (the printed means); a minute is
+# too short for the paper's claim about representations.
 #
 # Inside, the coding rate falls from the first to the last layer (*measured*), as it should; but it does so at random
 # weights too, only less steeply (the curve). So the fall alone is no sign of training. The share of non-zeros hardly
@@ -814,13 +817,13 @@ run.exact("masked-sparse-coding", "Under the masked objective the same dictionar
 
 # %% [markdown]
 # **The longest runs** order the two objectives as the short ones do, also with up to eight times the true atoms, where
-# reconstruction no longer improves and masking does, and in three dimensions of the signal (the curves of longer runs).
+# reconstruction no longer improves and masking does, and for signals of three dimensions d (the curves of longer runs).
 # Reconstruction fits better with each of three seeds, by about the margin, so that much is open.
 #
 # With many atoms and much noise it goes as the theory says: reconstruction fits better and recovers worse, and spare
 # atoms help it less than they help masking; started at the truth it moves away several times as far (*measured*).
-# Neither *finds* the atoms from samples: the error stays large. With no spare atoms masking is a little behind (the
-# curve). The copies that lean towards the noise win at reconstruction and lose under masking at each strength tried, the
+# Neither *finds* the atoms from samples: the error stays large. In a minute masking is a little behind with no spare
+# atoms, in longer runs it is ahead there too (the curve). The copies that lean towards the noise win at reconstruction and lose under masking at each strength tried, the
 # weakest too.
 #
 # At the lowest noise the order is reversed: there is nothing to overfit, and a code made of nine entries in ten is a
@@ -829,8 +832,8 @@ run.exact("masked-sparse-coding", "Under the masked objective the same dictionar
 # %% [markdown]
 # (sdl-covariates)=
 # ## A dictionary that also classifies
-# The directions that rebuild data best need not be those that tell classes apart. *First factorise, then classify* keeps only the
-# former. Supervised dictionary learning wants one dictionary for both, and lets known covariates speak beside it:
+# The directions that rebuild data best need not be those that tell classes apart. *First factorise, then classify* keeps
+# only the former. Supervised dictionary learning wants one dictionary for both, and lets known covariates speak beside it:
 #
 # $$\min_{W, H, \beta, \gamma}\; \sum_i \log\bigl(1 + e^{-\tilde y_i a_i}\bigr) + \xi\, \lVert X - W H\rVert^2, \qquad
 # a_i = \beta^\top W^\top x_i + \gamma^\top x'_i \ \text{(filter)} \quad\text{or}\quad a_i = \beta^\top h_i + \gamma^\top x'_i \ \text{(feature)} .$$
@@ -988,8 +991,8 @@ run.claim("sdl-covariates", "The gain of joint learning is larger where the deci
           gain[-1], gain[0], margin=0.05, data=SEMI)
 
 # %% [markdown]
-# Does the learnt dictionary approach the truth with more samples? Plant $[A, B]$ of rank 3, draw labels and noisy columns, and
-# measure the error of $A$, the one part that does not grow with $n$. And as a second data set, an imbalanced one with
+# Does the learnt dictionary approach the truth with more samples? Plant $[A, B]$ of rank 3, draw labels and noisy columns,
+# and measure the error of $A$, the one part that does not grow with $n$. And as a second data set, an imbalanced one with
 # covariates as in the paper's fake job postings: breast tumours with one malignant case in ten, two draws a seed; two
 # measurements that no factorisation sees are the covariates.
 
@@ -1040,8 +1043,9 @@ run.claim("sdl-covariates", "The covariates raise the supervised dictionary's F-
           tumours["SDL with covariates"], tumours["SDL without"], margin=0.0, data="breast cancer table")
 
 # %% [markdown]
-# **The longest runs**, with six times the steps, change no direction: with three seeds the gain over PCA with logistic
-# regression and that of the covariates are there with each seed and against the margin open.
+# **The longest runs**, with six times the steps, change no direction. The gains over PCA with logistic regression and by
+# the covariates are there with each seed; whether the one reaches its margin, and how sure the other is, three seeds
+# leave open.
 #
 # Where its condition holds, the theory does: five starts end at one point, faster than promised (*measured*, one
 # problem). On the digits the ridge is too weak for $L/\mu < 3$, and nothing is promised there. On the mixtures the joint
@@ -1143,9 +1147,9 @@ run.exact("functorial-manifold", "Contracting all distances never separates what
 print("Isomap with all neighbours is scaling of the raw distances:", curved < 1e-9)
 
 # %% [markdown]
-# Now the authors' experiment. One string of 1,000 letters is edited into many bases; each base mutates letter by letter into a
-# chain. Embed all strings from their distances alone; is the *last* string of a chain nearest to its own first one? The
-# distances within a chain add up step by step, and single linkage sees only the steps.
+# Now the authors' experiment. One string of 1,000 letters is edited into many bases; each base mutates letter by letter
+# into a chain. Embed all strings from their distances alone; is the *last* string of a chain nearest to its own first one?
+# The distances within a chain add up step by step, and single linkage sees only the steps.
 
 # %%
 CHAINS = run.pick(quick=40, full=100)
@@ -1192,7 +1196,7 @@ run.claim("functorial-manifold", "Single linkage scaling finds more than Isomap,
 # %% [markdown]
 # Second experiment: embed real digits, all at once, and classify the embedding by logistic regression from one half to
 # the other. PCA is the simple rival. A seed's value is the mean of four draws of digits; UMAP, which takes longest, has
-# the first, and LUMAP is held against it on that one; MLCE takes as long and is tried in longer runs.
+# only the first, and LUMAP is held against it on that one; MLCE takes as long and is tried in longer runs.
 
 # %%
 MANY, DRAWS = run.pick(quick=500, full=2000), 4
@@ -1247,8 +1251,8 @@ run.claim("functorial-manifold", "UMAP's graph, and not the Laplacian, is what L
 # (tldr)=
 # ## Neighbours instead of views: TLDR
 # Features of 256 numbers an image are costly to store and to search. PCA makes them short, and asks only that they can be
-# rebuilt. TLDR asks what a search needs: neighbours should stay neighbours, and no number of the code should repeat another.
-# That is Barlow Twins with a *neighbour* in place of a second view,
+# rebuilt. TLDR asks what a search needs: neighbours should stay neighbours, and no number of the code should repeat
+# another. That is Barlow Twins with a *neighbour* in place of a second view,
 #
 # $$\mathcal L = \sum_i (1 - C_{ii})^2 + \lambda \sum_{i\neq j} C_{ij}^2, \qquad C = \frac1N \hat g(f(x))^\top\, \hat g(f(x^{+})) .$$
 #
@@ -1381,26 +1385,26 @@ if run.scale != "quick":
     run.curve("tldr", "mAP over the width of the projector", HIDDEN, {"TLDR": widths}, "hidden width", "retrieval mAP", log=True)
 
 # %% [markdown]
-# **The longest runs first**, since they disagree with the paper and with the minute in one point: trained four times as
+# **The longest runs first**, since they disagree with the paper, and with the minute in one point: trained four times as
 # long TLDR is clearly *worse* with its projector than without (*reversed*), and the narrower the projector the better
-# (the curve of longer runs). LPP is ahead of it at eight dimensions. The lead over whitened PCA stays, that over PCA is
-# there with each of three seeds and against the margin open; noisy copies and quantised neighbours stay worse
-# (*measured*). More neighbours help. *Our guess*: what five neighbours share beyond the class takes room, and a wide
-# projector leaves more of it in the code.
-#
-# A perceptron as encoder is ahead of the linear one by more than a point there (*measured*), against the paper, which finds
+# (the curve of longer runs). The lead over whitened PCA stays (*measured*). That over PCA is there with each of three
+# seeds, and whether by the margin is open. LPP is ahead on average up to sixteen dimensions. Sixteen numbers still
+# retrieve better than all 256 (*measured*); whether they lose more than two points of kNN accuracy is open. Noisy copies
+# and quantised neighbours stay worse, and ten and more neighbours now do better than five (*measured*, the curve). *Our
+# guess*: what five neighbours share beyond the class takes room, and a wide projector leaves more of it in the code. A
+# perceptron as encoder is ahead of the linear one by more than a point (*measured*), against the paper, which finds
 # linear encoders as good.
 #
-# In a minute sixteen numbers retrieve better than all 256, and lose at most two points of kNN accuracy (*measured*). At sixteen
-# and at thirty-two dimensions TLDR is clearly ahead of plain and of whitened PCA (*measured*). LPP is close to it at
-# sixteen, where the order is open, and ahead at eight, as is whitened PCA (the curve); at thirty-two both fall off and
+# In a minute sixteen numbers retrieve better than all 256, and lose at most two points of kNN accuracy (*measured*). At
+# sixteen and at thirty-two dimensions TLDR is clearly ahead of plain and of whitened PCA (*measured*). LPP is close to it
+# at sixteen, where the order is open, and ahead at eight, as is whitened PCA (the curve); at thirty-two both fall off and
 # TLDR does not: their last directions are noise at full weight (*our guess*).
 #
 # Neighbours are better partners than noisy copies (*measured*), at the one level of noise tried; with these mAP falls
-# below PCA's on average. Projector and Barlow Twins in place of reconstruction are ahead on average, and the seeds
-# settle neither. Ten times as many neighbours cost less than the two points allowed (*measured*). Neighbours found by
-# product quantisation of two bytes cost more than the point that was allowed (*measured*), against the paper: our code
-# is very coarse, and many a neighbour is then of another class (*our guess*).
+# below PCA's on average. The projector, and Barlow Twins in place of reconstruction, are ahead on average, and the seeds
+# settle neither. Ten times as many neighbours, twenty times in longer runs, cost less than the two points allowed
+# (*measured*). Neighbours found by product quantisation of two bytes cost more than the point that was allowed (*measured*),
+# against the paper: our code is very coarse, and many a neighbour is then of another class (*our guess*).
 #
 # The gain over PCA is smaller than the paper's on landmarks. *Our guess*: SimCLR has already made the features agree
 # between views and spread them evenly, so that less is left to remove.
@@ -1483,7 +1487,8 @@ print(round(float(S.segmented_rate(z, classes)), 3), round(0.5 * math.log(21), 3
 # ````{solution-start} ex-subspaces-mask
 # :class: dropdown
 # ````
-# Hardly: the signals are rebuilt nearly without error already, so there is nothing to lean towards. What drives the atoms away is the noise.
+# Hardly: the signals are rebuilt nearly without error already, so there is nothing to lean towards. What drives the atoms
+# away is the noise.
 
 # %%
 g = torch.Generator().manual_seed(3)
@@ -1584,8 +1589,9 @@ print("as the package has it:", torch.allclose(rate_reduction(z, p), S.coding_ra
 # ````{exercise-start} One step of ISTA
 # :label: ex-ista
 # ````
-# CRATE sparsifies by one proximal gradient step of $\tfrac12\lVert z_0 - D z\rVert^2 + \lambda \lVert z\rVert_1$ over $z \ge 0$, begun at $z = z_0$. Write it for tokens
-# in the *rows* of $Z$: $z^+ = \mathrm{relu}(z + s D^\top(z - D z) - s\lambda)$.
+# CRATE sparsifies by one proximal gradient step of $\tfrac12\lVert z_0 - D z\rVert^2 + \lambda \lVert z\rVert_1$ over
+# $z \ge 0$, begun at $z = z_0$. Write it for tokens in the *rows* of $Z$:
+# $z^+ = \mathrm{relu}(z + s D^\top(z - D z) - s\lambda)$.
 # ````{exercise-end}
 # ````
 
@@ -1639,8 +1645,9 @@ print("as the package has it:", torch.allclose(ista_step(z, d), S.ista(z, d), at
 
 # %% [markdown]
 # ## What to read next
-# [Redundancy reduction](../self_supervision/redundancy.ipynb) has the loss that TLDR borrows, and whitening, which a large coding rate
-# asks for as well. [Contrastive learning](../self_supervision/contrastive.ipynb) trains the encoder that was frozen here.
+# [Redundancy reduction](../self_supervision/redundancy.ipynb) has the loss that TLDR borrows, and whitening, which a large
+# coding rate asks for as well. [Contrastive learning](../self_supervision/contrastive.ipynb) trains the encoder that was
+# frozen here.
 
 # %%
 # NBVAL_CHECK_OUTPUT
