@@ -12,8 +12,8 @@
 # # Subspaces and coding rates
 #
 # Real data fill a tiny part of their space: few directions at a time, different ones for different kinds. This chapter
-# takes that seriously in three ways. *How many bits* does a set of features take, alone and in groups? *Which few atoms*
-# make a signal? *Which low-dimensional map* keeps neighbours together?
+# takes that seriously in three ways. *How many bits* does a set of features take, alone and in groups? *Which few
+# atoms* make a signal? *Which low-dimensional map* keeps neighbours together?
 #
 # **You will be able to**
 # - write the coding rate of a set and of its groups, and cluster by their difference without knowing the number of groups;
@@ -78,15 +78,16 @@ stage
 _ = stage.look()
 
 # %% [markdown]
-# Each result below is a statement with a verdict: [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
+# Each result below is a statement with a verdict: [How to read a
+# verdict](../../book/how_to_use.md#how-to-read-a-verdict).
 #
-# One encoder a seed is trained by SimCLR and frozen. MLC, CPP and TLDR work on its features, standardised by the training
-# images'. Clusters are found in *test* images. ACC is the accuracy under the best matching of clusters and classes, NMI
-# the mutual information of both over their mean entropy. With ten clusters ACC jumps when two of them swap; most claims
-# rest on NMI.
+# One encoder a seed is trained by SimCLR and frozen. MLC, CPP and TLDR work on its features, standardised by the
+# training images'. Clusters are found in *test* images. ACC is the accuracy under the best matching of clusters and
+# classes, NMI the mutual information of both over their mean entropy. With ten clusters ACC jumps when two of them
+# swap; most claims rest on NMI.
 #
-# $Z$ has $n$ rows (samples) and $d$ columns, $I$ is the identity, $\lVert\cdot\rVert$ the Frobenius norm; features of the
-# coding rates have rows of length 1. Other letters are named anew in each section.
+# $Z$ has $n$ rows (samples) and $d$ columns, $I$ is the identity, $\lVert\cdot\rVert$ the Frobenius norm; features of
+# the coding rates have rows of length 1. Other letters are named anew in each section.
 
 # %%
 lab.show(S.frozen_features)
@@ -145,10 +146,10 @@ def start_features():
 # R_c(Z, \Pi) = \frac1n\sum_{j=1}^n \tfrac12\log\det\Bigl(I + \tfrac{d}{\varepsilon^2} Z^\top \mathrm{diag}(\pi_j) Z\Bigr),$$
 # $$\max_{Z,\,C}\; R(Z) - R_c(Z, \Pi), \qquad \Pi = \arg\max_{\Pi\ \text{doubly stochastic}} \langle \Pi, C C^\top\rangle + \eta H(\Pi).$$
 #
-# $Z$ are features and $C$ cluster codes, two heads on one trunk; $\Pi$ is $n\times n$, and column $\pi_j$ is the group of
-# sample $j$; $H$ is the entropy and $\eta$ its weight. *Doubly stochastic*: not negative, each row sums to 1, so every
-# sample is given out once in all; each column too, so all groups weigh alike and none can swallow the rest. The number of
-# classes, $K$, appears nowhere: only at the very end $\Pi$ is cut into $K$ pieces by spectral clustering.
+# $Z$ are features and $C$ cluster codes, two heads on one trunk; $\Pi$ is $n\times n$, and column $\pi_j$ is the group
+# of sample $j$; $H$ is the entropy and $\eta$ its weight. *Doubly stochastic*: not negative, each row sums to 1, so
+# every sample is given out once in all; each column too, so all groups weigh alike and none can swallow the rest. The
+# number of classes, $K$, appears nowhere: only at the very end $\Pi$ is cut into $K$ pieces by spectral clustering.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Frozen features go through a trunk to two heads, features Z and cluster codes C; the weights of the Z head are copied to the C head once. C gives the doubly stochastic membership by Sinkhorn; Z and the membership meet in the rate reduction; the membership also goes to spectral clustering."}, "figure": {"caption": "MLC and CPP. The copy happens once, after a first stage that trains Z alone.", "name": "fig-mlc-diagram"}}
 parts = {
@@ -161,9 +162,9 @@ _ = lab.plots.diagram(parts, arrows)
 
 # %% [markdown]
 # All $n$ log-determinants come from one matrix product: row $i$'s outer product $z_i z_i^\top$, flattened, weighed by
-# $\pi_{ij}$. $\Pi$ comes from *Sinkhorn's* steps: begin with $e^{C C^\top/\eta}$ and bring rows, then columns, to sum 1,
-# in turn. Five half-steps end with the rows, so columns sum to nearly 1. Of two views the code takes the mean features
-# and the mean $\Pi$, and adds their agreement, weighed by $\lambda$.
+# $\pi_{ij}$. $\Pi$ comes from *Sinkhorn's* steps: begin with $e^{C C^\top/\eta}$ and bring rows, then columns, to sum
+# 1, in turn. Five half-steps end with the rows, so columns sum to nearly 1. Of two views the code takes the mean
+# features and the mean $\Pi$, and adds their agreement, weighed by $\lambda$.
 
 # %%
 lab.show(S.coding_rate, S.group_rates)
@@ -175,8 +176,8 @@ lab.show(S.doubly_stochastic)
 lab.show(S.mlc_views)
 
 # %% [markdown]
-# The entropy is not decoration. Scores of unit rows are largest on the diagonal, so without it the best doubly stochastic
-# matrix is a permutation, namely the identity: every sample alone, nothing learnt about groups.
+# The entropy is not decoration. Scores of unit rows are largest on the diagonal, so without it the best doubly
+# stochastic matrix is a permutation, namely the identity: every sample alone, nothing learnt about groups.
 
 # %%
 codes = F.normalize(torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -189,8 +190,8 @@ run.exact("mlc", "As the entropy's weight goes to zero the membership becomes th
 # large. Then the feature head is copied into the cluster head *once*, and the rate reduction trains both. Why the copy?
 # A random head would begin with groups that have nothing to do with the features; a copy begins with groups of samples
 # whose features already agree. The rivals get the same frozen features: spectral clustering; elastic-net subspace
-# clustering (EnSC), which writes each sample as a sparse mixture of others and cuts the graph of the weights; NMCE, which
-# has an $n\times K$ softmax in place of $\Pi$; SCAN, which lets neighbours agree. NMCE and SCAN are told $K$.
+# clustering (EnSC), which writes each sample as a sparse mixture of others and cuts the graph of the weights; NMCE,
+# which has an $n\times K$ softmax in place of $\Pi$; SCAN, which lets neighbours agree. NMCE and SCAN are told $K$.
 
 # %%
 FIRST, SECOND, LAM, EPS2 = run.pick(quick=(60, 80, 20.0, 0.5), full=(1000, 3000, 20.0, 0.5))
@@ -294,8 +295,8 @@ run.claim("mlc", "MLC raises the ratio of |cos| within classes to |cos| between 
           [a["within"] / a["between"] for a in after], [b["within"] / b["between"] for b in before], margin=0.5)
 
 # %% [markdown]
-# The weight $\eta$ says how far a sample spreads its membership. On the trained codes: what share of it stays within the
-# sample's class, and how good is the cut? And with fewer classes, longer runs ask whether the lead is the same.
+# The weight $\eta$ says how far a sample spreads its membership. On the trained codes: what share of it stays within
+# the sample's class, and how good is the cut? And with fewer classes, longer runs ask whether the lead is the same.
 
 # %%
 ETAS = run.pick(quick=(0.03, 0.1, 0.175, 0.5, 2.0), full=(0.03, 0.1, 0.175, 0.5, 2.0))
@@ -404,8 +405,8 @@ run.claim("cpp", "The warm-up gives CPP a higher NMI than as many steps without 
           results["CPP"], results["CPP, no warm-up"], margin=0.0, floor=FLOOR)
 
 # %% [markdown]
-# Now the number of clusters. The trained features' code is compared with that of the pretrained ones, brought to as many
-# dimensions by PCA; the rival estimate is the silhouette of spectral clusters of the pretrained features.
+# Now the number of clusters. The trained features' code is compared with that of the pretrained ones, brought to as
+# many dimensions by PCA; the rival estimate is the silhouette of spectral clusters of the pretrained features.
 
 # %%
 from sklearn.metrics import silhouette_score
@@ -508,14 +509,13 @@ _ = lab.plots.curve(found)
 # dictionary, $s$ ISTA's step and $\lambda$ its threshold. A decoder layer is $Y = Z A$, $A$ a $d\times d$ matrix, then
 # $Y - \mathrm{MSSA}(Y)$, with weights of its own.
 #
-# Why attention? With $V_h = Z U_h$ and $\alpha = d_h / (n\varepsilon^2)$ for $n$ tokens the rate is
-# $\sum_h \tfrac12\log\det(I + \alpha V_h V_h^\top)$, and a step down its gradient goes, to second order in $\alpha$,
-# along
-# $-\alpha (I + \alpha V_h V_h^\top)^{-1} V_h U_h^\top \approx -\alpha V_h U_h^\top + \alpha^2 V_h V_h^\top V_h U_h^\top$.
-# The first term shrinks the tokens. The second, with a *plus*, draws each to those that are like it: similarities
-# $V_h V_h^\top$ times values $V_h$. The paper puts a softmax around them, so that a token listens to its own group, and
-# leaves shrinking, scale and the way back, $U_h^\top$, to the residual and a learnt $W$: the step's model, not the step
-# itself.
+# Why attention? With $V_h = Z U_h$ and $\alpha = d_h / (n\varepsilon^2)$ for $n$ tokens the rate is $\sum_h
+# \tfrac12\log\det(I + \alpha V_h V_h^\top)$, and a step down its gradient goes, to second order in $\alpha$, along
+# $-\alpha (I + \alpha V_h V_h^\top)^{-1} V_h U_h^\top \approx -\alpha V_h U_h^\top + \alpha^2 V_h V_h^\top V_h
+# U_h^\top$. The first term shrinks the tokens. The second, with a *plus*, draws each to those that are like it:
+# similarities $V_h V_h^\top$ times values $V_h$. The paper puts a softmax around them, so that a token listens to its
+# own group, and leaves shrinking, scale and the way back, $U_h^\top$, to the residual and a learnt $W$: the step's
+# model, not the step itself.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Patches with mask tokens go through encoder layers, each MSSA then ISTA, to codes, and through decoder layers, each a linear map then minus MSSA, to pixels; the loss is the squared error of hidden patches."}, "figure": {"caption": "CRATE-MAE. Hidden patches enter as mask tokens before the encoder; a decoder layer is an encoder layer read backwards.", "name": "fig-crate-diagram"}}
 parts = {
@@ -533,9 +533,9 @@ lab.show(S.MSSA.subspaces, S.MSSA.forward, S.ista)
 lab.show(S.EncoderLayer.compress, S.EncoderLayer.forward, S.DecoderLayer.forward)
 
 # %% [markdown]
-# The stage's scenes in grey, in 4×4 patches, three quarters hidden. Errors are shares of the pixels' variance around the
-# mean image. The rival is a vision transformer of the same width, depth, heads and mask tokens, with separate queries,
-# keys and values and a perceptron four times as wide.
+# The stage's scenes in grey, in 4×4 patches, three quarters hidden. Errors are shares of the pixels' variance around
+# the mean image. The rival is a vision transformer of the same width, depth, heads and mask tokens, with separate
+# queries, keys and values and a perceptron four times as wide.
 
 # %%
 grey = [i.float().mean(1, keepdim=True) / 255 for i in (stage.train_images, stage.test_images)]
@@ -601,8 +601,8 @@ if run.scale != "quick":  # in a minute neither model has learnt anything about 
               floor=[a for a, _ in found["CRATE, untrained"]])
 
 # %% [markdown]
-# A white box can be opened. In each encoder layer: the coding rate of the tokens in the heads' subspaces, after the first
-# half, which should lower it, and the share of entries that the second half leaves above zero.
+# A white box can be opened. In each encoder layer: the coding rate of the tokens in the heads' subspaces, after the
+# first half, which should lower it, and the share of entries that the second half leaves above zero.
 
 # %%
 inside = {name: [S.layer_statistics(m, held[:200]) for m in models[f"CRATE{name}"]] for name in ("-MAE", ", untrained")}
@@ -625,9 +625,9 @@ run.claim("crate-mae", "After training fewer entries are non-zero after the last
           higher_is_better=False)
 
 # %% [markdown]
-# The decoder subtracts where the encoder adds. If a layer moves tokens little, subtracting the same attention at the new
-# place undoes the step; how much of it, in the trained encoder? And does attention find the object: does the last layer's
-# class token, one more token that stands for the image, look at patches with ink, as the known mask says?
+# The decoder subtracts where the encoder adds. If a layer moves tokens little, subtracting the same attention at the
+# new place undoes the step; how much of it, in the trained encoder? And does attention find the object: does the last
+# layer's class token, one more token that stands for the image, look at patches with ink, as the known mask says?
 
 # %%
 left, seen = [], {"-MAE": [], ", untrained": []}
@@ -669,15 +669,15 @@ if WIDTHS:
 # class than untrained weights do. It rises with the width (the curve of longer runs), from near chance on.
 #
 # In a minute, with little more than a quarter of the parameters, CRATE completes hidden patches a little worse than the
-# vision transformer; whether within a tenth, the seeds leave open. Both have learnt the ground and hardly the digit: look
-# at the pictures. A linear probe is near chance on both, and not above untrained weights (the printed means); a minute is
-# too short for the paper's claim about representations.
+# vision transformer; whether within a tenth, the seeds leave open. Both have learnt the ground and hardly the digit:
+# look at the pictures. A linear probe is near chance on both, and not above untrained weights (the printed means); a
+# minute is too short for the paper's claim about representations.
 #
 # Inside, the coding rate falls from the first to the last layer (*measured*), as it should; but it does so at random
 # weights too, only less steeply (the curve). So the fall alone is no sign of training. The share of non-zeros hardly
-# moves, down with some seeds and up with others. Subtracting the same attention at the new place leaves nearly the whole
-# step: it is large, and the approximation is one for small steps (*our guess*). Nor do these trainings show that the
-# class token looks at the ink more than an untrained one does.
+# moves, down with some seeds and up with others. Subtracting the same attention at the new place leaves nearly the
+# whole step: it is large, and the approximation is one for small steps (*our guess*). Nor do these trainings show that
+# the class token looks at the ink more than an untrained one does.
 
 # %% [markdown]
 # (masked-sparse-coding)=
@@ -708,7 +708,8 @@ _ = lab.plots.diagram(parts, arrows)
 lab.show(S.omp, S.coding_loss)
 
 # %% [markdown]
-# All trainings of a sweep run as one stack: a smaller dictionary is padded with atoms of length 0, which are never taken.
+# All trainings of a sweep run as one stack: a smaller dictionary is padded with atoms of length 0, which are never
+# taken.
 
 # %%
 D, P, K, SIGNALS = run.pick(quick=(40, 80, 3, 500), full=(100, 200, 5, 1000))
@@ -745,8 +746,8 @@ run.claim("masked-sparse-coding", "Reconstruction fits the signals better than m
           fits["reconstruct"], fits["mask"], margin=0.05, higher_is_better=False, data=PLANTED)
 
 # %% [markdown]
-# The sharpest test starts *at* the truth: all true atoms are there, and twice as many noisy samples, with a fifth of the
-# learning rate. Who leaves them? And does masking keep its lead with less noise, and in other dimensions?
+# The sharpest test starts *at* the truth: all true atoms are there, and twice as many noisy samples, with a fifth of
+# the learning rate. Who leaves them? And does masking keep its lead with less noise, and in other dimensions?
 
 # %%
 LEVELS = run.pick(quick=(0.02, 0.09, 0.16), long=(0.02, 0.06, 0.11, 0.16), full=(0.01, 0.04, 0.07, 0.1))
@@ -786,10 +787,10 @@ if DIMS:
 # %% [markdown]
 # Two theorems stand behind it, and both can be looked at for signals of one atom each. First: at *any* strength of the
 # signal there is an over-realised dictionary that rebuilds better than the true atoms. Here each atom is replaced by
-# copies that lean away from it by 0.3 over the strength: times the strength that is a shift of 0.3, whatever the signal,
-# beside noise of length about 1. The copy that leans the noise's way takes a part of it; a stronger signal only asks for
-# a smaller lean. Second: under the masked objective the true atoms win as the signal grows. One dictionary, one draw,
-# four strengths:
+# copies that lean away from it by 0.3 over the strength: times the strength that is a shift of 0.3, whatever the
+# signal, beside noise of length about 1. The copy that leans the noise's way takes a part of it; a stronger signal only
+# asks for a smaller lean. Second: under the masked objective the true atoms win as the signal grows. One dictionary,
+# one draw, four strengths:
 
 # %%
 lab.show(S.overfitting_dictionary)
@@ -823,8 +824,8 @@ run.exact("masked-sparse-coding", "Under the masked objective the same dictionar
 # With many atoms and much noise it goes as the theory says: reconstruction fits better and recovers worse, and spare
 # atoms help it less than they help masking; started at the truth it moves away several times as far (*measured*).
 # Neither *finds* the atoms from samples: the error stays large. In a minute masking is a little behind with no spare
-# atoms, in longer runs it is ahead there too (the curve). The copies that lean towards the noise win at reconstruction and lose under masking at each strength tried, the
-# weakest too.
+# atoms, in longer runs it is ahead there too (the curve). The copies that lean towards the noise win at reconstruction
+# and lose under masking at each strength tried, the weakest too.
 #
 # At the lowest noise the order is reversed: there is nothing to overfit, and a code made of nine entries in ten is a
 # little worse than one made of all (*our guess* why). The paper, with larger problems, has an advantage there too.
@@ -864,9 +865,9 @@ lab.show(S.lpgd, start="for _ in range", end="found.trace")
 # The rival, block coordinate descent (BCD), stays with the factors, which may then be non-negative: gradient steps on
 # $H$, on $W$ and on the weights in turn. Does theory hold? For the step $\tau$ and curvatures between $\mu$ and $L$ the
 # distance to the optimum must shrink at each step to at most $\rho = 2\max(|1-\tau\mu|, |1-\tau L|)$ of itself. That
-# promises something if $\rho < 1$, and some $\tau$ gives that only where $L/\mu < 3$: a strong ridge makes it 2 here, on
-# one small random problem. The factor is the largest over the first eight steps; the number under the verdict is how far
-# it lies above (+) or below (−) $\rho$.
+# promises something if $\rho < 1$, and some $\tau$ gives that only where $L/\mu < 3$: a strong ridge makes it 2 here,
+# on one small random problem. The factor is the largest over the first eight steps; the number under the verdict is how
+# far it lies above (+) or below (−) $\rho$.
 
 # %%
 g = torch.Generator().manual_seed(0)
@@ -991,10 +992,10 @@ run.claim("sdl-covariates", "The gain of joint learning is larger where the deci
           gain[-1], gain[0], margin=0.05, data=SEMI)
 
 # %% [markdown]
-# Does the learnt dictionary approach the truth with more samples? Plant $[A, B]$ of rank 3, draw labels and noisy columns,
-# and measure the error of $A$, the one part that does not grow with $n$. And as a second data set, an imbalanced one with
-# covariates as in the paper's fake job postings: breast tumours with one malignant case in ten, two draws a seed; two
-# measurements that no factorisation sees are the covariates.
+# Does the learnt dictionary approach the truth with more samples? Plant $[A, B]$ of rank 3, draw labels and noisy
+# columns, and measure the error of $A$, the one part that does not grow with $n$. And as a second data set, an
+# imbalanced one with covariates as in the paper's fake job postings: breast tumours with one malignant case in ten, two
+# draws a seed; two measurements that no factorisation sees are the covariates.
 
 # %%
 COUNTS, errors = run.pick(quick=(100, 400, 1600, 6400), full=(100, 400, 1600, 6400)), []
@@ -1043,16 +1044,16 @@ run.claim("sdl-covariates", "The covariates raise the supervised dictionary's F-
           tumours["SDL with covariates"], tumours["SDL without"], margin=0.0, data="breast cancer table")
 
 # %% [markdown]
-# **The longest runs**, with six times the steps, change no direction. The gains over PCA with logistic regression and by
-# the covariates are there with each seed; whether the one reaches its margin, and how sure the other is, three seeds
+# **The longest runs**, with six times the steps, change no direction. The gains over PCA with logistic regression and
+# by the covariates are there with each seed; whether the one reaches its margin, and how sure the other is, three seeds
 # leave open.
 #
 # Where its condition holds, the theory does: five starts end at one point, faster than promised (*measured*, one
-# problem). On the digits the ridge is too weak for $L/\mu < 3$, and nothing is promised there. On the mixtures the joint
-# dictionary rebuilds nearly as much as PCA of its rank and classifies far better (*measured*), and the gain is next to
-# nothing where the deciding direction lies in what rebuilds, and much larger outside (*measured*). At a large ξ accuracy
-# falls (the curve): the rank is spent on rebuilding (*our guess*). Block descent never rises, and its gap to where it
-# stood after 200 rounds falls about as $1/t$ (one run).
+# problem). On the digits the ridge is too weak for $L/\mu < 3$, and nothing is promised there. On the mixtures the
+# joint dictionary rebuilds nearly as much as PCA of its rank and classifies far better (*measured*), and the gain is
+# next to nothing where the deciding direction lies in what rebuilds, and much larger outside (*measured*). At a large ξ
+# accuracy falls (the curve): the rank is spent on rebuilding (*our guess*). Block descent never rises, and its gap to
+# where it stood after 200 rounds falls about as $1/t$ (one run).
 #
 # The best joint model is a little ahead of logistic regression alone, which rebuilds nothing; the seeds leave it open,
 # and a best over ξ has luck on its side. Whether the dictionary helps or costs the classifier is not told. The
@@ -1061,8 +1062,8 @@ run.claim("sdl-covariates", "The covariates raise the supervised dictionary's F-
 # (*measured*).
 #
 # The error of the planted classifier falls with the samples and then stops (the curve): with a fixed ξ and number of
-# steps the estimate keeps a bias that no sample takes away (*our guess*). With the fewest samples it is large or small by
-# luck, so the seeds do not settle whether it is halved.
+# steps the estimate keeps a bias that no sample takes away (*our guess*). With the fewest samples it is large or small
+# by luck, so the seeds do not settle whether it is halved.
 
 # %% [markdown]
 # (functorial-manifold)=
@@ -1076,8 +1077,8 @@ run.claim("sdl-covariates", "The covariates raise the supervised dictionary's F-
 # $$d_{SL}(i, j) \;\le\; d'(i, j) \;\le\; d(i, j), \qquad d_{SL}(i, j) = \min_{\text{paths } i \to j}\ \max_{\text{steps } (u, v)} d(u, v) .$$
 #
 # $d$ is the given distance, $d'$ the height at which a learner's clustering joins $i$ and $j$, and $d_{SL}$ that of
-# single linkage: the longest step on the best path. Strengths are $w = e^{-d'}$: 1 for points joined at once, near 0 for
-# those joined late. Multidimensional scaling (MDS) takes $d$ itself: each pair joins at its own distance, *maximal*
+# single linkage: the longest step on the best path. Strengths are $w = e^{-d'}$: 1 for points joined at once, near 0
+# for those joined late. Multidimensional scaling (MDS) takes $d$ itself: each pair joins at its own distance, *maximal*
 # linkage (clusters overlap; complete linkage is another thing). Isomap scales path lengths through a graph of
 # neighbours, which are $d$ where all are neighbours and never shorter. A graph of few neighbours, Isomap's or UMAP's,
 # need not respect every map that lengthens nothing, since others may come nearer (our reading); in the paper they stand
@@ -1148,8 +1149,8 @@ print("Isomap with all neighbours is scaling of the raw distances:", curved < 1e
 
 # %% [markdown]
 # Now the authors' experiment. One string of 1,000 letters is edited into many bases; each base mutates letter by letter
-# into a chain. Embed all strings from their distances alone; is the *last* string of a chain nearest to its own first one?
-# The distances within a chain add up step by step, and single linkage sees only the steps.
+# into a chain. Embed all strings from their distances alone; is the *last* string of a chain nearest to its own first
+# one? The distances within a chain add up step by step, and single linkage sees only the steps.
 
 # %%
 CHAINS = run.pick(quick=40, full=100)
@@ -1233,11 +1234,11 @@ run.claim("functorial-manifold", "UMAP's graph, and not the Laplacian, is what L
 
 # %% [markdown]
 # The bounds hold, as theorems should. In two dimensions single linkage scaling is level with MDS at four mutations (the
-# curve); at ten it leads with each seed, and whether by the margin is open; at twenty the lead is clear (*measured*). In
-# five dimensions no difference shows; MDS may have room enough there (*our guess*). Isomap, with eight neighbours, is
-# best by far at four mutations and lost at ten (*measured*) and twenty: once a chain is longer than the neighbours that
-# the graph joins, the chains fall apart into pieces whose distances nobody knows (*our guess*). Single linkage has no
-# such number to choose.
+# curve); at ten it leads with each seed, and whether by the margin is open; at twenty the lead is clear (*measured*).
+# In five dimensions no difference shows; MDS may have room enough there (*our guess*). Isomap, with eight neighbours,
+# is best by far at four mutations and lost at ten (*measured*) and twenty: once a chain is longer than the neighbours
+# that the graph joins, the chains fall apart into pieces whose distances nobody knows (*our guess*). Single linkage has
+# no such number to choose.
 #
 # On digits LUMAP is clearly ahead of PCA in two dimensions, and of the same Laplacian on plain strengths (*measured*),
 # which is near PCA on average. So the graph counts; its few neighbours and its scale for each point are not told apart,
@@ -1396,9 +1397,9 @@ if run.scale != "quick":
 # linear encoders as good.
 #
 # In a minute sixteen numbers retrieve better than all 256, and lose at most two points of kNN accuracy (*measured*). At
-# sixteen and at thirty-two dimensions TLDR is clearly ahead of plain and of whitened PCA (*measured*). LPP is close to it
-# at sixteen, where the order is open, and ahead at eight, as is whitened PCA (the curve); at thirty-two both fall off and
-# TLDR does not: their last directions are noise at full weight (*our guess*).
+# sixteen and at thirty-two dimensions TLDR is clearly ahead of plain and of whitened PCA (*measured*). LPP is close to
+# it at sixteen, where the order is open, and ahead at eight, as is whitened PCA (the curve); at thirty-two both fall
+# off and TLDR does not: their last directions are noise at full weight (*our guess*).
 #
 # Neighbours are better partners than noisy copies (*measured*), at the one level of noise tried; with these mAP falls
 # below PCA's on average. The projector, and Barlow Twins in place of reconstruction, are ahead on average, and the seeds
@@ -1504,7 +1505,8 @@ for level in (0.0, 0.2):
 # ````
 
 # %% [markdown]
-# Two more exercises, which also come as an assignment that grades itself ([For instructors](../../book/instructors.md)).
+# Two more exercises, which also come as an assignment that grades itself ([For
+# instructors](../../book/instructors.md)).
 
 # %% [markdown]
 # ````{exercise-start} Rate reduction from its equation
