@@ -950,7 +950,10 @@ arms["logistic alone"] = [alone] * len(XIS)
 
 # %% mystnb={"image": {"alt": "Test accuracy over the weight of reconstruction. The filter model starts near logistic regression and falls as the weight grows; PCA and NMF with logistic regression are flat and low."}, "figure": {"caption": "Accuracy over ξ: the joint models trade it for reconstruction; two steps have no choice.", "name": "fig-sdl-xi"}}
 found = run.curve("sdl-covariates", "accuracy over the weight of reconstruction", XIS, arms, "ξ", "test accuracy", log=XIS[0] > 0, data=SEMI)
-_ = lab.plots.curve(found)
+axis = lab.plots.curve(found).axes[0]
+axis.set_xscale("symlog", linthresh=0.01)  # longer runs begin at 0
+axis.set_xticks((0, 0.01, 0.1, 1, 10), ("0", "0.01", "0.1", "1", "10"))
+_ = axis.minorticks_off()
 
 # %% mystnb={"image": {"alt": "Accuracy against the share that is not rebuilt, one line a method: the two models on centred columns run straight up from PCA's point, the one on positive columns lies above NMF's."}, "figure": {"caption": "Accuracy against the share not rebuilt, of centred columns (right) and of positive ones with their mean (left): accuracy is gained, hardly anything of the rebuilding is lost.", "name": "fig-sdl-pareto"}}
 axis = lab.plots.axes(1, 6.5, 2.8)[1]
