@@ -1302,7 +1302,7 @@ for name, make in (("PCA", lambda s, f, d: S.PCA(f.x, d, whiten=False)), ("white
 whole = [S.searched(torch.nn.Identity(), f, stage.neighbours) for f in features]
 arms = {name: [[one[0] for one in each] for each in rows] for name, rows in codes.items()}
 
-# %% mystnb={"image": {"alt": "Retrieval mAP over the dimension of the code for TLDR, PCA, whitened PCA and LPP, with a dashed line at the whole features. At eight dimensions LPP is the highest and whitened PCA second, at sixteen TLDR and LPP are level, at thirty-two TLDR is the highest; PCA lies below TLDR throughout."}, "figure": {"caption": "Retrieval by short codes. Dashes: all 256 numbers of the feature.", "name": "fig-tldr-dims"}}
+# %% mystnb={"image": {"alt": "Retrieval mAP over the dimension of the code for TLDR, PCA, whitened PCA and LPP, with a dashed line at the whole features. At eight dimensions LPP is the highest and whitened PCA second, at sixteen TLDR and LPP are level, at thirty-two TLDR is the highest; PCA lies below TLDR throughout."}, "figure": {"caption": "Retrieval by short codes. Dashes: all 256 numbers of the feature, in this run.", "name": "fig-tldr-dims"}}
 found = run.curve("tldr", "mAP over the dimension of the code", DIMENSIONS, arms, "dimensions", "retrieval mAP", log=True)
 _ = lab.plots.curve(found, floor=sum(one[0] for one in whole) / len(whole))
 
