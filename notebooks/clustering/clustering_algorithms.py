@@ -208,9 +208,9 @@ rough = C.many_kmeans(x, 2, restarts=3, generator=run.generator(0), iterations=2
 em = C.gaussian_mixture(x, 2, restarts=3, covariance="full", generator=run.generator(0), start=rough)
 ila = C.ila_sdp(x, 2, rough[:1], rounds=3, steps=STEPS)
 shown = {"classes": y, "k-means": rough[0], "EM": em.predict(x)[em.best], "iLA-SDP": ila.labels[0]}
-figure, panels = lab.plots.axes(4, 8, 2.1, sharey=True)
+figure, panels = lab.plots.axes(4, 7, 1.9, sharey=True)
 for panel, (name, labels) in zip(panels, shown.items()):
-    panel.scatter(*x.T, c=[lab.plots.COLOURS[int(c)] for c in C.matched(labels[None], y, 2)[0]], s=10)
+    panel.scatter(*x.T, c=[lab.plots.COLOURS[int(c)] for c in C.matched(labels[None], y, 2)[0]], s=8)
     panel.set(title=name, xlabel="$x_1$")
 _ = panels[0].set_ylabel("$x_2$")
 
@@ -312,10 +312,10 @@ lab.show(C.persistence)
 lab.show(C.separability)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of three classes, far apart and on top of each other. Right: a curve for each of the sorted bar lengths over the longest; far apart, it stays low until the last few bars."}, "figure": {"caption": "Clouds that lie apart leave a few long bars over many short ones, so that the curve hugs the axis and S is larger.", "name": "fig-persistence-bars"}}
-figure, panels = lab.plots.axes(3, 8, 2.3)
+figure, panels = lab.plots.axes(3, 7, 2.0)
 for panel, gap in zip(panels[:2], (6.0, 0.5)):
     x, y = tables.blobs(90, 3, 2, gap, 1)
-    panel.scatter(*x.T, s=8, c=[lab.plots.COLOURS[int(c)] for c in y])
+    panel.scatter(*x.T, s=5, c=[lab.plots.COLOURS[int(c)] for c in y])
     panel.set(title=f"{gap:g} from the middle", xlabel="$x_1$", ylabel="$x_2$")
     bars = C.persistence(x)
     panels[2].plot(bars / bars.max(), label=f"{gap:g}: S = {float(C.separability(bars)):.2f}")
@@ -364,8 +364,8 @@ POINTS, BETWEEN = run.pick(quick=(12, 12), long=(20, 32), full=(30, 40))
 if run.dry:
     POINTS, BETWEEN = 5, 2
 watched = [[trials.watched(s, (TRAIN, TEST), POINTS, BETWEEN) for s in (seed, 1000 + seed)] for seed in run.seeds]
-TASKS = ("ten classes", "two classes", "one to five")
 both = lambda measure: [sum(map(measure, pair)) / 2 for pair in watched]  # two draws of the data a seed
+# task 0 is that of ten classes, 1 of two, 2 of two in proportion one to five
 rank = lambda one, two, task: both(lambda w: trials.spearman(w[one][task], w[two][task]))
 run.data = DIGITS
 
@@ -415,7 +415,7 @@ run.claim("topological-class-separability", "Without layer normalisation the tra
           share(3), share(0), margin=0.02)
 
 # %% mystnb={"image": {"alt": "Box plots of normalised bar lengths before and after training, with and without layer normalisation."}, "figure": {"caption": "Bars before and after training on ten classes, one draw: shorter after it with layer normalisation, longer without.", "name": "fig-persistence-boxes"}}
-figure, axis = lab.plots.axes(1, 5.5, 2.4)
+figure, axis = lab.plots.axes(1, 5, 2.1)
 boxes = {f"{how}, {when}": (watched[0][0]["bars"][which, at] / watched[0][0]["bars"][which, at].max()).tolist()
          for which, how in ((0, "normalised"), (3, "as they are")) for at, when in ((0, "before"), (-1, "after"))}
 axis.boxplot(list(boxes.values()), orientation="horizontal", tick_labels=list(boxes), flierprops=dict(markersize=2))
@@ -566,7 +566,7 @@ lab.show(C.clam, start="for _ in range(epochs)", end="return Memories")
 # %% mystnb={"image": {"alt": "Three maps of the plane coloured by the prototype near which a state ends, at small, medium and large inverse temperature. At the smallest one the whole plane has one colour; at a large one the map is the Voronoi diagram of the six prototypes."}, "figure": {"caption": "Where states end after a hundred steps, by β. Hot: all roll to one place. Cold: nearly the Voronoi cells of k-means.", "name": "fig-clam-basins"}}
 prototypes = torch.randn(6, 2, generator=run.generator(3))
 grid = torch.cartesian_prod(*[torch.linspace(-3, 3, 90)] * 2)
-figure, panels = lab.plots.axes(3, 7, 2.3)
+figure, panels = lab.plots.axes(3, 6, 2.0)
 for panel, beta in zip(panels, (0.5, 2.0, 20.0)):
     ends = torch.cdist(C.recall(grid, prototypes, beta, steps=100, rate=0.1), prototypes).argmin(1)
     panel.imshow(ends.view(90, 90).T, origin="lower", extent=(-3, 3, -3, 3), cmap="tab10", alpha=0.6, vmin=0, vmax=9)
@@ -604,7 +604,7 @@ on_average = lambda arm, what: [sum(judged[s][arm][i][what] for s in judged) / l
 MIXED = TABLES + "; " + DIGITS
 
 # %% mystnb={"image": {"alt": "Two bar charts over seven clusterers, mean of iris, wine and digits: silhouette and normalised mutual information with the classes."}, "figure": {"caption": "Silhouette, by which all are chosen, and agreement with the classes, which nobody sees. Mean of three sets; dots are seeds.", "name": "fig-clam-bars"}}
-figure, panels = lab.plots.axes(2, 8, 2.6)
+figure, panels = lab.plots.axes(2, 7, 2.4)
 for panel, what, label in zip(panels, ("silhouette", "NMI"), ("silhouette", "NMI with the classes")):
     lab.plots.bars(panel, {arm: on_average(arm, what) for arm in judged["iris"]}, label)
 _ = panels[1].set_yticklabels([])
@@ -718,7 +718,7 @@ print("both integer programmes, at most one apart:", all(abs(a.value - b.value) 
 x, y = tables.table("iris", run.seeds[0], 150)
 x, clusters = x[:, 2:], C.many_kmeans(x[:, 2:], 3, restarts=5, generator=run.generator(0))
 labels = clusters.labels[clusters.best]
-figure, axis = lab.plots.axes(1, 5, 3)
+figure, axis = lab.plots.axes(1, 4.4, 2.6)
 axis.scatter(*x.T, c=[lab.plots.COLOURS[int(c)] for c in labels], s=10)
 for c, p in enumerate(C.describe_all(x, labels)):
     for w, b in zip(p.w.tolist(), p.b.tolist()):
@@ -742,7 +742,7 @@ told = {name: each(lambda seed, name=name: trials.explained(name, seed)) for nam
 joint = lambda what: [sum(v) / 3 for v in zip(*(told[name][what] for name in told))]
 
 # %% mystnb={"image": {"alt": "Accuracy on held-out rows against complexity for five descriptions, mean of three tables: PDP, sparse PDP, IMM and two CARTs."}, "figure": {"caption": "Accuracy on rows not seen, and how long the description is. Mean of three tables: polyhedra stand at the top and near the left.", "name": "fig-polyhedra-rivals"}}
-figure, axis = lab.plots.axes(1, 5, 2.6)
+figure, axis = lab.plots.axes(1, 4.6, 2.4)
 for name in ("PDP", "sparse PDP", "IMM", "CART, k leaves", "CART, 2k leaves"):
     place = [sum(v) / len(v) for v in (joint(f"{name}, complexity"), joint(f"{name}, accuracy"))]
     axis.plot(*place, "o")
@@ -884,7 +884,7 @@ differ = max(abs(a - b) for name in ("DGAEC", "DGAECInc") for at, bt in zip(valu
 run.exact("clusterfug", "Contraction in feature space, with one partner or five, reaches the objective of GAEC on the matrix", differ, at_most=1e-9)
 
 # %% mystnb={"image": {"alt": "Two panels against alpha: number of clusters on a logarithmic scale, and ARI, for DGAEC, DLAEC and sparse GAEC. More alpha makes more clusters; ARI has a maximum in between."}, "figure": {"caption": "α takes the place of k. Left the number of clusters, right the ARI with ten digits.", "name": "fig-multicut-alpha"}}
-figure, panels = lab.plots.axes(2, 8, 2.5)
+figure, panels = lab.plots.axes(2, 7, 2.2)
 for name in ("DGAEC", "DLAEC", "sparse GAEC"):
     for panel, what in zip(panels, ("clusters", "ARI")):
         panel.plot(ALPHAS, [sum(at) / len(at) for at in value(name, what)], "o-", label=name)
@@ -982,8 +982,8 @@ f = images[rows].double() - images[rows].double().mean(0)
 f = torch.nn.functional.normalize(f, dim=1)
 labels = C.dense_gaec(f, 0.2).labels
 largest = torch.bincount(labels).argsort(descending=True)[:7]
-shown = torch.cat([rows[labels == c].repeat(12)[:12] for c in largest.tolist()])
-_ = lab.plots.images(images[shown].view(-1, 1, 14, 14), rows=7, width=5.5)
+shown = torch.cat([rows[labels == c].repeat(10)[:10] for c in largest.tolist()])
+_ = lab.plots.images(images[shown].view(-1, 1, 14, 14), rows=7, width=4.6)
 
 # %% [markdown]
 # DGAEC and DGAECInc give the objective of the matrix to rounding, without it (*measured*). For each row they hold as
@@ -1189,10 +1189,10 @@ CLUSTERERS = ("k-means", "GMM, spherical", "GMM, full", "Student's t", "Ward", "
 over_nd = lambda what: {name: [[one[name][what] for one in at] for at in sets] for name in CLUSTERERS}
 
 # %% mystnb={"image": {"alt": "Two scatter plots of encoded test digits coloured by class: the two-dimensional data set itself, and the first two principal components of the 64-dimensional one. Groups are noisy and overlap."}, "figure": {"caption": "The data sets of two and of 64 dimensions, the latter by its first two principal components. Colours are digits.", "name": "fig-mnist-nd"}}
-figure, panels = lab.plots.axes(2, 5.2, 2.3)
+figure, panels = lab.plots.axes(2, 4.4, 2.0)
 for panel, at in zip(panels, (0, -1)):
     z = sets[at][0]["z"]
-    panel.scatter(*C.svd(z, 2).T, c=classes, cmap="tab10", s=3)
+    panel.scatter(*C.svd(z, 2).T, c=classes, cmap="tab10", s=2)
     panel.set(title=f"d = {ND[at]}", xlabel="first direction", ylabel="second direction")
 
 # %% mystnb={"image": {"alt": "ARI with the digits against the latent dimension, for k-means, two Gaussian mixtures, a Student's t mixture, Ward and Leiden."}, "figure": {"caption": "ARI over the dimension, six clusterers; five are told the number of clusters, Leiden is not.", "name": "fig-mnist-nd-ari"}}
@@ -1452,7 +1452,7 @@ run.claim("log-bessel", "On directions of digits the mixture's ARI is at least t
 results = each(lambda seed: trials.contest(seed, STEPS, EPOCHS))
 
 # %% mystnb={"image": {"alt": "Bars of ARI on wine for the chapter's clusterers, from one cluster at 0 to five neighbours with labels."}, "figure": {"caption": "ARI with the cultivars of wine. Dots are seeds.", "name": "fig-clustering-algorithms-results"}}
-lab.plots.bars(lab.plots.axes(1, 6.5, 3.4)[1], results, "ARI on wine")
+lab.plots.bars(lab.plots.axes(1, 6, 3.1)[1], results, "ARI on wine")
 
 # %%
 run.summarise("ARI on 100 rows of wine", results, floor="one cluster", ceiling="5 neighbours with labels", data=TABLES)
