@@ -746,7 +746,7 @@ figure, axis = lab.plots.axes(1, 4.6, 2.4)
 for name in ("PDP", "sparse PDP", "IMM", "CART, k leaves", "CART, 2k leaves"):
     place = [sum(v) / len(v) for v in (joint(f"{name}, complexity"), joint(f"{name}, accuracy"))]
     axis.plot(*place, "o")
-    axis.annotate(name, place, textcoords="offset points", xytext=(5, 4), fontsize=9)
+    axis.annotate(name, place, textcoords="offset points", xytext=(5, -12 if name == "sparse PDP" else 4), fontsize=9)
 _ = axis.set(xlabel="half-spaces and nonzero coefficients", ylabel="accuracy on held-out rows")
 
 # %%
