@@ -540,7 +540,7 @@ ours = shares["targets of the code"]
 run.claim("depict", "DEPICT's clusters have a higher NMI than its start's, k-means on the same codes", ours, shares["its start: k-means"], margin=0.0)
 
 # %%
-run.claim("depict", "DEPICT's clusters have a higher NMI than DEC's after as many steps", ours, shares["DEC"], margin=0.0)
+run.claim("depict", "DEPICT's clusters have a higher NMI than DEC's", ours, shares["DEC"], margin=0.0)
 
 # %%
 run.claim("depict", "The prior on sizes keeps clusters more even than targets without it", evens["targets of the paper"], evens["no prior"], margin=0.005)
