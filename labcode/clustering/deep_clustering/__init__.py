@@ -48,7 +48,7 @@ from .swav import SwAV, codes, prototype_use, softmax_codes, swapped_prediction,
 # SCAN: Learning to Classify Images without Labels
 from .scan import (
     SCAN, confusion, majority_accuracy, mine_neighbours, neighbour_purity, scan_clusters, scan_heads, scan_loss,
-    self_label_loss, train_scan,
+    self_label_loss, train_scan, true_neighbours,
 )  # fmt: skip
 
 # P^2OT: Progressive Partial Optimal Transport for Deep Imbalanced Clustering

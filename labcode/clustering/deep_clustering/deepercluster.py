@@ -78,13 +78,15 @@ def two_level_loss(
 
 def deepercluster(
     encoder: nn.Module, images: Tensor, m: int, k: int, *, see: Callable, embed: Callable, width: int,
-    generator: Generator, rotate: bool = True, rounds: int = 2, steps: int = 40, batch_size: int = 64, lr: float = 3e-3,
-    dim: int = 32,
+    generator: Generator, rotate: bool = True, shuffled: bool = False, rounds: int = 2, steps: int = 40,
+    batch_size: int = 64, lr: float = 3e-3, dim: int = 32,
 ) -> Bootstrapped:  # fmt: skip
     """Rounds of hierarchical clustering and of two-level training, in place.
 
     m, k       super-clusters and sub-clusters in all. (1, 1) with rotations is RotNet, (1, k) without is DeepCluster
     rotate     whether images are turned, and the turn is part of the super-class
+    shuffled   every image has the clusters of another one for a round, of the same sizes, and its own turn: the
+               ablation that keeps as many classes and takes away what they say
     see, embed, width  as in ``deepcluster``
 
     Images are drawn uniformly over sub-clusters; heads are new in every round. Starts from a RotNet in the paper.
@@ -95,6 +97,9 @@ def deepercluster(
     turns, per = 4 if rotate else 1, k // m
     for turn in range(rounds):
         above, below = hierarchy(embed(encoder), m, k, turn + 1000 * (generator.initial_seed() % 1000), dim)
+        if shuffled:
+            order = torch.randperm(len(above), generator=generator, device=above.device)
+            above, below = above[order], below[order]
         flat = above * per + below
         found.history.append(flat)
         heads = [torch.zeros(*shape, device=flat.device) for shape in ((turns * m, width), (turns * m, per, width))]

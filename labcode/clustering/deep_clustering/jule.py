@@ -57,28 +57,27 @@ class Linkage:
     """Clusters on a graph that are merged one pair after another; the affinities follow exactly, O(n + k) a merge.
 
     A(i, j) = S_ij / |i|² + S_ji / |j|² with S of ``directed_affinity``. A merge adds columns: what two clusters send
-    and receive together is the sum; only the product of the two has to be made anew. ``to`` leaves gone clusters out of
-    the tables from time to time, since the search for the pair is O(k²).
+    and receive together is the sum; only the product of the two has to be made anew. Each cluster's nearest are kept
+    too, and looked up again only where the merge touched them. ``to`` leaves gone clusters out of the tables from time
+    to time.
     """
 
     def __init__(self, graph: Graph, labels: Labels):
         k = int(labels.max()) + 1
         self.labels, self.alive = labels.clone(), torch.ones(k, dtype=torch.bool)
-        self.sent, self.back = _summed(graph, labels, 0, k).T, _summed(graph, labels, 1, k)  # (n, k): there and back
-        self.s = _summed(self.sent * self.back, labels, 0, k).T
+        self.sent, self.back = (_summed(w, labels, 0, k) for w in (graph, graph.T))  # (k, n): there and back
+        self.s = _summed(self.sent * self.back, labels, 1, k)
         self.size = _summed(graph.new_ones(len(labels)), labels, 0, k)
+        half = self.s / self.size.square()[:, None]
+        self.a = (half + half.T).fill_diagonal_(-math.inf)
+        self.near = None  # values and places of each cluster's nearest, once ``best`` has asked for them
 
     def __len__(self) -> int:
         return int(self.alive.sum())
 
     def affinity(self) -> Float[Tensor, "k k"]:
         """A of all pairs; -∞ on the diagonal and for clusters that are gone."""
-        half = self.s / self.size.square()[:, None]
-        found = half + half.T
-        found.fill_diagonal_(-math.inf)
-        found[~self.alive] = -math.inf
-        found[:, ~self.alive] = -math.inf
-        return found
+        return self.a.clone()
 
     def best(self, local: int = 5) -> tuple[int, int]:
         """The pair to merge: cluster i and its nearest, where A(i, N₁) + Σ_{m ≥ 2} (A(i, N₁) - A(i, N_m)) / (Kc - 1)
@@ -87,7 +86,9 @@ class Linkage:
         JULE, eq. 4 and 6. local = 1 takes the largest affinity.
         """
         count = min(local, len(self) - 1)
-        value, where = self.affinity().topk(count, dim=1)
+        if self.near is None or self.near[0].shape[1] != count:
+            self.near = tuple(self.a.topk(count, dim=1))
+        value, where = self.near
         score = value[:, 0]
         if count > 1:
             score = score + (value[:, :1] - value[:, 1:]).sum(1) / (count - 1)
@@ -97,20 +98,35 @@ class Linkage:
     def merge(self, i: int, j: int) -> None:
         """Cluster j becomes part of i."""
         for table in (self.sent, self.back):
-            table[:, i] += table[:, j]
+            table[i] += table[j]
         self.s[:, i] += self.s[:, j]  # more samples of i to meet
         self.labels[self.labels == j] = i
-        product, row = self.sent[:, i] * self.back[:, i], torch.zeros(len(self.size), dtype=self.s.dtype)
+        product, row = self.sent[i] * self.back[i], torch.zeros(len(self.size), dtype=self.s.dtype)
         self.s[i] = row.index_add_(0, self.labels, product)
         self.size[i] += self.size[j]
         self.alive[j] = False
+        self._follow(i, j)
+
+    def _follow(self, i: int, j: int) -> None:
+        """Affinities to the merged cluster, and the nearest of those that had i or j among them or now have i."""
+        to_i = self.s[i] / self.size[i].square() + self.s[:, i] / self.size.square()
+        to_i[i] = -math.inf
+        to_i[~self.alive] = -math.inf
+        self.a[i], self.a[:, i] = to_i, to_i
+        self.a[j], self.a[:, j] = -math.inf, -math.inf
+        if self.near is not None:
+            value, where = self.near
+            rows = ((where == i) | (where == j)).any(1) | (to_i > value[:, -1])
+            rows[[i, j]] = True
+            value[rows], where[rows] = self.a[rows].topk(value.shape[1], dim=1)
 
     def compact(self) -> None:
         """Forget the clusters that are gone; the others keep their order and get new numbers."""
         kept = self.alive
         self.labels = (kept.cumsum(0) - 1)[self.labels]
-        self.sent, self.back, self.s = self.sent[:, kept], self.back[:, kept], self.s[kept][:, kept]
-        self.size, self.alive = self.size[kept], kept[kept]
+        self.sent, self.back = self.sent[kept], self.back[kept]
+        self.s, self.a = (table[kept][:, kept] for table in (self.s, self.a))
+        self.size, self.alive, self.near = self.size[kept], kept[kept], None
 
     def to(self, k: int, local: int = 5) -> Labels:
         """Merge until k clusters are left; their labels, 0 … k - 1."""

@@ -45,6 +45,15 @@ def neighbour_purity(neighbours: Int[Tensor, "n k"], labels: Int[Tensor, " n"]) 
     return float((labels[neighbours] == labels[:, None]).float().mean())
 
 
+def true_neighbours(labels: Int[Tensor, " n"], k: int = 20, *, generator: Generator) -> Int[Tensor, "n k"]:
+    """k random rows of each row's own class, drawn with return: what mined neighbours would be without a mistake."""
+    found = torch.empty(len(labels), k, dtype=torch.int64, device=labels.device)
+    for label in labels.unique():
+        rows = (labels == label).nonzero()[:, 0]
+        found[rows] = rows[torch.randint(len(rows), (len(rows), k), generator=generator, device=rows.device)]
+    return found
+
+
 @float32
 def scan_loss(anchor: Float[Tensor, "n c"], neighbour: Float[Tensor, "n c"], entropy: float = 5.0) -> Float[Tensor, ""]:
     """An image and its neighbour get the same cluster, and all clusters are used: SCAN, eq. 2.

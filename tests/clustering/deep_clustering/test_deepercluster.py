@@ -55,3 +55,15 @@ def test_two_level_loss_is_the_loop():
     for name, bad in wrong.items():
         with pytest.raises(ValueError, match=name):
             D.two_level_loss(*bad)
+
+
+def test_shuffled_clusters_keep_their_sizes():
+    g = generator()
+    images = torch.randn(60, 1, 4, 4, generator=g) + 4 * (torch.arange(60) % 2)[:, None, None, None]
+    options = dict(see=lambda x, g: x, embed=lambda net: net(images).detach(), width=5, rounds=1, steps=1, batch_size=8)
+    found = []
+    for shuffled in (False, True):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 5))
+        found.append(D.deepercluster(net, images, 2, 4, generator=generator(), shuffled=shuffled, **options).clusters)
+    assert not torch.equal(*found) and torch.equal(*(c.sort().values for c in found))

@@ -136,3 +136,10 @@ def test_bad_input_is_named():
                        (lambda: scan.scan_loss(torch.randn(3, 2), torch.randn(4, 2)), "neighbour")):  # fmt: skip
         with pytest.raises(ValueError, match=named):
             how()
+
+
+def test_true_neighbours_are_of_the_own_class():
+    y = torch.arange(40) % 4
+    found = scan.true_neighbours(y, 6, generator=torch.Generator().manual_seed(0))
+    assert found.shape == (40, 6) and scan.neighbour_purity(found, y) == 1
+    assert len(found.unique()) > 30  # drawn anew for each, not one table for a class
