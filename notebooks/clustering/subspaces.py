@@ -728,7 +728,7 @@ DESIGN = dict(p=P, d=D, k=K, n=SIGNALS, epochs=EPOCHS)
 lab.show(S.compare_objectives, start="g = ", end="found = ")
 
 # %%
-OVER = run.pick(quick=(80, 120, 320), long=(80, 160, 240, 320, 480, 640), full=(200, 400, 600, 800, 1000))
+OVER = run.pick(quick=(80, 120, 320), long=(80, 120, 240, 320, 480, 640), full=(200, 400, 600, 800, 1000))
 sizes = [S.compare_objectives(seed, OVER, [NOISE] * len(OVER), **DESIGN) for seed in run.seeds]
 arms = {name: [[one["cosine"][name][i] for one in sizes] for i in range(len(OVER))] for name in ("reconstruct", "mask")}
 
