@@ -473,7 +473,7 @@ run.claim("dec", "On SimCLR's features DEC's clusters have a higher NMI than tho
 
 # %% [markdown]
 # DEC gains over its own start, and the encoder has to move for it: with a frozen encoder centres follow, but codes do
-# not gather (*measured*). In accuracy the gain is larger than the paper's on MNIST, whose start is better (*our
+# not gather (*measured*). In accuracy (the bars) the gain is larger than the paper's on MNIST, whose start is better (*our
 # guess*). Certain samples pull more, as in the paper, and the division by sizes keeps clusters more even (*measured*).
 # Over k-means on pixels DEC is ahead in every seed, by amounts too different for a verdict.
 #
@@ -884,7 +884,7 @@ run.claim("deepcluster", "Clusters settle: a round's share more with the round b
 # the first round's labels is as good, within less than the two points asked for (*measured*). At this length most of
 # what is learnt is *telling clusters apart under crops*, whatever they are (*our guess*).
 #
-# Networks from nothing stay below the vote of raw pixels in the short run, SimCLR on the same crops apart (*measured*).
+# Networks from nothing stay below the vote of raw pixels in the short run, SimCLR on the same crops apart (the bars).
 # Refilling has no arm: the page does not show that guard at work.
 
 # %% [markdown]
@@ -1639,7 +1639,7 @@ falls = {name: D.sp2ot_labels(first, graph, weights[name], 0.5, outer=30, inner=
 print({name: len(fall.objectives) - 1 for name, fall in falls.items()}, "rounds;",
       {name: round(float(torch.linalg.eigvalsh((g + g.T) / 2)[0]), 2) for name, g in graphs.items()}, "smallest eigenvalues")
 
-# %% mystnb={"image": {"alt": "Objective less its last value against the rounds of majorise-minimise on a logarithmic axis, for the kernel and for the graph of neighbours: both fall steadily."}, "figure": {"caption": "The objective, less its end, over rounds.", "name": "fig-sp2ot-descent"}}
+# %% mystnb={"image": {"alt": "Objective less its last value against the rounds of majorise-minimise on a logarithmic axis, for the kernel and for the graph of neighbours: both fall, the second within the rounding allowed."}, "figure": {"caption": "The objective, less its end, over rounds.", "name": "fig-sp2ot-descent"}}
 _, axis = lab.plots.axes(1, 5, 2.0)
 for name, fall in falls.items():
     axis.semilogy((fall.objectives - fall.objectives[-1])[:-1].clamp_min(1e-9), label=name)
@@ -1844,8 +1844,8 @@ run.carry_over()
 # :::
 
 # %% [markdown]
-# **To take along.** A clustering objective alone always has a trivial answer. The papers differ in what forbids it: a
-# division by cluster sizes (DEC, DEPICT), a reconstruction (TELL), refilled clusters and even drawing (DeepCluster), an
+# **To take along.** A clustering objective alone always has a trivial answer. The papers differ in what they
+# put against it, and not each of these was tested by taking it away: a division by cluster sizes (DEC, DEPICT), a reconstruction (TELL), refilled clusters and even drawing (DeepCluster), an
 # entropy (SCAN), a transport with fixed sizes (SeLa, SwAV) or loose ones (P²OT, SP²OT), or merges that never see an
 # empty cluster (JULE). Look at the sizes too: very uneven ones may be collapse or a long tail, even ones are no proof
 # of anything.
