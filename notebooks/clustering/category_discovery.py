@@ -76,10 +76,11 @@ stage
 _ = stage.look()
 
 # %% [markdown]
-# Each result below is a statement with a verdict: [How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict).
+# Each result below is a statement with a verdict ([How to read a verdict](../../book/how_to_use.md#how-to-read-a-verdict)): *supported* if the 95 % interval of the paired difference lies at the margin or above, *smaller* if it lies below the margin and the
+# sign is not surely the other one, *reversed* if it is, *inconclusive* if the seeds leave it open.
 #
 # One encoder a seed is trained by SimCLR and frozen; it saw all images, new classes too, and no label. Methods train heads of two layers on its
-# standardised features, as the papers train the last block of a frozen transformer. A seed draws `SPLITS` sets of old classes at random, and each value is the mean over them.
+# standardised features, as the papers train the last block of a frozen transformer. A seed draws four sets of old classes at random, and a value is the mean over them; where an arm costs more, over fewer of them, and its cell says so.
 #
 # **The protocol.** Half of the images of the old classes have labels. The rest of them and all images of new classes are
 # one unlabelled pool. Clusters of the *pool* are matched with classes one to one, so that the most samples are right
@@ -209,7 +210,7 @@ arrows = [("labelled", "features or\npair net"), ("features or\npair net", "carr
 _ = lab.plots.diagram(parts, arrows, height=3.2)
 
 # %% [markdown]
-# The methods share a signature. Pseudo-labels are what tells them apart. *KCL* and *MCL* carry over a pair net and train clusters
+# The methods share a signature. Pseudo-labels are what tells them apart. The plainest, *taught + k-means*, trains a classifier of known classes and clusters its features. *KCL* and *MCL* carry over a pair net and train clusters
 # whose chance to agree, $p_i^\top p_j$, follows its verdict. *DTC* carries over features and sharpens soft clusters on them. *AutoNovel* calls two rows alike if their five largest features are the
 # same ones. *UNO* asks for one view's assignment from the other, balanced by Sinkhorn, and puts old and new classes into one cross entropy. *TabularNCD* takes the nearest rows of a batch for alike.
 # For pairs, with $s_{ij}$ the verdict and $p_i$ row $i$'s cluster probabilities:
@@ -228,14 +229,15 @@ lab.show(C.uno_clusters)
 # turned away from those of the old: the survey's condition, that known and novel classes share what matters, as a dial.
 
 # %%
-METHODS = [name for name in C.NCD if name != "KCL" or run.scale != "quick"]
+PAIRS = () if run.scale != "quick" else ("KCL", "MCL", "TabularNCD")  # left out on the table in a minute; KCL on both
+METHODS = {"digits, SimCLR": [name for name in C.NCD if name not in PAIRS[:1]], "digits, table": [name for name in C.NCD if name not in PAIRS]}
 NAMED = {"k-means": "unsupervised", **dict.fromkeys(("taught + k-means", "KCL", "MCL", "DTC"), "two-stage"), **dict.fromkeys(("AutoNovel", "UNO", "TabularNCD"), "one-stage")}
-DRAWN = {name: SPLITS if name in ("k-means", "taught + k-means") else 1 for name in METHODS}  # problems a seed: the dear ones meet the first alone
+PROBLEMS = {name: SPLITS if name in ("k-means", "taught + k-means") else 1 for name in C.NCD}  # problems a seed: the dear ones meet the first alone
 tasks = {"digits, SimCLR": lambda s: problems(s, share=1.0), "digits, table": lambda s: [C.pixel_problem(1000 * d + s, run.tuning) for d in range(SPLITS)]}
 found = {}
 for task, make in tasks.items():
-    each = lambda name, s, make=make: [C.discovered(name, p, seed=s, steps=NCD_STEPS) for p in make(s)[: DRAWN[name]]]
-    found[task] = {name: [each(name, s) for s in run.seeds] for name in METHODS}
+    each = lambda name, s, make=make: [C.discovered(name, p, seed=s, steps=NCD_STEPS) for p in make(s)[: PROBLEMS[name]]]
+    found[task] = {name: [each(name, s) for s in run.seeds] for name in METHODS[task]}
 new = {task: {name: [drawn[0][0] for drawn in values] for name, values in each.items()} for task, each in found.items()}
 over_draws = lambda task, name: [sum(v for v, _ in drawn) / len(drawn) for drawn in found[task][name]]
 
@@ -244,16 +246,15 @@ wrong = sum(kind != NAMED[name] for each in found.values() for name, values in e
 run.exact("ncd-survey", "What a method reads puts each of the methods into the family that the survey names (errors)", wrong, at_most=0)
 
 # %% mystnb={"image": {"alt": "Two bar charts of the accuracy on new classes over the methods: digits on SimCLR's features, and digits as a table."}, "figure": {"caption": "Discovery of new classes by two-stage and one-stage methods. Dots are seeds, dashes chance.", "name": "fig-ncd-survey"}}
-figure, panels = lab.plots.axes(2, 8, 2.4)
+figure, panels = lab.plots.axes(2, 9, 2.4)
 for panel, (task, arms) in zip(panels, new.items(), strict=True):
     lab.plots.bars(panel, arms, "New accuracy", chance=0.2)
     panel.set_title(task)
-    if panel is not panels[0]:
-        panel.set_yticklabels([])
 
 # %%
-run.claim("ncd-survey", "On digits k-means on self-supervised features finds new classes as well as on a classifier's of the known ones, within five points",
-          over_draws("digits, SimCLR", "k-means"), over_draws("digits, SimCLR", "taught + k-means"), margin=-0.05)
+if run.scale != "quick":
+    run.claim("ncd-survey", "On digits k-means on self-supervised features finds new classes as well as on a classifier's of the known ones, within five points",
+              over_draws("digits, SimCLR", "k-means"), over_draws("digits, SimCLR", "taught + k-means"), margin=-0.05)
 
 # %%
 run.claim("ncd-survey", "On a table k-means on the columns finds new classes better than on a classifier's features of the known ones",
@@ -311,7 +312,7 @@ run.claim("ncd-survey", "At a right angle a classifier's features find new class
 # %% [markdown]
 # (pbn-tabular-ncd)=
 # ## Tables: a plain net, tuned by classes that are hidden on purpose
-# Who chooses the settings where new classes have no label? On images papers look at the new classes' accuracy. PBN asks of the *known* ones: hide some of them, run the whole method as if they
+# Who chooses the settings where new classes have no label? On images papers look at the new classes' accuracy. PBN (projection-based novel class discovery) asks of the *known* ones: hide some of them, run the whole method as if they
 # were new, score it on them, and keep the settings that did best. For that to carry over a method must have few settings. So the net is plain:
 # one encoder, one decoder, one linear classifier,
 #
@@ -332,7 +333,7 @@ _ = lab.plots.diagram(parts, arrows, height=2.8)
 lab.show(C.pbn_loss)
 
 # %% [markdown]
-# Two more ideas go with it. *NCD k-means* draws its seeds away from the known classes' means, which then drop out: they only repel the seeds, and do not stay as centroids that catch novel rows. *NCD spectral clustering* embeds known and novel rows together, and does NCD k-means there.
+# Two more ideas go with it. *NCD k-means* draws its seeds away from the known classes' means, which then drop out: they only repel the seeds, and do not stay as centroids that catch novel rows. *NCD spectral clustering* embeds known and novel rows together, and does NCD k-means there. Its kernel takes its width from the rows: the longest edge of the tree that joins all of them most cheaply gets a fixed affinity, so that no row is cut off.
 
 # %%
 lab.show(C.ncd_kmeans)
@@ -353,15 +354,17 @@ TAKES = run.pick(quick=2, full=3)  # problems a table and seed
 
 
 # %%
+PBN_ARMS = ("k-means", "NCD k-means", "spectral", "NCD spectral", "baseline", *(() if run.scale == "quick" else ("TabularNCD",)), "PBN")
 pbn = {}
 for task, make in TABLES.items():
     for seed in run.seeds:
         for take in range(TAKES):
             p = make(1000 * take + seed)
-            pbn[task, seed, take] = dict(p=p) | C.pbn_arms(p, SETTINGS, seed=seed, **PBN_OPTIONS) | C.table_rivals(p, seed=seed, steps=NCD_STEPS)
+            pbn[task, seed, take] = dict(p=p) | C.pbn_arms(p, SETTINGS, seed=seed, **PBN_OPTIONS) | C.table_rivals(p, seed=seed)
+            if "TabularNCD" in PBN_ARMS:
+                pbn[task, seed, take]["TabularNCD"] = C.discovered("TabularNCD", p, seed=seed, steps=NCD_STEPS)[0]
 over_takes = lambda task, seed, value: sum(value(pbn[task, seed, take]) for take in range(TAKES)) / TAKES
 over_tables = lambda value: [sum(over_takes(task, seed, value) for task in TABLES) / len(TABLES) for seed in run.seeds]
-PBN_ARMS = ("k-means", "NCD k-means", "spectral", "NCD spectral", "baseline", "TabularNCD", "PBN")
 arms = {task: {name: [over_takes(task, seed, lambda at, name=name: at[name]) for seed in run.seeds] for name in PBN_ARMS} for task in TABLES}
 average = {name: over_tables(lambda at, name=name: at[name]) for name in PBN_ARMS}
 
@@ -374,9 +377,17 @@ for panel, (task, each) in zip(panels, arms.items(), strict=True):
         panel.set_yticklabels([])
 
 # %%
+from collections import Counter
+
+for task in TABLES:
+    print(f"{task:10} w chosen by hidden classes, and how often: {dict(sorted(Counter(at['w'] for (name, *_), at in pbn.items() if name == task).items()))}")
+
+# %%
 three = "mean over three tables"
-for rival, by, margin in (("TabularNCD", ", five points or more", 0.05), ("baseline", "", 0.0), ("k-means", "", 0.0), ("NCD spectral", "", 0.0)):
-    run.claim("pbn-tabular-ncd", f"Tuned by hidden classes, PBN finds new classes better than {rival}{by}", average["PBN"], average[rival], margin=margin, data=three)
+for rival in ("baseline", "k-means", "NCD spectral"):
+    run.claim("pbn-tabular-ncd", f"Tuned by hidden classes, PBN finds new classes better than {rival}", average["PBN"], average[rival], margin=0.0, data=three)
+if "TabularNCD" in PBN_ARMS:
+    run.claim("pbn-tabular-ncd", "Tuned by hidden classes, PBN finds new classes better than TabularNCD, five points or more", average["PBN"], average["TabularNCD"], margin=0.05, data=three)
 run.table("pbn-tabular-ncd")
 
 # %%
@@ -384,13 +395,19 @@ if run.scale != "quick":
     unit_and_raw = (over_tables(lambda at, which=which: sum(at[which]) / len(at[which])) for which in ("new", "raw"))
     run.claim("pbn-tabular-ncd", "Over all weights, a latent that is brought to length 1 when predicting too, unlike in the released code, finds new classes better, three points or more", *unit_and_raw, margin=0.03, data=three)
 
-# %%
-run.claim("pbn-tabular-ncd", "Seeds repelled by known classes find new classes as well as k-means++, within three points",
-          average["NCD k-means"], average["k-means"], margin=-0.03, data=three)
+# %% [markdown]
+# What trains nothing is cheap, so the two ways of letting known rows help are compared on eight draws of each table.
 
 # %%
-run.claim("pbn-tabular-ncd", "Spectral clustering that embeds known rows too finds new classes better than without them, three points or more",
-          average["NCD spectral"], average["spectral"], margin=0.03, data=three)
+DRAWN, SPECTRUM = 8, run.scale != "quick"
+untaught = {s: [C.table_rivals(make(1000 * take + s), seed=s, spectrum=SPECTRUM) for make in TABLES.values() for take in range(DRAWN)] for s in run.seeds}
+eight = lambda name: [sum(each[name] for each in untaught[s]) / len(untaught[s]) for s in run.seeds]
+run.claim("pbn-tabular-ncd", "Seeds repelled by known classes find new classes as well as k-means++, within three points", eight("NCD k-means"), eight("k-means"), margin=-0.03, data=three)
+
+# %%
+if SPECTRUM:
+    run.claim("pbn-tabular-ncd", "Spectral clustering that embeds known rows too finds new classes better than without them, three points or more",
+              eight("NCD spectral"), eight("spectral"), margin=0.03, data=three)
 
 # %% [markdown]
 # Does the accuracy on hidden classes tell of that on new ones? Over PBN's settings their order should agree (Spearman's coefficient above 0).
@@ -464,7 +481,7 @@ run.claim("pbn-tabular-ncd", "PBN loses accuracy where the number of classes is 
 #
 # $$H = \alpha\,\frac{\Gamma(n_1)\,L_1\;\Gamma(n_2)\,L_2}{\Gamma(n)\,L} ,$$
 #
-# $n_1$ and $n_2$ the sizes of the halves, $n$ of the whole, $L_1, L_2, L$ their marginal likelihoods, $\Gamma$ the gamma function, $\alpha = 1$ a concentration. A split with $H>1$ is made, one with $H<1$ with chance $H$ (in the released code such a one with chance 0.1); the merge of the two nearest
+# $n_1$ and $n_2$ the sizes of the halves, $n$ of the whole, $L_1, L_2, L$ their marginal likelihoods, $\Gamma$ the gamma function, $\alpha = 1$ a concentration. A split with $H>1$ is made, one with $H<1$ with chance $H$ (the released code: with chance 0.1); the merge of the two nearest
 # clusters has $1/H$. The prior's scatter $\psi I$ says how large a cluster is expected to be: a larger $\psi$ wants fewer and larger ones. The means then serve as *prototypes*: features are trained to find their own among all, $-\log \mathrm{softmax}_c(\langle z, c\rangle/\phi_c)$, where $\phi_c$ is the mean distance of a cluster's rows from their mean, small for a tight cluster, and the mixture is made anew.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram of the alternation. Features, reduced by principal components, go to semi-supervised k-means, then to split and merge, which leads back to k-means; the means become prototypes, whose loss together with GCD's contrasts trains the head that makes the features."}, "figure": {"caption": "GPC. The left loop finds the number of clusters, the right one teaches the features.", "name": "fig-gpc-diagram"}}
@@ -504,7 +521,7 @@ run.exact("gpc-gcd", "The marginal likelihood is the product of the rows' predic
 # on the seeds for tuning that was the better side.
 
 # %%
-MIXED, STARTS = dict(dims=16, psi=0.12, rounds=run.pick(quick=8, long=15, full=15)), run.pick(quick=(6, 20), long=(6, 10, 20), full=(6, 10, 20))
+MIXED, STARTS = dict(dims=16, psi=0.2, rounds=run.pick(quick=8, long=15, full=15)), run.pick(quick=(6, 20), long=(6, 10, 20), full=(6, 10, 20))
 SWEPT = run.pick(quick=1, long=SPLITS, full=SPLITS)  # ablations and sweeps meet the seed's first problem alone in a minute
 moved = lambda start=20, some=SPLITS, **options: [[C.moved(p, start, seed=s, **MIXED | options) for p in gcd(s)[:some]] for s in run.seeds]
 ways = {start: moved(start) for start in STARTS}
@@ -566,7 +583,7 @@ if run.scale != "quick":
               [mean(each) for each in moved(rule="constant")], given["GPC, no k"], margin=-0.05)
 
 # %%
-WIDE, SCATTER = run.pick(quick=(2, 16), long=(2, 4, 16, 48), full=(2, 4, 8, 16, 32, 48)), run.pick(quick=(0.002, 0.12, 0.5), long=(0.002, 0.02, 0.12, 0.5), full=(0.002, 0.02, 0.12, 0.5))
+WIDE, SCATTER = run.pick(quick=(2, 16), long=(2, 4, 16, 48), full=(2, 4, 8, 16, 32, 48)), run.pick(quick=(0.002, 0.2, 0.5), long=(0.002, 0.02, 0.2, 0.5), full=(0.002, 0.02, 0.2, 0.5))
 sweep = {d: first if d == MIXED["dims"] else moved(some=SWEPT, dims=d) for d in WIDE}
 prior = {v: first if v == MIXED["psi"] else moved(some=SWEPT, psi=v) for v in SCATTER}
 
@@ -589,7 +606,7 @@ run.claim("gpc-gcd", "Sixteen components give better clusters than two", *([mean
 # Last the alternation: features trained with GCD's contrasts alone, and then a mixture; or with the prototypes of a mixture that moves, for as many steps. Both are then clustered with the true number, and without.
 
 # %%
-JOINT = dict(dims=16, psi=0.12, weight=0.5) | run.pick(quick=dict(steps=130, batch=64, warm=65, every=33, start=20), full=dict(steps=4000, warm=1000, every=200, start=20))
+JOINT = dict(dims=16, psi=0.2, weight=0.5) | run.pick(quick=dict(steps=130, batch=64, warm=65, every=33, start=20), full=dict(steps=4000, warm=1000, every=200, start=20))
 results["GPC"], joint = given["GPC, no k"], {}
 for seed in run.seeds if run.scale != "quick" else ():
     heads, _ = C.train_gpc(problems(seed), generator=run.generator(seed), **JOINT)
@@ -621,7 +638,7 @@ if joint:
 # %% [markdown]
 # (pim-gcd)=
 # ## As much information as the classes are even: PIM
-# A linear classifier on frozen features, and one sentence about the unlabelled rows: its prediction should say much about each row, and use all classes. That is mutual information, $H(Y) - H(Y\mid X)$: classes used evenly, each row decided. But evenly
+# PIM stands for parametric information maximisation. A linear classifier on frozen features, and one sentence about the unlabelled rows: its prediction should say much about each row, and use all classes. That is mutual information, $H(Y) - H(Y\mid X)$: classes used evenly, each row decided. But evenly
 # is an assumption. PIM weighs the second part and takes labels into account,
 #
 # $$\min_W\; \lambda\, H(Y\mid X) - H(Y) + \mathrm{CE} ,$$
@@ -737,7 +754,7 @@ run.claim("pim-gcd", "On a table of pixels PIM clusters all rows better than sem
 # %% [markdown]
 # (pa-cgcd)=
 # ## Proxies that tell old from new: PA-CGCD
-# The data that come later have no label at all: old classes come again, new ones among them, nobody says how many or how large their share. And the labelled rows are gone. PA-CGCD keeps a *proxy* for each old class, a
+# The data that come later have no label at all: old classes come again, new ones among them, nobody says how many or how large their share. And the labelled rows are gone. PA-CGCD (Proxy Anchor for continuous generalised category discovery) keeps a *proxy* for each old class, a
 # learnt point of length 1, and the proxies do three things. They train the embedding,
 #
 # $$\mathcal L_{PA} = \frac{1}{|C^+|}\sum_{c\in C^+} \log\Bigl(1 + \sum_{i \in c} e^{-\alpha(s_{ic} - \delta)}\Bigr) + \frac{1}{|C|}\sum_{c \in C}\log\Bigl(1 + \sum_{i\notin c} e^{\alpha(s_{ic}+\delta)}\Bigr) ,$$
@@ -763,8 +780,8 @@ lab.show(C.refine_split)
 lab.show(C.discover, start="def step()", end="return loss")
 
 # %% [markdown]
-# Six old classes, four new. First the split, judged by the mean of the shares of old and of new rows that are put right (chance 0.5): by the proxies' cosine, and by the refined net, which
-# learns from the first split's labels with the rows near the border left out, and from which a mixture of two Gaussians on its loss drops those it doubts. The released threshold is a cosine of 0. Our proxies are few and the embedding is
+# Six old classes, four new. First the split, judged by the mean of the shares of old and of new rows that are put right (chance 0.5): by the proxies' cosine, and by a refined split. For that a small net
+# learns the first split's labels, without the rows near the border; then it drops rows whose label it doubts, which a mixture of two Gaussians on its loss points out, and learns again. The released threshold is a cosine of 0. Our proxies are few and the embedding is
 # narrow, so cosines are larger: we take 0.35, chosen on other seeds, and measure 0 too. Proxy Anchor's own rival are proxies trained by softmax.
 
 # %%
@@ -810,8 +827,8 @@ if run.scale != "quick":
 # *Forgetting* is how much accuracy on old rows falls below that of the first session's nearest proxy.
 
 # %%
-PARTS = {"no replay": dict(replay=False), "no distillation": dict(distil=0.0)}  # taken out in the longer runs
-ARMS = {"PA-CGCD": {}, "split from 0": dict(split=("refined", 0.0)), "k-means, true number": dict(clusters=4)} | run.pick(quick={}, long=PARTS, full=PARTS)
+PARTS = {"no replay": dict(replay=False), "no distillation": dict(distil=0.0), "split from 0": dict(split=("refined", 0.0))}  # taken out in the longer runs
+ARMS = {"PA-CGCD": {}, "k-means, true number": dict(clusters=4)} | run.pick(quick={}, long=PARTS, full=PARTS)
 session = lambda s, split=("refined", NEAR), **options: [
     C.proxy_session(p, net, old[split], seed=s, steps=JOINTLY, preference=HARD, **options) for (p, net), old in zip(proxied[s], olds[s], strict=True)
 ]
@@ -834,9 +851,7 @@ run.claim("pa-cgcd", "PA-CGCD clusters all rows better than semi-supervised k-me
 if run.scale != "quick":
     run.claim("pa-cgcd", "With no replay more of the old classes is forgotten", pa_mean("no replay", "forgot"), pa_mean("PA-CGCD", "forgot"), margin=0.0)
     run.claim("pa-cgcd", "With no distillation more of the old classes is forgotten, three points or more", pa_mean("no distillation", "forgot"), pa_mean("PA-CGCD", "forgot"), margin=0.03)
-
-# %%
-run.claim("pa-cgcd", "Discovery on the split from 0.35 clusters all rows better than on the one from the released threshold", pa_mean("PA-CGCD"), pa_mean("split from 0"), margin=0.0)
+    run.claim("pa-cgcd", "Discovery on the split from 0.35 clusters all rows better than on the one from the released threshold", pa_mean("PA-CGCD"), pa_mean("split from 0"), margin=0.0)
 
 # %%
 run.claim("pa-cgcd", "Not knowing the number costs PA-CGCD less than five points against k-means with the true number", pa_mean("PA-CGCD"), pa_mean("k-means, true number"), margin=-0.05)
@@ -845,8 +860,8 @@ run.claim("pa-cgcd", "Not knowing the number costs PA-CGCD less than five points
 # How many new classes does affinity propagation find? Affinity propagation passes messages between rows until some of them are *exemplars* and each row has chosen one; nobody says how many. It depends on how ready a row is to be an exemplar, its *preference*: scikit-learn's default, which the released code takes, is the median similarity; we multiply it. And what if fewer of the pool are new?
 
 # %%
-READY = (-1.0, -5.0, -20.0, -80.0)
-count = lambda s, r: sum(C.count_new(p, net, old["refined", NEAR], r) for (p, net), old in zip(proxied[s], olds[s], strict=True)) / SIX
+READY = run.pick(quick=(-1.0, -20.0), long=(-1.0, -5.0, -20.0, -80.0), full=(-1.0, -5.0, -20.0, -80.0))
+count = lambda s, r: C.count_new(*proxied[s][0], olds[s][0]["refined", NEAR], r)  # of the seed's first problem
 counted = {r: [count(s, r) for s in run.seeds] for r in READY}
 
 # %% mystnb={"image": {"alt": "The number of new classes found over the true four, against the preference: many times too many at the median, about the true number at twenty times it."}, "figure": {"caption": "Affinity propagation's preference, in medians, against the number of new classes it finds over the true four.", "name": "fig-pa-preference"}}
@@ -952,25 +967,25 @@ def sessions(seed, kind="meta", trained=None, steps=15, **options):
 
 # %%
 OTHERS = {"InfoNCE alone": dict(share=0.0, last=True), "hard neighbours": dict(soft=False, last=True)}
-WAYS = {"MetaGCD": {}, "fine-tuned": dict(kind="no meta"), "replay": dict(kind="no meta", replay=True), "frozen": dict(kind="no meta", steps=0)} | run.pick(quick={}, long=OTHERS, full=OTHERS)
+WAYS = {"MetaGCD": {}, "fine-tuned": dict(kind="no meta"), "replay": dict(kind="no meta", replay=True), "no sessions": dict(steps=0)} | run.pick(quick={}, long=OTHERS, full=OTHERS)
 path = {name: [sessions(s, **options) for s in run.seeds] for name, options in WAYS.items()}
 last = lambda name, what: [each[-1][what] for each in path[name]]
 forgot = lambda name: [each[0]["Old"] - each[-1]["Old"] for each in path[name]]
 results["MetaGCD, 4 old"] = last("MetaGCD", "All")
 
 # %% mystnb={"image": {"alt": "All accuracy after each session for MetaGCD, fine-tuning, replay and frozen features: all fall as classes arrive."}, "figure": {"caption": "All accuracy after each session. Classes arrive, and all fall.", "name": "fig-metagcd-all"}}
-shown = {name: [[each[t]["All"] for each in path[name]] for t in range(len(UPTO))] for name in ("MetaGCD", "fine-tuned", "replay", "frozen")}
+shown = {name: [[each[t]["All"] for each in path[name]] for t in range(len(UPTO))] for name in ("MetaGCD", "fine-tuned", "replay", "no sessions")}
 _ = lab.plots.curve(run.curve("metagcd", "All accuracy after each session", list(UPTO), shown, "classes so far", "All accuracy"))
 
 # %% mystnb={"image": {"alt": "Accuracy on the four base classes after each session for MetaGCD, fine-tuning, replay and frozen features."}, "figure": {"caption": "What is left of the base classes.", "name": "fig-metagcd-old"}}
-shown = {name: [[each[t]["Old"] for each in path[name]] for t in range(len(UPTO))] for name in ("MetaGCD", "fine-tuned", "replay", "frozen")}
+shown = {name: [[each[t]["Old"] for each in path[name]] for t in range(len(UPTO))] for name in ("MetaGCD", "fine-tuned", "replay", "no sessions")}
 _ = lab.plots.curve(run.curve("metagcd", "Old accuracy after each session", list(UPTO), shown, "classes so far", "Old accuracy"))
 
 # %%
 run.claim("metagcd", "After the last session MetaGCD is better on all classes than fine-tuning without rehearsal", last("MetaGCD", "All"), last("fine-tuned", "All"), margin=0.0)
 
 # %%
-run.claim("metagcd", "After the last session MetaGCD is better on all classes than frozen features", last("MetaGCD", "All"), last("frozen", "All"), margin=0.0)
+run.claim("metagcd", "Sessions without labels teach: MetaGCD ends better on all classes than its rehearsed start left as it is", last("MetaGCD", "All"), last("no sessions", "All"), margin=0.0)
 
 # %%
 run.claim("metagcd", "MetaGCD forgets less of the base classes than fine-tuning without rehearsal", forgot("MetaGCD"), forgot("fine-tuned"), margin=0.0, higher_is_better=False)
@@ -1099,13 +1114,13 @@ for lam in (0.1, 1.0):
 # ````{solution-start} ex-discovery-prior
 # :class: dropdown
 # ````
-# The old classes say how wide a class is, if new ones are alike. A scatter is a variance times a number of rows. The mean variance inside old clusters, as if the prior were worth one row, is one in the right units.
+# The old classes say how wide a class is, if new ones are alike. A scatter is a variance times a number of rows. The mean variance inside old clusters is in the right units if the prior is worth one row. The number that it leads to stands below; whether it is nearer to the truth depends on how much old and new classes differ in width.
 
 # %%
 p = gcd(run.seeds[0])[0]
 low = C.principal(p.x, 16)
 inside = sum(low[p.labelled & (p.y == c)].var(0).mean() for c in range(p.old)) / p.old
-for psi in (0.12, float(inside)):
+for psi in (0.2, float(inside)):
     print(f"ψ = {psi:.4f}: {len(C.split_and_merge(low, p.known, 20, generator=run.generator(0), psi=psi)[1])} clusters")
 
 # %% [markdown]
