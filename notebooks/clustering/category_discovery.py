@@ -938,7 +938,7 @@ lab.show(C.meta_train, start="for _ in range(allowed(tasks))", end="adam.step()"
 # from the same rehearsed start.
 
 # %%
-UPTO, ORDERS, TASKS = (4, 6, 8, 10), run.pick(quick=5, long=6, full=6), run.pick(quick=32, full=500)
+UPTO, ORDERS, TASKS = (4, 6, 8, 10), run.pick(quick=8, long=6, full=6), run.pick(quick=32, full=500)
 META = dict(batch=48, rate=1.0)
 
 
