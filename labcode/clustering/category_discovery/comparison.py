@@ -165,7 +165,8 @@ def split_area(p: Problem, net: ProxyNet) -> float:
 @torch.no_grad()
 def count_new(p: Problem, net: ProxyNet, old: Bool[Tensor, " n"], preference: float) -> int:
     """How many new classes affinity propagation finds among the unlabelled rows that a split takes for new."""
-    return len(affinity_clusters(unit_rows(net(p.x))[~p.labelled & ~old], preference)[1])
+    z = unit_rows(net(p.x))[~p.labelled & ~old]
+    return len(affinity_clusters(z, preference)[1]) if len(z) > 1 else len(z)
 
 
 def proxy_session(p: Problem, net: ProxyNet, old: Bool[Tensor, " n"], *, seed: int, **options) -> Measures:
