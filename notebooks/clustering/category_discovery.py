@@ -82,10 +82,10 @@ _ = stage.look()
 # lies at the margin or above, *smaller* if it lies below the margin and the sign is not surely the other one,
 # *reversed* if it is, *inconclusive* if the seeds leave it open.
 #
-# One encoder a seed is trained by SimCLR and frozen; it saw all images, new classes too, and no label. Methods train
-# heads of two layers on its standardised features, as the papers train the last block of a frozen transformer. A seed
-# draws three sets of old classes at random, and a value is the mean over them; where an arm costs more, over fewer of
-# them, and its cell says so.
+# Digits have 14×14 pixels and a margin of one, so 16×16. One encoder a seed is trained by SimCLR and frozen; it saw
+# all images, new classes too, and no label. Methods train heads of two layers on its standardised features, as the
+# papers train the last block of a frozen transformer. A seed draws three sets of old classes at random, and a value is
+# the mean over them; where an arm costs more, over fewer of them, and its cell says so.
 #
 # **The protocol.** Half of the images of the old classes have labels. The rest of them and all images of new classes
 # are one unlabelled pool. Clusters of the *pool* are matched with classes one to one, so that the most samples are
@@ -226,9 +226,9 @@ _ = lab.plots.diagram(parts, arrows, height=3.2)
 # classifier of known classes and clusters its features. *KCL* and *MCL* carry over a pair net and train clusters whose
 # chance to agree, $p_i^\top p_j$, follows its verdict. *DTC* carries over features and sharpens soft clusters on them.
 # *AutoNovel* calls two rows alike if their five largest features are the same ones. *UNO* asks for one view's
-# assignment from the other, balanced by Sinkhorn, and puts old and new classes into one cross entropy. *TabularNCD*
-# takes the nearest rows of a batch for alike. For pairs, with $s_{ij}$ the verdict and $p_i$ row $i$'s cluster
-# probabilities:
+# assignment from the other, balanced by Sinkhorn (rows and columns scaled in turn until classes are even), and puts
+# old and new classes into one cross entropy. *TabularNCD* takes the nearest rows of a batch for alike. For pairs, with
+# $s_{ij}$ the verdict and $p_i$ row $i$'s cluster probabilities:
 #
 # $$\mathcal L_{\mathrm{pairs}} = -\frac1{n^2}\sum_{ij} s_{ij} \log p_i^\top p_j + (1 - s_{ij}) \log\bigl(1 - p_i^\top p_j\bigr).$$
 
@@ -592,8 +592,8 @@ run.table("gpc-gcd")
 
 # %% [markdown]
 # Rivals that count: GCD's own estimate, which hides half of the old classes and asks which $k$ clusters those best,
-# and, in the longer runs, the least BIC of a Gaussian mixture without labels. And rivals that cluster: GCD's
-# semi-supervised k-means with that estimate, and with the true number.
+# and, in the longer runs, the least BIC (misfit and a price for every parameter) of a Gaussian mixture without labels.
+# And rivals that cluster: GCD's semi-supervised k-means with that estimate, and with the true number.
 
 # %%
 COUNTS = tuple(range(6, 21, 2))
