@@ -35,3 +35,7 @@ from .proxy_anchor import refine_split, softmax_proxies, train_proxies
 
 # MetaGCD: Learning to Continually Learn in Generalized Category Discovery
 from .metagcd import Continual, continual, meta_train, outer_loss, run_sessions, session_loss, soft_neighbours
+
+# The experiments: each method's arms beside its rivals
+from .comparison import count_new, discovered, moved, new_accuracy, pbn_arms, pim_arms, proxy_session, split_area
+from .comparison import split_arms, table_rivals, tailed

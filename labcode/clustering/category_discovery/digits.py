@@ -12,7 +12,7 @@ from ...data import digits
 from ...loss import unit_rows
 from ...nets import evaluating
 
-COUNT = 1000
+COUNT = 1500
 
 
 def digit_views(
@@ -37,7 +37,7 @@ class DigitStage(Stage):
 
 
 def digit_stage(run: Run) -> Stage:
-    """A ``Stage`` of MNIST digits, 14×14 pixels with a margin of 1, 1,000 for discovery; at full scale CIFAR-10.
+    """A ``Stage`` of MNIST digits, 14×14 pixels with a margin of 1, 1,500 for discovery; at full scale CIFAR-10.
 
     Tuning sees the first 2,000 digits, results come from the next 2,000; 500 of either are kept for the test of kNN.
     """

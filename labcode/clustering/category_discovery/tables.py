@@ -58,14 +58,14 @@ def profiles(images: Float[Tensor, "n h w"]) -> Float[Tensor, "n d"]:
     return torch.cat([images.sum(1), images.sum(2), 10 * zones], 1)
 
 
-def planted_problem(seed: int, angle: float = 0.0, share: float = 1.0, each: int = 45) -> Problem:
+def planted_problem(seed: int, angle: float = 0.0, share: float = 1.0, each: int = 70) -> Problem:
     """A planted table, its first five classes old."""
     g = torch.Generator().manual_seed(seed)
     x, y = planted_table(each=each, angle=angle, generator=g)
     return discovery_problem(standardised(x), y, list(range(5)), share=share, generator=g)
 
 
-def pixel_problem(seed: int, tuning: bool = False, rows: int = 450, share: float = 1.0) -> Problem:
+def pixel_problem(seed: int, tuning: bool = False, rows: int = 700, share: float = 1.0) -> Problem:
     """Handwritten digits of 8×8 pixels as a table, Optdigits' test part, with five classes drawn to be old.
 
     tuning  rows come from another part of the data
@@ -78,7 +78,7 @@ def pixel_problem(seed: int, tuning: bool = False, rows: int = 450, share: float
     return discovery_problem(standardised(x[at].flatten(1)), y[at], old, share=share, generator=g)
 
 
-def profile_problem(seed: int, tuning: bool = False, rows: int = 450) -> Problem:
+def profile_problem(seed: int, tuning: bool = False, rows: int = 700) -> Problem:
     """MNIST digits by their ``profiles``, with five classes drawn to be old."""
     g = torch.Generator().manual_seed(seed)
     images, y = (part[:2000] if tuning else part[2000:4000] for part in digits("mnist"))
