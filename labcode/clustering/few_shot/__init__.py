@@ -19,6 +19,9 @@ from .episodes import (
     squared,
 )
 
+# The three stages: letters, scenes and tables; and requests as word numbers
+from .protocol import Letters, Requests, Scenes, Tables, bags, requests
+
 # Transductive Few-Shot Learning: Clustering is All You Need?
 from .laplacian import affinity, bd_cspn, bound_updates, energy, laplacian, laplacian_shot, rectified
 
@@ -35,6 +38,7 @@ from .update_rule import (
     learn,
     meta_train,
     new_state,
+    permuted,
     principal,
     ridge,
     ridge_loss,
@@ -45,7 +49,7 @@ from .update_rule import (
 
 # BECLR: Batch Enhanced Contrastive Few-Shot Learning
 from .beclr import BECLR, Memory, beclr_loss, purity, unlabelled_training
-from .opta import opta, transported
+from .opta import opta, transport_plan, transported
 
 # STUNT: Few-shot Tabular Learning with Self-generated Tasks from Unlabeled Tables
 from .stunt import (
@@ -73,5 +77,6 @@ from .unem import (
     inverse_digamma,
     log_dirichlet,
     name_probabilities,
+    searched,
     unroll,
 )

@@ -8,6 +8,15 @@ from ..transport import balanced_transport
 from .episodes import Soft, Tasks, logistic, squared
 
 
+def transport_plan(
+    prototypes: Float[Tensor, "t k d"], query: Float[Tensor, "t q d"], eps: float = 0.05, rounds: int = 50
+) -> Float[Tensor, "t q k"]:
+    """How much of each query goes to each prototype: rows sum to 1/q, columns, after enough rounds, to 1/k."""
+    cost = squared(query, prototypes)
+    cost = cost / cost.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    return balanced_transport(cost, eps, tolerance=None, rounds=rounds).plan.to(query.dtype)
+
+
 def transported(
     prototypes: Float[Tensor, "t k d"], query: Float[Tensor, "t q d"], eps: float = 0.05, rounds: int = 50
 ) -> Float[Tensor, "t k d"]:
@@ -21,9 +30,7 @@ def transported(
 
     Raises ValueError for eps <= 0 and features that are not finite.
     """
-    cost = squared(query, prototypes)
-    cost = cost / cost.amax((1, 2), keepdim=True).clamp_min(1e-12)
-    plan = balanced_transport(cost, eps, tolerance=None, rounds=rounds).plan.to(query.dtype)
+    plan = transport_plan(prototypes, query, eps, rounds)
     return plan.mT @ query / plan.sum(1)[..., None]
 
 

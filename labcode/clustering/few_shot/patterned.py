@@ -92,6 +92,10 @@ class SegmentationTasks:
     query_mask: Tensor
     classes: Tensor
 
+    def to(self, device) -> "SegmentationTasks":
+        """The same tasks on a device."""
+        return SegmentationTasks(**{name: part.to(device) for name, part in vars(self).items()})
+
 
 def segmentation_tasks(part: str, tasks: int, shots: int, generator: torch.Generator, **options) -> SegmentationTasks:
     """Binary tasks: every scene has a thing of the task's class and one of another class, either in front."""

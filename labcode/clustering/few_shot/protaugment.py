@@ -76,8 +76,8 @@ class Encoders(nn.Module):
     def __init__(self, arms: int, first: Float[Tensor, "w d"]):
         super().__init__()
         self.words = nn.Parameter(first.repeat(arms, 1, 1))
-        self.weights = nn.Parameter(torch.zeros(arms, len(first)))
-        self.matrix = nn.Parameter(torch.eye(first.shape[1]).repeat(arms, 1, 1))
+        self.weights = nn.Parameter(torch.zeros(arms, len(first), device=first.device))
+        self.matrix = nn.Parameter(torch.eye(first.shape[1], device=first.device).repeat(arms, 1, 1))
 
     def forward(self, tokens: Int[Tensor, "a n l"]) -> Float[Tensor, "a n d"]:
         arm = torch.arange(len(tokens), device=tokens.device)[:, None, None]
@@ -101,7 +101,7 @@ def word_vectors(known: Int[Tensor, "n l"], words: int, d: int = 64) -> Float[Te
 
     Stands for the language model that the paper first tunes on the target's raw text. Rows have mean length 1.
     """
-    present = torch.zeros(len(known), words + 1).scatter_(1, known, 1.0)
+    present = torch.zeros(len(known), words + 1, device=known.device).scatter_(1, known, 1.0)
     present[:, 0] = 0
     joint = present.T @ present + 1e-9
     information = (joint * joint.sum() / (joint.sum(0) * joint.sum(1)[:, None])).log().clamp_min(0)

@@ -5,8 +5,6 @@ For one task, features of length 1, p = sigmoid(20 cos(w, z) - b), and only w an
     CE(supports) + λ_KL KL(mean p of the query || π) + λ_H mean H(p of the query),    λ_KL = λ_H = 1 / shots
 """
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -50,7 +48,8 @@ def repri_terms(
     known = y_support != IGNORED
     chosen = torch.where(y_support == 1, p_support, 1 - p_support).clamp(0, 1)
     ce = -((chosen + 1e-10).log() * known).sum(1) / known.sum(1).clamp_min(1)
-    entropy = -(both(p_query) * (both(p_query) + 1e-10).log()).sum(0).mean(1)
+    query = both(p_query)
+    entropy = -(query * (query + 1e-10).log()).sum(0).mean(1)
     share, pi = both(p_query.clamp(0, 1).mean(1)), both(prior)
     kl = (share * ((share + 1e-10).log() - (pi + 1e-10).log())).sum(0)
     return dict(ce=ce, kl=kl, entropy=entropy)
@@ -135,22 +134,22 @@ def seen(encoder: nn.Module, tasks: SegmentationTasks) -> tuple[Tensor, Tensor, 
     return zs, coarse(tasks.support_mask, z.shape[-1]), z[t * shots :]
 
 
-def panet(make, seed: int, *, steps: int = 60, tasks: int = 16, lr: float = 5e-3) -> nn.Module:
-    """The episodic rival: the encoder trained on one-shot tasks of base classes through ``prototype_masks``."""
+def panet(make, seed: int, *, steps: int = 60, tasks: int = 16, lr: float = 5e-3, scenes: int = 600) -> nn.Module:
+    """The episodic rival: the encoder trained on one-shot tasks of base classes through ``prototype_masks``.
+
+    scenes  that its tasks are made of, two each: as many as ``pixel_training`` has
+    """
     torch.manual_seed(seed)
     encoder, g = make(), torch.Generator().manual_seed(seed)
-    device = next(encoder.parameters()).device
+    device, pool = next(encoder.parameters()).device, segmentation_tasks("base", scenes // 2, 1, g)
+    parts = [part.to(device) for part in (pool.support[:, 0], pool.query, pool.support_mask, pool.query_mask)]
 
-    def step(_):
-        episode = segmentation_tasks("base", tasks, 1, g)
-        episode = replace(
-            episode, **{k: getattr(episode, k).to(device) for k in ("support", "support_mask", "query", "query_mask")}
-        )
-        z = encoder(torch.cat([episode.support[:, 0], episode.query]))
-        size = z.shape[-1]
-        p = prototype_masks(z[:tasks, None], coarse(episode.support_mask, size), z[tasks:])
-        wanted = coarse(episode.query_mask, size).to(p.dtype)
-        return {"loss": F.binary_cross_entropy(p.clamp(1e-6, 1 - 1e-6), wanted)}
+    def step(index):
+        support, query, mask, wanted = (part[index] for part in parts)
+        z = encoder(torch.cat([support, query]))
+        p = prototype_masks(z[:tasks, None], coarse(mask, z.shape[-1]), z[tasks:])
+        return {"loss": F.binary_cross_entropy(p.clamp(1e-6, 1 - 1e-6), coarse(wanted, z.shape[-1]).to(p.dtype))}
 
-    fit(encoder, step, lambda i: torch.zeros(1), steps=steps, lr=lr, label=f"PANet, seed {seed}")
+    batches = lambda i: torch.randint(scenes // 2, (tasks,), generator=g).to(device)  # noqa: E731
+    fit(encoder, step, batches, steps=steps, lr=lr, label=f"PANet, seed {seed}")
     return encoder.eval()

@@ -7,6 +7,7 @@ One layer, for features z_i, scaled by t, of Gaussian classes with identity cova
 γ = T = 1 is EM. A large γ empties classes: with γ the number of queries it is PADDLE's penalty (Martin et al., 2022).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...train import allowed
-from .episodes import Soft, Tasks, squared
+from .episodes import Soft, Tasks, accuracy, squared
 
 MODELS = ("gaussian", "dirichlet")
 
@@ -67,6 +68,11 @@ def generalised_em(tasks: Tasks, settings: Settings, model: str = "gaussian", tr
         if trace is not None:
             trace.append(log_u)
     return log_u.exp()
+
+
+def searched(tasks: Tasks, grid: Sequence[Settings], model: str = "gaussian") -> Settings:
+    """The settings of a grid with the highest accuracy on labelled validation tasks; the first of equals."""
+    return max(grid, key=lambda settings: accuracy(generalised_em(tasks, settings, model), tasks))
 
 
 def log_dirichlet(log_z: Float[Tensor, "t n d"], alpha: Float[Tensor, "t k d"]) -> Float[Tensor, "t n k"]:

@@ -30,8 +30,12 @@ class State:
     b: list[Tensor]
     v: list[Tensor]
 
+    def map(self, change) -> "State":
+        """The same models with every tensor changed by a function."""
+        return State(*([change(x) for x in part] for part in (self.w, self.b, self.v)))
+
     def detach(self) -> "State":
-        return State(*([x.detach() for x in part] for part in (self.w, self.b, self.v)))
+        return self.map(torch.Tensor.detach)
 
 
 def new_state(tasks: int, sizes: tuple[int, ...], generator: torch.Generator) -> State:
@@ -42,6 +46,11 @@ def new_state(tasks: int, sizes: tuple[int, ...], generator: torch.Generator) ->
     pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
     return State([draw(i, o) for i, o in pairs], [torch.zeros(tasks, o, device=generator.device) for _, o in pairs],
                  [draw(o, i) for i, o in pairs])  # fmt: skip
+
+
+def permuted(state: State, order: Int[Tensor, " d"]) -> State:
+    """The same base models for inputs in another order: the first layer's weights go along."""
+    return State([state.w[0][:, order], *state.w[1:]], state.b, [state.v[0][:, :, order], *state.v[1:]])
 
 
 def forward(state: State, x: Float[Tensor, "t n d"], activation: str = "relu") -> tuple[list[Tensor], list[Tensor]]:
@@ -200,14 +209,14 @@ def ridge(
 def meta_train(
     images: Float[Tensor, "c m d"], seed: int, *, steps: int = 100, unroll: int = 5, reset: int = 20, tasks: int = 8,
     ways: int = 5, batch: int = 40, shots: int = 10, sizes: tuple[int, ...] = (32, 16), lr: float = 5e-3,
-    permuted: bool = True,    rule: Rule | None = None, trace: list | None = None,
+    permuted: bool = True, rule: Rule | None = None, trace: list | None = None,
 ) -> Rule:  # fmt: skip
     """Learn θ by truncated unrolls: ``unroll`` updates, the loss, one step of Adam; the state goes on detached.
 
     images    (classes, samples, pixels) of what tasks are made of; labels are used here, by the outer loop only
     reset     inner updates after which all tasks begin anew: with other classes, weights and, if ``permuted``, pixels
     shots     labelled samples a class of the meta-loss, and as many to judge on
-    trace     a list that gets the loss of every outer step
+    trace     a list that gets the loss of every outer step, a tensor
 
     Outer gradients are clipped at norm 1.
     """
@@ -234,7 +243,7 @@ def meta_train(
         optimizer.step()
         state = state.detach()
         if trace is not None:
-            trace.append(float(loss.detach()))
+            trace.append(loss.detach())
     return rule
 
 
@@ -259,14 +268,14 @@ def take(x: Float[Tensor, "t n d"], count: int, generator: torch.Generator) -> t
 @torch.no_grad()
 def learn(
     rule: Rule | None, x: Float[Tensor, "t n d"], sizes: tuple[int, ...], seed: int, *, steps: int = 20,
-    batch: int = 40,    activation: str = "relu", looks: tuple[int, ...] | None = None,
+    batch: int = 40, activation: str = "relu", looks: tuple[int, ...] | None = None, start: State | None = None,
 ) -> list[Float[Tensor, "t n f"]]:  # fmt: skip
     """Features of all rows after each number of updates in ``looks``, ``steps`` if None; no labels. None is no rule.
 
-    Features are the top layer's, batch normalisation over all rows.
+    Features are the top layer's, batch normalisation over all rows. ``start`` is drawn where none is given.
     """
     g = torch.Generator(x.device).manual_seed(seed)
-    state, found = new_state(len(x), (x.shape[2], *sizes), g), []
+    state, found = new_state(len(x), (x.shape[2], *sizes), g) if start is None else start, []
     looks = (steps,) if looks is None else looks
     for step in range(max(looks) + 1):
         if step in looks:
@@ -304,7 +313,7 @@ def principal(x: Float[Tensor, "t n d"], d: int) -> Float[Tensor, "t n k"]:
 
 def vae(
     x: Float[Tensor, "t n d"], hidden: int, latent: int, seed: int, *, steps: int = 200,
-    batch: int = 40, lr: float = 1e-2,    beta: float = 1.0, looks: tuple[int, ...] | None = None,
+    batch: int = 40, lr: float = 1e-2, beta: float = 1.0, looks: tuple[int, ...] | None = None,
 ) -> tuple[list[Float[Tensor, "t n k"]], list[float]]:  # fmt: skip
     """Variational autoencoders (Kingma and Welling, 2014), one a set, all trained together: latent means, and the loss.
 

@@ -87,6 +87,12 @@ def test_transport_is_an_independent_sinkhorn():
         assert np.allclose(found[i], plan.T @ t.query[i].numpy() / plan.sum(0)[:, None], atol=1e-6)
 
 
+def test_a_plan_has_even_marginals():
+    plan = F.transport_plan((t := tasks(count=3)).prototypes, t.query, rounds=500)
+    assert torch.allclose(plan.sum(2), torch.full((3, 12), 1 / 12, dtype=plan.dtype))
+    assert torch.allclose(plan.sum(1), torch.full((3, 3), 1 / 3, dtype=plan.dtype), atol=1e-6)
+
+
 def test_opta_without_passes_is_the_classifier_and_moves_with_the_features():
     t = tasks()
     assert torch.allclose(F.opta(t, 0, classifier=F.nearest_prototype), F.nearest_prototype(t))

@@ -1,6 +1,7 @@
 """RePRI: its terms of the loop, the fit against a slow gradient descent, IoU by hand, and what the KL prevents."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -113,3 +114,11 @@ def test_scenes_hold_what_the_masks_say():
     assert bool((t.support_mask.flatten(2).sum(2) > 0).all()) and set(t.classes.tolist()) <= set(range(12, 18))
     assert F.coarse(t.query_mask, 16).shape == (6, 16, 16)
     assert float(F.prototype_masks(t.support, t.support_mask, t.query).mean()) > 0
+
+
+def test_panet_and_its_rival_learn_from_a_seed():
+    make = partial(F.PixelNet, 4, 6)
+    one, same, other = (F.panet(make, seed, steps=2, tasks=2, scenes=8) for seed in (0, 0, 1))
+    x = torch.rand(1, 3, 16, 16)
+    assert not one.training and torch.equal(one(x), same(x)) and not torch.equal(one(x), other(x))
+    assert F.pixel_training(make, 0, steps=2, batch_size=2, scenes=8)(x).shape == (1, 6, 8, 8)

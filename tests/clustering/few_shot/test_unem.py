@@ -91,6 +91,12 @@ def test_learning_lowers_the_loss_and_leaves_what_is_not_learnt():
         F.unroll(t, start=start, learn=("beta",))
 
 
+def test_searched_is_the_best_of_the_grid():
+    t, grid = tasks(count=6), [F.Settings.fixed(g, scale=s) for g in (0.0, 1.0, 30.0) for s in (0.1, 1.0)]
+    right = [F.accuracy(F.generalised_em(t, settings), t) for settings in grid]
+    assert len(set(right)) > 1 and F.searched(t, grid) is grid[right.index(max(right))]
+
+
 def test_tim_is_the_limit_of_alpha_tim_and_raises_the_mutual_information():
     t = tasks()
     assert torch.allclose(F.alpha_tim(t, 1.0, steps=5), F.alpha_tim(t, 1 + 1e-4, steps=5), atol=1e-3)

@@ -94,6 +94,17 @@ def test_the_rule_does_not_care_how_units_or_pixels_are_numbered():
     assert torch.allclose(a.w[0][:, p][:, :, q], b.w[0], atol=1e-5) and torch.allclose(a.w[1][:, q], b.w[1], atol=1e-5)
 
 
+def test_learning_from_a_given_start_follows_the_order_of_the_pixels():
+    torch.manual_seed(0)
+    rule, g = F.Rule().double(), torch.Generator().manual_seed(0)
+    start, p = F.new_state(2, (6, 5, 4), g).map(lambda w: w.double()), torch.randperm(6, generator=g)
+    x = torch.rand(2, 12, 6, generator=g).double()
+    one = F.learn(rule, x, (5, 4), 0, steps=6, batch=8, start=start)[0]
+    other = F.learn(rule, x[..., p], (5, 4), 0, steps=6, batch=8, start=F.permuted(start, p))[0]
+    assert torch.allclose(one, other, atol=1e-9)
+    assert not torch.allclose(one, F.learn(rule, x[..., p], (5, 4), 0, steps=6, batch=8, start=start)[0], atol=1e-3)
+
+
 def test_gradients_go_through_the_unroll_to_every_part_of_the_rule():
     torch.manual_seed(0)
     rule, g = F.Rule(), torch.Generator().manual_seed(0)
