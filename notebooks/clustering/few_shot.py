@@ -259,7 +259,7 @@ several = {name: [score(f, shots=n, count=FEWER) for n in SHOTS] for name, f in 
 # %% mystnb={"image": {"alt": "Accuracy against shots for nearest prototype, k-means and the Laplacian: a wide gap at one shot closes towards ten."}, "figure": {"caption": "What the queries add is worth a shot or two.", "name": "fig-laplacian-shots"}}
 _ = curve(run.curve("laplacian-transductive-fewshot", "accuracy over shots", SHOTS, several, "shots", "accuracy", log=True))
 
-# %% mystnb={"image": {"alt": "Mean energy per task against the number of the update: a steep fall over the first updates, then flat."}, "figure": {"caption": "The energy over alternate updates of assignments and prototypes, one seed: a handful is enough.", "name": "fig-laplacian-energy"}}
+# %% mystnb={"image": {"alt": "Mean energy per task against the number of the update: a steep fall over the first updates, then flat."}, "figure": {"caption": "The energy of the theorem's updates, with W shifted, one seed: a handful is enough.", "name": "fig-laplacian-energy"}}
 panel = lab.plots.axes(1, 5, 2.2)[1]
 panel.plot([float(e.mean()) for e in trace], "o-")
 _ = panel.set(xlabel="update of assignments or prototypes", ylabel="energy a task")
@@ -669,7 +669,7 @@ for shots, passes in PASSES.items():
         square[shots][name] = score(partial(F.opta, passes=0), net=net, shots=shots)
         square[shots][f"{name} + OpTA"] = score(partial(F.opta, passes=passes), net=net, shots=shots)
 
-# %% mystnb={"image": {"alt": "Two panels of bars, accuracy at one and five shots, for an untrained encoder, SimCLR and BECLR, each without and with transported prototypes."}, "figure": {"caption": "Pretraining without labels, with and without transported prototypes. Dashes: the untrained encoder.", "name": "fig-beclr-bars"}}
+# %% mystnb={"image": {"alt": "Two panels of bars, accuracy at one and five shots, for an untrained encoder, SimCLR and BECLR, each without and with transported prototypes."}, "figure": {"caption": "Pretraining without labels, with and without transported prototypes: BECLR stays below SimCLR. Dashes: the untrained encoder.", "name": "fig-beclr-bars"}}
 figure, panels = lab.plots.axes(2, 7.8, 3.0)
 for panel, (shots, arms) in zip(panels, square.items()):
     lab.plots.bars(panel, arms, f"accuracy, {shots}-shot", chance=sum(arms["untrained"]) / len(run.seeds))
@@ -901,7 +901,7 @@ run.claim("stunt", "Over the steps pseudo-validation moves with the true accurac
 # are where subsets should pay. On breast cancer a fifth of the columns is the best share on average, and ahead of a
 # single column by less than the seeds can tell (inconclusive at both lengths). From five labels on logistic regression
 # on raw columns is ahead (*reversed* at five; the curve over labels): an embedding that groups by clusters keeps less
-# than the columns hold. The autoencoder, far below raw columns at first, is a little above them at the long length, and
+# than the columns hold (*our guess*). The autoencoder, far below raw columns at first, is a little above them at the long length, and
 # below STUNT, as the paper says of such rivals. Pseudo-validation rises with the truth, without a label; where the
 # truth hardly moves any more, in the longer run, the two are less close (inconclusive).
 
@@ -1224,7 +1224,7 @@ run.claim("meta-unsup-rule", "The meta-loss of the last eighth of meta-training 
 # One label a class, five classes of the unseen alphabet, balanced queries: the tasks of the first section. Encoders with base labels, where nothing else is said.
 # The last rows have an encoder that saw no label before the task, but for OpTA.
 
-# %% mystnb={"image": {"alt": "Horizontal bars of 5-way one-shot accuracy for all methods, from pixels to a classifier with 24 labels a class."}, "figure": {"caption": "5-way 1-shot accuracy on one and the same tasks: who sees all queries is above who sees one at a time, and the encoder matters more. Dashes: the untrained encoder.", "name": "fig-few-shot-results"}}
+# %% mystnb={"image": {"alt": "Horizontal bars of 5-way one-shot accuracy for all methods, from pixels to a classifier with 24 labels a class."}, "figure": {"caption": "5-way 1-shot accuracy on one and the same tasks: who sees all queries is above who sees one at a time. Dashes: the untrained encoder.", "name": "fig-few-shot-results"}}
 if "Laplacian" in results:
     lab.plots.bars(lab.plots.axes(1, 5.5, 3.4)[1], results, "accuracy, 5-way 1-shot", chance=sum(results["untrained"]) / len(run.seeds))
 
