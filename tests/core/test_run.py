@@ -506,6 +506,21 @@ def test_a_curve_of_seconds_is_the_machines_and_not_compared(course):
     assert drawn([1.0, 2.0], "seconds").differs(other)
 
 
+def test_a_point_at_which_all_seeds_agree_is_judged_by_the_spread_of_its_curve():
+    """Counts: five seeds found six clusters at the second point, between nine and ten times as many at the first."""
+    from labcode.course.curves import Curve
+
+    def counted(first, second, seeds):
+        where = (seeds, "digits", "cpu", {}, "commit", "code", "date")
+        return Curve("p", "classes", [1, 20], {"found": [first, second]}, "preference", "found over true", *where)
+
+    old = counted([9.2, 9.7, 9.5, 8.7, 10.0], [1.5] * 5, [0, 1, 2, 3, 4])
+    assert counted([9.2], [1.25], [0]).differs(old) == []
+    assert "at 20 is 2.25 for seed 0" in counted([9.2], [2.25], [0]).differs(old)[0]
+    flat = counted([9.5] * 5, [1.5] * 5, [0, 1, 2, 3, 4])
+    assert "at 20 is 1.25 for seed 0" in counted([9.5], [1.25], [0]).differs(flat)[0]
+
+
 def test_a_curve_wants_points_and_one_finite_value_a_seed(course):
     run = running.start("p/c")
     run.data = "toy"
