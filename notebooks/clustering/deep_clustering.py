@@ -768,7 +768,7 @@ probed_by = lambda e: lab.evaluate.linear_probe(*both_parts(e), l2=(0.01,)).accu
 LABELS, HEADS, EVERY_S = run.pick(quick=(32, 2, 16), full=(128, 10, 500))
 sela = cache(lambda seed, way: learnt(  # its labels made in one of the ways of Relabel
     seed, lambda e: D.SeLa(e, len(grey), LABELS, HEADS), before=D.Relabel(grey, EVERY_S, way)))  # fmt: skip
-blank = cache(lambda seed: D.estimated(net().to(run.device), grey, full, seed))
+blank = cache(lambda seed: D.estimated(lab.nets.seeded(seed, net).to(run.device), grey, full, seed))
 
 # %%
 GREY = [voted(blank(seed)) for seed in run.seeds]  # the floor of claims about these networks
