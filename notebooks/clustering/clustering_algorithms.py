@@ -1281,8 +1281,8 @@ found
 
 # %% [markdown]
 # In the long run, on more digits, Leiden gains from eight to 64 dimensions where full mixtures, as the paper says of
-# common algorithms, lose: the difference is *measured*. k-means loses more, or gains less, than Leiden at both lengths (*measured*);
-# the other three were not tested for it. In the seconds of the quick run nobody loses much, and the full mixture's five
+# common algorithms, lose: the difference is *measured*. k-means loses more, or gains less, than Leiden at both lengths
+# (*measured*); the other three were not tested for it. In the seconds of the quick run nobody loses much, and the full mixture's five
 # points are not settled. In both runs Leiden is ahead of the best of the others from eight dimensions on and in 64, and
 # two of its runs agree better than two of a full mixture (*measured*); whether it is steadier between samples than
 # k-means our seeds do not settle. The sets do not differ in dimension alone: neighbours with labels are not worse in 64
