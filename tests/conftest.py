@@ -25,6 +25,12 @@ accelerator.register()
 
 
 @pytest.fixture(autouse=True)
+def _seeded():
+    """Networks that a test makes without a seed are the same whatever ran before it, alone or on another worker."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _types(request):
     """Tests marked ``bad_input`` see what a user sees: the function's own error, not the type checker's."""
     off = request.node.get_closest_marker("bad_input") is not None

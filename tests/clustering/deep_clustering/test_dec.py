@@ -89,7 +89,7 @@ def blobs(n=240, seed=0):
 def test_refinement_keeps_its_arguments_and_stops_when_nothing_changes():
     x, labels = blobs()
     net = D.Autoencoder([8, 4])
-    D.pretrain(net, x, generator=torch.Generator().manual_seed(0), steps=60)
+    D.pretrain(net, x, generator=torch.Generator().manual_seed(0), steps=300)
     with torch.no_grad():
         centres, _ = D.best_kmeans(net(x), 3)
     weights, before = net.down[0].weight.clone(), centres.clone()
