@@ -23,7 +23,7 @@ import torch
 from labcode.course import provenance as running
 
 FOUND = pytest.StashKey[dict]()
-PACKAGES = ("torch", "lightly", "pytorch-metric-learning", "kornia", "faiss-cpu", "scikit-learn")
+PACKAGES = ("torch", "lightly", "pytorch-metric-learning", "kornia", "faiss-cpu", "scikit-learn", "POT", "hdbscan")
 
 
 def pytest_addoption(parser):

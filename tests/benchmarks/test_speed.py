@@ -11,12 +11,15 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from labcode import augment, cluster, evaluate
+from labcode.clustering.clustering_algorithms.separability import persistence
 from labcode.clustering.gaussian_mixture import gaussian_mixture
+from labcode.clustering.many_kmeans import many_kmeans
 from labcode.clustering.transport import balanced_transport
 from labcode.self_supervision import contrastive, redundancy
 from labcode.self_supervision.data_curation import swapped_prediction
@@ -275,6 +278,41 @@ def test_transport(compare):
             warnings.simplefilter("ignore")
             assert not (ot.sinkhorn(*masses, cost.numpy(), 0.001, numItermax=20).sum() > 0.99)
     compare("transport 20,000 × 64, ε = 0.05", lambda: balanced_transport(cost, 0.05), 5, 2.0, aim=1.0, **peers)
+
+
+def test_single_linkage(compare, rows):
+    """The heights of single linkage, which are the edges of the minimum spanning tree."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    peers = {
+        "scikit-learn": lambda: AgglomerativeClustering(10, linkage="single", compute_distances=True)
+        .fit(rows.numpy()).distances_
+    }  # fmt: skip
+    if (hdbscan := peer("hdbscan")) is not None:
+        options = dict(min_samples=1, min_cluster_size=2, algorithm="prims_kdtree", core_dist_n_jobs=1)
+        wide = rows.double().numpy()
+        peers["hdbscan"] = lambda: hdbscan.HDBSCAN(**options).fit(wide).single_linkage_tree_.to_numpy()[:, 2]
+    ours = persistence(rows).numpy()
+    for heights in peers.values():
+        assert abs(np.sort(heights()) - ours).max() < 1e-4
+    compare("single linkage 20,000 × 64", lambda: persistence(rows), 1, 1.0, aim=1.0, **peers)
+
+
+def test_many_kmeans(compare, rows):
+    """Five starts, as many iterations of each, and the best of them."""
+    from sklearn.cluster import KMeans
+
+    def ours():
+        return many_kmeans(rows, 50, restarts=5, iterations=20, generator=gen())
+
+    def sklearn():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return KMeans(50, n_init=5, max_iter=20, tol=0.0, random_state=0).fit(rows.numpy())
+
+    assert float(ours().inertia.min()) == pytest.approx(sklearn().inertia_, rel=0.02)
+    work = "k-means 20,000 × 64, 50 clusters, 5 starts, 20 iterations"
+    compare(work, ours, 3, 2.0, aim=1.0, **{"scikit-learn": sklearn})
 
 
 @pytest.mark.parametrize(

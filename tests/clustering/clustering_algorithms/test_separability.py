@@ -29,6 +29,25 @@ def test_bars_are_the_spanning_tree_and_single_linkage():
         np.testing.assert_allclose(bars, np.sort(linkage(table, "single")[:, 2]), rtol=1e-9)
 
 
+def test_large_clouds_go_on_with_who_is_left():
+    """Points that have joined are dropped on the way; equal points stay at distance 0, far from the origin too."""
+    x = torch.randn(2, 400, 3, generator=draw(), dtype=torch.float64)
+    for cloud, bars in zip(x, persistence(x), strict=True):
+        edges = minimum_spanning_tree(squareform(pdist(cloud.numpy()))).data
+        np.testing.assert_allclose(bars, np.sort(edges), rtol=1e-9)
+    twice = torch.cat([x[0], x[0]]).float() + 1000
+    bars = persistence(twice)
+    assert int((bars == 0).sum()) == 400
+    torch.testing.assert_close(bars[400:], persistence(x[0].float() + 1000), rtol=1e-5, atol=1e-5)
+
+
+def test_agrees_with_hdbscan():
+    hdbscan = pytest.importorskip("hdbscan")
+    x = torch.randn(500, 8, generator=draw(), dtype=torch.float64)
+    tree = hdbscan.HDBSCAN(min_samples=1, min_cluster_size=2).fit(x.numpy()).single_linkage_tree_
+    np.testing.assert_allclose(persistence(x), np.sort(tree.to_numpy()[:, 2]), rtol=1e-9)
+
+
 def test_the_score_does_not_change_with_place_scale_and_order():
     x = torch.randn(30, 3, generator=draw(), dtype=torch.float64)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=draw(1), dtype=torch.float64))[0]

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from labcode.clustering import deep_clustering as D
+from labcode.evaluate import clustering_accuracy
 
 
 def draw(n=7, d=3, k=4, seed=0):
@@ -106,3 +107,23 @@ def test_from_end_to_end():
     x, labels = blobs()
     clusters = D.dec_clusters(x, 3, generator=torch.Generator().manual_seed(0), steps=60)
     assert D.measures(clusters, labels, 3)["ACC"] > 0.9
+
+
+@pytest.mark.parametrize("alpha", [1.0, 3.0])
+def test_agrees_with_clustpy(alpha):
+    """Soft clusters, targets and the loss up to the targets' entropy, which ClustPy leaves out."""
+    theirs = pytest.importorskip("clustpy.deep.dec")
+    z, centres = draw()
+    q = D.student_t(z, centres, alpha)
+    p = D.target_distribution(q)
+    torch.testing.assert_close(q, theirs._dec_predict(centres, z, alpha, None))
+    torch.testing.assert_close(p, theirs._dec_compression_value(q))
+    entropy = torch.special.entr(p).sum(1).mean()
+    torch.testing.assert_close(D.dec_loss(q, p) + entropy, theirs._dec_compression_loss_fn(q, p), rtol=1e-6, atol=1e-6)
+
+
+def test_matched_accuracy_agrees_with_clustpy():
+    theirs = pytest.importorskip("clustpy.metrics.external").unsupervised_clustering_accuracy
+    g = torch.Generator().manual_seed(0)
+    labels, clusters = torch.randint(5, (60,), generator=g), torch.randint(7, (60,), generator=g)
+    assert clustering_accuracy(clusters, labels) == pytest.approx(theirs(labels.numpy(), clusters.numpy()))
