@@ -51,9 +51,9 @@ class Curve:
     def differs(self, old: "Curve") -> list[str]:
         """What lies outside the committed curve's tolerance, in words; seeds that both have are compared.
 
-        A value may lie three standard deviations of the seeds from the committed one; at points where all seeds happen
-        to agree, as counts do, one of the arm over all its points; or 0.02. Seconds are
-        the machine's: where the axis is labelled so, points and arms alone are compared.
+        A value may lie three standard deviations of the seeds from the committed one, those of the point or, where its
+        seeds happen to agree, of the arm over all its points; or 0.02. Seconds are the machine's: where the axis is
+        labelled so, points and arms alone are compared.
         """
         where = f"{self.paper}: curve “{self.name}”"
         if self.x != old.x or list(self.arms) != list(old.arms):
@@ -63,7 +63,7 @@ class Curve:
             spread = [statistics.stdev(was) if len(was) > 1 else 0.0 for was in old.arms[arm]]
             common = statistics.fmean(sd**2 for sd in spread) ** 0.5
             for at, new, was, sd in zip(self.x, points, old.arms[arm], spread, strict=True):
-                allowed = max(3 * sd, common, 0.02 * max(1.0, *map(abs, was)))
+                allowed = max(3 * sd, 3 * common, 0.02 * max(1.0, *map(abs, was)))
                 known = dict(zip(old.seeds, was, strict=True))
                 for seed, value in zip(self.seeds, new, strict=True):
                     if seed in known and not abs(value - known[seed]) <= allowed:

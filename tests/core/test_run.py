@@ -516,7 +516,7 @@ def test_a_point_at_which_all_seeds_agree_is_judged_by_the_spread_of_its_curve()
 
     old = counted([9.2, 9.7, 9.5, 8.7, 10.0], [1.5] * 5, [0, 1, 2, 3, 4])
     assert counted([9.2], [1.25], [0]).differs(old) == []
-    assert "at 20 is 2.25 for seed 0" in counted([9.2], [2.25], [0]).differs(old)[0]
+    assert "at 20 is 2.75 for seed 0" in counted([9.2], [2.75], [0]).differs(old)[0]
     flat = counted([9.5] * 5, [1.5] * 5, [0, 1, 2, 3, 4])
     assert "at 20 is 1.25 for seed 0" in counted([9.5], [1.25], [0]).differs(flat)[0]
 
