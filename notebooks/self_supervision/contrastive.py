@@ -1485,12 +1485,13 @@ run.claim("all4one", "The centroid reads the neighbours behind it: another image
 
 # %% [markdown]
 # With the feature contrast, and with all three terms in the place of the first, All4One ends higher (measured). Whether
-# by as much as we asked, the seeds leave open, and they do not tell it from Barlow Twins, whose idea that contrast is.
+# by as much as we asked hangs on a processor's rounding: on one kind the interval begins just below what was asked, on
+# another just above (measured). The seeds do not tell it from Barlow Twins, whose idea that contrast is.
 # No other part was taken out alone. What widens the intervals is one seed whose common start is worse than its
 # untrained encoder, and whose NNCLR ends lower still (measured): there the neighbours are wrong, we guess.
 #
 # Of the mechanism we see little at this length. With another image's neighbours behind the prediction the centroids
-# find each other no less often, rather a little more (measured). But even with all their own only a few in a hundred
+# find each other about as often (measured). But even with all their own only a few in a hundred
 # do, a smaller share than the drop we asked for, so the claim could hardly have been met. Such a transformer may not
 # have learnt to use its neighbours yet: our guess. Four times as long, another image's neighbours do make it fail more
 # often, by less than we asked, and All4One surely does not beat Barlow Twins by as much as we asked; the other
