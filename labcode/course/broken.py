@@ -87,13 +87,17 @@ def attempt(chapter: str, breakage: Breakage | None, paper: str) -> dict:
 def try_all(chapter: str) -> list[dict]:
     """Try every breakage of a chapter, tell what noticed it, and keep the score.
 
-    Statements that do not hold with one seed even unbroken do not count as having noticed.
+    Statements that do not hold with one seed even unbroken do not count as having noticed. Raises RuntimeError for a
+    paper whose section fails unbroken: that nothing falls then says nothing.
     """
     listed, frail = breakages(chapter), {}
     rows = []
     for breakage in listed:
         if breakage.paper not in frail:
-            frail[breakage.paper] = set(attempt(chapter, None, breakage.paper)["fallen"])
+            whole = attempt(chapter, None, breakage.paper)
+            if whole["crashed"]:
+                raise RuntimeError(f"{chapter}: {breakage.paper} alone fails unbroken: {whole['said']}")
+            frail[breakage.paper] = set(whole["fallen"])
         found = attempt(chapter, breakage, breakage.paper)
         fallen = [s for s in found["fallen"] if s not in frail[breakage.paper]]
         row = dict(paper=breakage.paper, breakage=f"{breakage.replace.strip()} → {breakage.by.strip()}")

@@ -76,6 +76,17 @@ def test_a_run_that_was_killed_is_no_breakage_that_nothing_notices(course):
         broken.attempt("p/c", killed, "a")
 
 
+def test_a_section_that_fails_unbroken_is_told(course):
+    """What is broken already notices nothing: the score would say that claims cannot fall."""
+    where = "labcode/p/c/__init__.py"
+    (course / where).write_text(METHODS.replace("return 5.0", "return 1 / 0"))
+    (course / "tests" / "p" / "c").mkdir(parents=True)
+    entry = {"paper": "a", "file": where, "replace": "gain = 0.8", "with": "gain = 0.1"}
+    (course / "tests" / "p" / "c" / "broken.yml").write_text(yaml.safe_dump([entry]))
+    with pytest.raises(RuntimeError, match=r"p/c: a alone fails unbroken: (?s:.*)division by zero"):
+        broken.try_all("p/c")
+
+
 def test_a_breakage_must_fit(course):
     with pytest.raises(ValueError, match="0 times, once is wanted"):
         broken.Breakage("a", "labcode/p/c/__init__.py", "no such line", "").apply(course)
