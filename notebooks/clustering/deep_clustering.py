@@ -678,7 +678,7 @@ jule["k-means on pixels"] = [fits(D.best_kmeans(digits[some[s]], K, s, restarts=
 with torch.no_grad():
     seen = {(s, i): unit_rows(unrolled(s, 0.9, i).net(digits[some[s]])) for s in run.seeds for i in (0, 1)}
     jule["k-means on JULE's features"] = [fmean(fits(D.best_kmeans(seen[s, i], K, s, restarts=5)[1], s) for i in (0, 1)) for s in run.seeds]
-    jule["linkage on the autoencoder"] = [fits(D.agglomerate(started("linear", s)[0](X[some[s]]), K), s) for s in run.seeds]
+jule["linkage on the autoencoder"] = [fits(D.agglomerate(started("linear", s)[0](X[some[s]]).detach(), K), s) for s in run.seeds]
 
 # %% mystnb={"image": {"alt": "Bars of normalised mutual information: JULE with one network and as the mean of two, the same linkage with networks that are never updated, on pixels and on an autoencoder's codes, spectral clustering, and k-means on pixels and on JULE's features."}, "figure": {"caption": "Agglomeration with and without learning; dots are seeds.", "name": "fig-jule-arms"}}
 lab.plots.bars(lab.plots.axes(1, 6, 2.6)[1], jule, "NMI")
