@@ -14,7 +14,10 @@ import pytest  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 # What computes on tensors; the ledger, the cards and the command line check their own arguments.
-CHECKED = [f"labcode.{name}" for name in ("augment", "evaluate", "nets", "loss", "foundations", "self_supervision")]
+CHECKED = [
+    f"labcode.{name}"
+    for name in ("augment", "evaluate", "nets", "loss", "foundations", "self_supervision", "imperfect_labels")
+]
 jaxtyping.install_import_hook(CHECKED, "checker.check")
 
 import accelerator  # noqa: E402
