@@ -193,7 +193,7 @@ def run_sessions(
     batch: int = 64,
     rate: float = 0.3,
     replay: bool = False,
-    restarts: int = 3,
+    restarts: int = 10,
     count=None,
     last: bool = False,
     **options,
