@@ -1138,8 +1138,8 @@ if run.scale != "quick":
 # neighbours does harm (both *measured*). Soft neighbours find new classes worse than two views alone, and worse than
 # hard ones (*reversed*). That sessions teach is not so any more: trained four times as long, they move the features
 # further from what the labels made of them, and lose more of the base classes (*our guess*). Replay forgets half as
-# much, with every seed, by amounts too uneven for a verdict; thresholds of 0.5 and 0.85 are level, and without labels in the outer loss
-# the base classes come out worse on average. Little of this is firm: a first run of the same seeds, on a processor that
+# much, with every seed, by amounts too uneven for a verdict; thresholds of 0.5 and 0.85 are level, and without labels
+# in the outer loss the base classes come out worse on average. Little of this is firm: a first run of the same seeds, on a processor that
 # rounds otherwise and with three starts of k-means instead of ten, had replay surely ahead and the rest open.
 #
 # Now the runs of a minute.
