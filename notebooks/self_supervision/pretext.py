@@ -44,6 +44,7 @@ if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above 
 
 # %%
 from functools import partial
+from math import log10
 
 import torch
 
@@ -856,6 +857,113 @@ _ = lab.plots.curve(run.curve("lorot", "test accuracy against the weight of the 
                               {"LoRot-I": [stage.right(m) for m in asked.values()]}, "λ", "test accuracy"))  # fmt: skip
 
 # %% [markdown]
+# Did it matter that only unseen *digits* were foreign? The same networks are shown textures without a digit, and noise.
+
+# %%
+run.curve("lorot", "AUROC for unseen digits, by arm", list(noticed), {"AUROC": list(noticed.values())}, "arm", "AUROC")
+FAR = {name: {kind: [P.noticed(m, stage.test_images, images) for m in trained] for kind, images in stage.foreign.items()}
+       for name, trained in parted.items()}  # fmt: skip
+run.curve("lorot", "AUROC by what is foreign", list(stage.foreign),
+          {name: list(found.values()) for name, found in FAR.items()}, "what is foreign", "AUROC")
+
+# %%
+run.claim("lorot", "Turning a square notices unseen digits better than turning the whole",
+          noticed["LoRot-I"], noticed["whole turns as second task"], margin=0.03)
+
+# %%
+run.claim("lorot", "Turning a square notices textures without digits better than labels alone",
+          FAR["LoRot-I"]["textures"], FAR["labels alone"]["textures"], margin=0.0)
+
+# %% [markdown]
+# Affinity says how near a task stays. *Diversity* says how much it adds: the loss of the classes in training, on images
+# that the task transforms, over that of labels alone on the same images as they are, here its logarithm to base 10, as
+# labels alone learn few images nearly by heart and the ratio is large. A good task has much of both, says the paper.
+# And a turned cell should stay the nearer, the more cells there are.
+
+# %%
+OWN = {"labels alone": (), "whole turns as second task": (P.turn_all,), "LoRot-I": (squares,), "LoRot-E": (P.turn_cell,)}
+more = {name: [] for name in parted}
+for i, seed in enumerate(run.seeds):
+    images, y = stage.few(min(FEW, 600), seed)
+    x = stage.copies(4)(images, generator=run.generator(seed))
+    for name, trained in parted.items():
+        torch.manual_seed(seed)
+        more[name].append(log10(P.diversity(trained[i], parted["labels alone"][i], x, y.repeat(4), *OWN[name])))
+run.curve("lorot", "diversity by task", list(more), {"diversity": list(more.values())}, "task", "diversity, log10")
+
+# %%
+finer = {}
+with torch.no_grad():
+    for grid in (1, 2, 4):
+        torch.manual_seed(0)
+        finer[grid] = [P.affinity(correct, stage.test_images, partial(P.turn_cell, grid=grid)) for correct in said]
+run.curve("lorot", "affinity against the cells of the grid", list(finer), {"one cell turned": list(finer.values())},
+          "cells a side", "affinity")
+
+# %%
+run.claim("lorot", "Turning the whole raises the training loss of the classes more than turning a square",
+          more["whole turns as second task"], more["LoRot-I"], margin=0.2)
+
+# %%
+run.claim("lorot", "One cell of sixteen turned stays nearer to the images than one of four",
+          finer[4], finer[2], margin=0.05)
+
+# %% [markdown]
+# Do parts make a classifier sturdier? Noise is added to the test images. An attack moves each value by at most so much,
+# in the direction that raises the loss, in a few steps.
+
+# %%
+clear = stage.test_images.float() / 255
+cloud = torch.randn(clear.shape, generator=torch.Generator().manual_seed(0)).to(clear.device)
+right = lambda m, x, y: float((m.scores(x).argmax(1) == y).float().mean())
+NOISE, PUSH = (0.0, 0.05, 0.1, 0.2), run.pick(quick=(0.0, 0.01), long=(0.0, 0.005, 0.01, 0.02), full=(0.0, 0.005, 0.01, 0.02))
+with torch.no_grad():
+    foggy = {name: [[right(m, (clear + s * cloud).clamp(0, 1), stage.test_labels) for m in trained] for s in NOISE]
+             for name, trained in parted.items()}  # fmt: skip
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Test accuracy against the standard deviation of noise for labels alone, whole turns as second task and LoRot-I, in longer runs LoRot-E too: all fall."}, "figure": {"caption": "The classifiers on test images with noise of this standard deviation added to values between 0 and 1.", "name": "fig-lorot-noise"}}
+_ = lab.plots.curve(run.curve("lorot", "test accuracy against noise", NOISE, foggy,
+                              "standard deviation of the noise", "test accuracy"))  # fmt: skip
+
+# %%
+x, y = clear[:500], stage.test_labels[:500]
+pushed = {name: [[right(m, P.attacked(m.scores, x, y, size), y) for m in trained] for size in PUSH]
+          for name, trained in parted.items()}  # fmt: skip
+run.curve("lorot", "test accuracy against the size of an attack", PUSH, pushed, "largest change of a value", "test accuracy")
+
+# %%
+run.claim("lorot", "On noisy images a square turned beside few labels gives a better accuracy than labels alone",
+          foggy["LoRot-I"][2], foggy["labels alone"][2], margin=0.0)
+
+# %%
+left = {name: [a / max(b, 0.01) for a, b in zip(points[PUSH.index(0.01)], points[0], strict=True)]
+        for name, points in pushed.items()}  # fmt: skip
+run.claim("lorot", "Under attack a turned square keeps a larger share of its accuracy than a turned whole",
+          left["LoRot-I"], left["whole turns as second task"], margin=0.1)
+
+# %% [markdown]
+# And the price? Given one view of each image, LoRot turns a part of it and sends it through the encoder once. RotNet and
+# SLA send four copies. (In this chapter all arms get four views of each image, so their steps cost about the same.)
+
+# %%
+batch, taken = clear[:IMAGES], torch.arange(IMAGES, device=clear.device)
+priced = {"labels alone": parted["labels alone"][0], "LoRot-I": parted["LoRot-I"][0]}
+priced["RotNet"] = P.RotNet(stage.encoder(0)).to(clear.device)
+priced["SLA"] = P.SLA(stage.encoder(0), stage.train_labels, stage.classes).to(clear.device)
+views = {name: batch.repeat(4, 1, 1, 1) if name == "SLA" else batch for name in priced}  # SLA turns copy by copy
+cost = {name: P.step_cost(m, views[name], taken) for name, m in priced.items()}
+run.curve("lorot", "seconds a step at one view of each image", list(cost),
+          {"a step": [[seconds] * len(run.seeds) for _, seconds in cost.values()]}, "method", "seconds a step")
+run.exact("lorot", "Of one view LoRot sends one image through the encoder, RotNet and SLA four (images too many)",
+          sum(abs(cost[name][0] - n * IMAGES) for name, n in (("LoRot-I", 1), ("RotNet", 4), ("SLA", 4))), at_most=0)
+
+# %%
+if run.scale != "quick":
+    jigsaw = labelled("jigsaw as second task", second(P.shuffle_quarters, 24))
+    run.claim("lorot", "Turning a square beside few labels gives a better accuracy than a jigsaw as second task",
+              scored["LoRot-I"], stage.right(jigsaw), margin=0.02)
+
+# %% [markdown]
 # To turn a square is far better than to turn the whole, and a turned cell stays nearer to the images than a turned
 # whole, at both lengths. A square stays nearer still, as in the paper; the longer run has that order with each seed,
 # and leaves the margin open (all *measured*).
@@ -866,8 +974,11 @@ _ = lab.plots.curve(run.curve("lorot", "test accuracy against the weight of the 
 # little in the curves of either run. So, by *our guess*, it is the turned square that costs. The paper's gain comes
 # with all the labels of its data.
 #
-# Whether unseen digits are noticed better neither run settles. *Our guess* why the paper finds a clear gain: its
-# foreign images are of another kind, and unseen digits are made of the same strokes.
+# Whether a square beside labels notices unseen digits better than labels alone neither run settles. Against a turned
+# whole, against textures, in noise and under attack the verdicts above say how it came out, and the curves hold every
+# arm. We had guessed that the paper's clear gain comes from foreign images of another kind. Textures without a digit are
+# of another kind: where its statement is reversed or open, that guess does not hold up here, and *our guess* is the few
+# labels, with which a part turned costs accuracy first.
 
 # %% [markdown]
 # (sla)=
@@ -1018,6 +1129,10 @@ run.summarise("probe accuracy after block 3", results, floor="random encoder", c
 # open: SimCLR with skips, the learned comparison against a cosine, BoWNet, LoRot's cell beside labels, and the
 # distilled head. On earlier images five seeds had the comparison and the cell reversed. All those verdicts are in the
 # history of the results. The longer run leaves the five open again, save for BoWNet's.
+#
+# LoRot's statements on textures, diversity, finer grids, noise, attacks, its price and the jigsaw were added later, with
+# margins from other seeds and validation images, before a look at this page's seeds. On those other seeds the two that
+# hold a square against labels alone, on textures and in noise, came out reversed; they stay, since the paper says so.
 
 # %% [markdown]
 # ## What carries over

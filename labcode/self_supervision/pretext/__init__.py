@@ -26,6 +26,7 @@ from .obow import BoWNet, OBoW, bag_of_words, bow_loss, crop_views, perplexity, 
 
 # LoRot
 from .lorot import TwoHeads, affinity, auroc, distance_from_uniform, noticed, turn_cell, turn_patch
+from .trials import attacked, class_loss, diversity, shuffle_quarters, step_cost
 
 # SLA
 from .sla import SLA, aggregate, joint_labels, self_distillation, sla_loss

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from ... import augment
 from ...course.run import Run
 from ...course.stage import Stage
-from ...data import scenes
+from ...data import Difficulty, scenes
 from ...evaluate import linear_probe
 from .revisiting import Block, BlockNet, StagedResNet
 
@@ -71,6 +71,15 @@ class UprightStage(Stage):
         data = benchmark("svhn", device=self.run.device)
         few = slice(1024) if self.run.dry else slice(None)
         return data.train_images[few], data.train_labels[few], data.test_images[few], data.test_labels[few]
+
+    @cached_property
+    def foreign(self) -> dict[str, Tensor]:
+        """Test images of no class, uint8, nearest first: ``odd_images``, photo textures without a digit, noise."""
+        n, side, g = len(self.test_images), self.test_images.shape[-1], torch.Generator().manual_seed(7)
+        bare = scenes(min(n, 1000), 7, self.run.splits[1], Difficulty(size=side, ink=0.0)).images
+        noise = torch.randint(256, bare.shape, generator=g, dtype=torch.uint8)
+        made = {"other digits": self.odd_images, "textures": bare, "noise": noise}
+        return {name: images.to(self.run.device) for name, images in made.items()}
 
     def encoder(self, seed: int = 0, **keywords) -> nn.Module:
         torch.manual_seed(seed)

@@ -77,3 +77,12 @@ def test_an_ensemble_says_the_mean(stage):
     with torch.no_grad():
         mean = (members[0].scores(images) + members[1].scores(images)) / 2
         assert torch.allclose(P.Ensemble(members).scores(images), mean, atol=1e-6)
+
+
+def test_foreign_images_have_no_digit(stage):
+    foreign = stage.foreign
+    assert list(foreign) == ["other digits", "textures", "noise"] and foreign["other digits"] is stage.odd_images
+    for images in (foreign["textures"], foreign["noise"]):
+        assert images.shape == stage.test_images.shape and images.dtype == torch.uint8
+    spread = {name: images.float().std((2, 3)).mean() for name, images in foreign.items()}
+    assert spread["textures"] < 0.5 * spread["other digits"] < spread["noise"], "no ink, and every value at random"
