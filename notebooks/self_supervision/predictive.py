@@ -666,9 +666,11 @@ lab.show(P.self_distillation_loss, P.Further.forward)
 
 # %% [markdown]
 # In a linear model this can be solved. If a round follows the gradient flow towards the teacher's outputs for a time $T$, the
-# student's distance from the start shrinks in every direction by its own factor: $w_r - w_0 = (I - e^{-T\Sigma})\,(w_{r-1} - w_0)$
-# with $w_r$ the weights after round $r$, $w_0$ the first ones, $I$ the identity and $\Sigma$ the inputs' covariance.
-# Directions that the data hardly show shrink most. Is that what gradient descent does?
+# student's distance from the start shrinks in every direction by its own factor:
+# $w_r - w_{\mathrm{init}} = (I - e^{-T\Sigma})\,(w_{r-1} - w_{\mathrm{init}})$, with $w_{\mathrm{init}}$ the weights from before
+# any going on, where each round starts again, $w_0$ those of the first teacher, $w_r$ those of the student of round $r$,
+# $I$ the identity and $\Sigma = X^\top X/n$ for the $n$ inputs in the rows of $X$, which is not centred: second moments, not
+# a covariance. Directions that the data hardly show shrink most. Is that what gradient descent does?
 
 # %%
 made = (torch.Generator().manual_seed(i) for i in range(2))
@@ -693,12 +695,36 @@ far = rounds.norm(dim=1)
 print("each round ends nearer to the start:", bool((far[1:] < far[:-1]).all()))
 
 # %% [markdown]
+# Nearer is not better by itself. Let the first teacher fit noisy labels without an error, which the wide model can. The
+# truth, too, lies away from the start, so a student that comes back all the way has lost it. The test error is that of
+# new inputs, without the noise of their labels.
+
+# %%
+ROUNDS, noise_kept = range(7), []
+for seed in run.seeds:
+    g = torch.Generator().manual_seed(7000 + seed)
+    rows, truth, labels_noise = (torch.randn(*shape, dtype=torch.float64, generator=g) for shape in ((40, 60), (60,), (40,)))
+    teacher_away = torch.linalg.pinv(rows) @ (rows @ truth / 60**0.5 + 0.5 * labels_noise)
+    path = P.distillation_rounds(rows, teacher_away, time=2.0, rounds=len(ROUNDS))
+    noise_kept.append((path - truth / 60**0.5).square().sum(1).tolist())
+by_round = [list(values) for values in zip(*noise_kept)]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Points of the test error of a linear model over rounds of self-distillation, from the noisy teacher at zero rounds on."}, "figure": {"caption": "What rounds of distillation do to a teacher that has learnt its noise, in a linear model; at zero rounds stands the teacher.", "name": "fig-further-rounds"}}
+_ = lab.plots.curve(run.curve(
+    "self-distill-further-pretrain", "test error over rounds of distillation in a linear model", list(ROUNDS),
+    {"noisy teacher": by_round}, "rounds", "test error", data="random inputs"))
+
+# %%
+run.claim("self-distill-further-pretrain", "In a linear model with a noisy teacher a round of distillation lowers the test error",
+          by_round[1], by_round[0], margin=0.05, higher_is_better=False, data="random inputs")
+
+# %% [markdown]
 # The start: an MAE on cells of many genes, from one microscope. The target: cells from a noisier one, of eight genes
 # whose effects are to be told apart. Every arm goes on from the same weights with the same few of them, and is then
 # fine-tuned from the class token, twice, with other batches. Fine-tuning gets more cells than further training had, all
 # of them labelled, to measure the weights and not the luck of a few labels. The teacher is plain further training with
 # as many steps as the student; but behind the student stand the teacher's too, so the line on accuracy is not at equal
-# compute; only full scale gives plain training the steps of both. How badly a network paints new cells is measured with
+# compute; longer scales give plain training the steps of both. How badly a network paints new cells is measured with
 # the same masks for all; as patches are normalised, painting nothing has an error of about 1. The cell says the steps
 # of the start and of going on, and the cells to fine-tune and to go on with.
 
@@ -732,10 +758,10 @@ FIRST = dict(steps=START, lr=run.pick(quick=5e-3, full=1e-3))
 started = lambda seed: learn("first mae", first, blank(seed), source[seed], seed, **FIRST)
 
 
-def further(seed, steps=ON, teacher=None, pull=0.0):
+def further(seed, steps=ON, teacher=None, pull=0.0, masked=True, kind=""):
     """The autoencoder after going on with the target images, from the first weights."""
-    mae, name = copy.deepcopy(started(seed)), f"on {steps} {teacher is not None} {pull}"
-    going, lr = (lambda e: P.Further(mae, teacher, pull)), run.pick(quick=5e-3, full=5e-4)
+    mae, name = copy.deepcopy(started(seed)), f"on {steps} {teacher is not None} {pull}{kind}"
+    going, lr = (lambda e: P.Further(mae, teacher, pull, masked)), run.pick(quick=5e-3, full=5e-4)
     return learn(name, going, mae.encoder, new[seed][0][:TARGETS], seed, steps, lr, 32, 0.01)
 
 
@@ -743,21 +769,25 @@ def further(seed, steps=ON, teacher=None, pull=0.0):
 TUNE = run.pick(quick=dict(steps=40, lr=3e-3), full=dict(steps=2000, lr=5e-4))
 
 
-def labelled(seed, encoder):
+def labelled(seed, encoder, labels=LABELS):
     """Test accuracy after fine-tuning from the class token, mean of two."""
-    few, (x_new, y_new) = [part[:LABELS] for part in new[seed]], held[seed]
+    few, (x_new, y_new) = [part[:labels] for part in new[seed]], held[seed]
     readers = [P.fine_tune(encoder, *few, KNOCKED, batch_size=50, seed=i, **TUNE) for i in range(2)]
     with torch.no_grad():
         return sum((r(x_new).argmax(1) == y_new).float().mean().item() for r in readers) / len(readers)
 
 
 # %%
-GOING = run.pick(quick=(ON,), long=(ON // 4, ON // 2, ON), full=(ON, 2 * ON))
-went = {f"further, {steps} steps": lambda s, n=steps: further(s, n) for steps in GOING}
+GOING = run.pick(quick=(ON,), long=(ON // 4, ON // 2, ON, 2 * ON), full=(ON, 2 * ON))
+way = lambda steps: f"further, {lab.train.allowed(steps)} steps"  # as many as were made
+went = {way(steps): lambda s, n=steps: further(s, n) for steps in GOING}
 went["self-distilled"] = lambda s: further(s, teacher=further(s).encoder)
-went |= run.pick(quick={}, full={"pulled to the start": lambda s: further(s, pull=0.01)})
+if run.scale != "quick":
+    went["pulled to the start"] = lambda s: further(s, pull=0.01)
+    went["distillation alone"] = lambda s: further(s, teacher=further(s).encoder, masked=False, kind=" alone")
+    went["second round"] = lambda s: further(s, teacher=went["self-distilled"](s).encoder, kind=" second")
 made = {name: [go(s) for s in run.seeds] for name, go in went.items()}
-TEACHER = f"further, {ON} steps"
+TEACHER, TWICE = way(ON), way(2 * ON)
 
 # %%
 encoders = {"from scratch": [blank(s) for s in run.seeds]}
@@ -781,7 +811,7 @@ run.claim(KEY, "A self-distilled student is fine-tuned to a higher accuracy than
 # lies between.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Points of fine-tuned test accuracy over the steps of plain further training, falling, in the longer run most at first; a dashed line at the self-distilled student."}, "figure": {"caption": "Plain further training on so few cells loses accuracy on average, how much is open. The dashed line is the self-distilled student, which started again, with as many steps as its teacher had.", "name": "fig-further-steps"}}
-going = {0: "no further training"} | {steps: f"further, {steps} steps" for steps in GOING}
+going = {0: "no further training"} | {steps: way(steps) for steps in GOING}
 run.curve(KEY, "fine-tuned accuracy by the way of going on", list(tuned), {"fine-tuned": list(tuned.values())},
           "way of going on", "test accuracy")
 found = run.curve(KEY, "fine-tuned accuracy against steps of further training",
@@ -795,11 +825,55 @@ run.claim(KEY, "On new cells the student's masked loss is lower than its teacher
           painted["self-distilled"], painted[TEACHER], margin=0.02, higher_is_better=False)
 
 # %%
+known = {name: [P.masked_error(m.mae, new[s][0][:TARGETS]) for s, m in zip(run.seeds, made[name])] for name in painted}
+between = {name: difference(painted[name], known[name]) for name in painted}
+run.claim(KEY, "The student's masked loss grows less from the target cells to new ones than its teacher's",
+          between["self-distilled"], between[TEACHER], margin=0.03, higher_is_better=False)
+
+# %%
+run.claim(KEY, "A self-distilled student is fine-tuned to a higher accuracy than a network that did not go on",
+          student, tuned["no further training"], margin=0.0, floor=tuned["from scratch"])
+
+# %%
 start = {seed: [p.detach() for p in started(seed).encoder.parameters()] for seed in run.seeds}
 moved = {name: [P.moved(m.encoder, start[s]).item() ** 0.5 for s, m in zip(run.seeds, made[name])]
          for name in ("self-distilled", TEACHER)}
 run.claim(KEY, "The student ends nearer to the first weights than its teacher",
           moved["self-distilled"], moved[TEACHER], margin=0.2, higher_is_better=False)
+
+# %% [markdown]
+# What does a step cost? A masked pass sees a share of the tokens; the student runs a second time, whole, and so does
+# its teacher. In the longer run the student has rivals: plain training with the steps of both, a pull to the first
+# weights, and its own parts: distillation alone, and a second round, whose teacher is the student.
+
+# %%
+cells = new[run.seeds[0]][0][:TARGETS]
+both = {"plain": made[TEACHER][0], "student": P.Further(made[TEACHER][0].mae, made[TEACHER][0].encoder)}
+price = {name: P.encoder_tokens(m, cells) for name, m in both.items()}
+whole_pass = len(cells) * (1 + len(blank(0).position))
+run.exact(KEY, "A student's step costs two whole passes more than a plain one: its own and its teacher's (tokens apart)",
+          abs(price["student"] - price["plain"] - 2 * whole_pass), at_most=0)
+run.curve(KEY, "tokens through encoders in a step", list(price),
+          {"a step": [[v] * len(run.seeds) for v in price.values()]}, "method", "tokens")
+
+# %%
+if run.scale != "quick":
+    run.claim(KEY, "A self-distilled student is fine-tuned to a higher accuracy than plain training with the steps of both",
+              student, tuned[TWICE], margin=0.0, floor=tuned["from scratch"])
+    run.claim(KEY, "A self-distilled student is fine-tuned to a higher accuracy than a pull to the first weights",
+              student, tuned["pulled to the start"], margin=0.0, floor=tuned["from scratch"])
+    run.claim(KEY, "Masked loss and distillation are fine-tuned to a higher accuracy than distillation alone",
+              student, tuned["distillation alone"], margin=0.0, floor=tuned["from scratch"])
+
+# %%
+if run.scale != "quick":
+    FEWER = (LABELS // 4, LABELS // 2, LABELS)
+    read_by = {name: [[labelled(s, e, n) for s, e in zip(run.seeds, encoders[name])] for n in FEWER]
+               for name in ("no further training", TEACHER, "self-distilled")}
+    run.curve(KEY, "fine-tuned accuracy against labels", FEWER, read_by, "labelled cells", "test accuracy")
+    run.curve(KEY, "distance to the first weights over rounds", (0, 1, 2), {"students": [
+        [P.moved(m.encoder, start[s]).item() ** 0.5 for s, m in zip(run.seeds, made[name])]
+        for name in (TEACHER, "self-distilled", "second round")]}, "rounds of distillation", "distance of the weights")
 
 # %%
 gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
@@ -814,8 +888,17 @@ gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
 #
 # Not going on at all would have lost nothing here. In a minute it leaves on average about the student's accuracy, and
 # neither student nor teacher paints new cells much better than nothing would; in the longer run it leaves a higher one
-# with each seed, and both paint worse than nothing (measured). Our guess is that so few cells have little to add. Full
-# scale adds a simple pull towards the start.
+# with each seed, and both paint worse than nothing (measured). The statement that asks the student to beat it, as the
+# paper has it, was added later, after these arms had been seen; on other seeds it lay near zero. Our guess is that so
+# few cells have little to add.
+#
+# The closed form says that each round comes nearer to the start. With a noisy teacher the curve shows what that is worth
+# (measured): a first round takes noise away; where the error rises again after it, later rounds take truth away as well.
+# So the best number of rounds is not the largest. The price of the student is its own whole pass and its teacher's, more
+# tokens than the masked pass, which sees a quarter of an image. Plain training with the steps of both, a pull to the
+# first weights, distillation alone and a second round are arms of the longer runs; their verdicts stand at the end. On
+# other seeds, from which margins were set, the student was ahead of the longer plain training, and behind the pull and
+# behind distillation alone (measured); our guess is that all that holds the weights near the start helps here.
 
 # %% [markdown]
 # ## From pictures to films

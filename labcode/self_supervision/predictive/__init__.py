@@ -20,6 +20,7 @@ from .further_pretraining import (
     Further,
     Reader,
     distillation_rounds,
+    encoder_tokens,
     fine_tune,
     masked_error,
     moved,

@@ -45,18 +45,24 @@ class Further(nn.Module):
     mae      a copy of the pre-trained ``MAE``, whose encoder has a class token
     teacher  an encoder, kept frozen
     pull     weight of ½‖θ - θ₀‖² instead: the obvious way to stay near the start
+    masked   False leaves the masked autoencoder's own loss out: distillation alone, the paper's ablation
+
+    Raises ValueError where no loss is left: not masked, and no teacher.
 
     ``forward(x, index)`` is the loss.
     """
 
-    def __init__(self, mae: MAE, teacher: ViT | None = None, pull: float = 0.0):
+    def __init__(self, mae: MAE, teacher: ViT | None = None, pull: float = 0.0, masked: bool = True):
         super().__init__()
+        if teacher is None and not masked:
+            raise ValueError("masked must be True where there is no teacher: nothing else is to be learnt")
+        self.masked = masked
         self.mae, self.encoder = mae, mae.encoder
         self.teacher = None if teacher is None else copy.deepcopy(teacher).eval().requires_grad_(False)
         self.pull, self.start = pull, [p.detach().clone() for p in mae.encoder.parameters()] if pull else []
 
     def forward(self, x: Images, index: Tensor | None = None) -> Scalar:
-        loss = self.mae(x)
+        loss = self.mae(x) if self.masked else x.new_zeros(())
         if self.teacher is not None:
             with torch.no_grad():
                 wanted = self.teacher(x)[:, 0]
@@ -69,6 +75,22 @@ class Further(nn.Module):
 def moved(module: nn.Module, start: Sequence[Tensor]) -> Scalar:
     """‖θ - θ₀‖², the squared distance of a module's parameters from a list of earlier ones."""
     return sum((p - q.to(p.device)).square().sum() for p, q in zip(module.parameters(), start, strict=True))
+
+
+def encoder_tokens(method: Further, x: Images) -> int:
+    """Tokens that go through encoders in one training step, the student's and the teacher's together: what it costs.
+
+    A masked pass sees a share of an image's tokens, a whole one all of them, and the class token. torch's random
+    numbers are left as they were.
+    """
+    seen: list[int] = []
+    nets = [net for net in (method.encoder, method.teacher) if net is not None]
+    hooks = [net.register_forward_hook(lambda net, given, made: seen.append(made[..., 0].numel())) for net in nets]
+    with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.no_grad():
+        method(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(seen)
 
 
 @torch.no_grad()
@@ -91,7 +113,9 @@ def distillation_rounds(
     ½‖X w - X w_{t-1}‖²/n for ``time``, so w_t - w_init = (I - e^{-time XᵀX/n}) (w_{t-1} - w_init): every direction
     shrinks by its own factor below 1, those that the data hardly show by most.
 
-    away  w_0 - w_init, how far the first teacher went
+    XᵀX/n is the matrix of the inputs' second moments: no mean is taken off.
+
+    away  w_0 - w_init, how far the first teacher went from the weights before it
 
     Raises ValueError for inputs that are not finite or not as wide as ``away``. Our reading: the paper's model has a
     masked input; a linear model's target is what the teacher predicts.

@@ -33,6 +33,25 @@ def test_further_is_the_sum_of_its_parts():
     assert all(p.requires_grad for p in teacher.parameters()), "the teacher itself is left as it was"
 
 
+def test_distillation_alone_leaves_the_masked_loss_out():
+    base, x, teacher = P.MAE(vit(cls=True), width=16), draw(4, 1, 6, 6, dtype=torch.float32), vit(cls=True, seed=5)
+    loss = P.Further(copy.deepcopy(base), teacher, masked=False)(x)
+    apart = (base.encoder(x)[:, 0] - teacher(x)[:, 0]).square().sum(1).mean()
+    assert loss.item() == pytest.approx(apart.item(), rel=1e-5)
+    with pytest.raises(ValueError, match="masked must be True where there is no teacher"):
+        P.Further(base, masked=False)
+
+
+def test_tokens_of_a_step_are_counted():
+    """Nine patches and a class token: a masked pass sees a quarter of the patches, two; a whole pass all."""
+    base, x = P.MAE(vit(cls=True), width=16), draw(4, 1, 6, 6, dtype=torch.float32)
+    teacher, state = vit(cls=True), torch.get_rng_state()
+    assert P.encoder_tokens(P.Further(base), x) == 4 * (2 + 1)
+    assert P.encoder_tokens(P.Further(base, teacher), x) == 4 * (2 + 1) + 2 * 4 * (9 + 1)
+    assert P.encoder_tokens(P.Further(base, teacher, masked=False), x) == 2 * 4 * (9 + 1)
+    assert torch.equal(torch.get_rng_state(), state) and not base.encoder._forward_hooks
+
+
 def test_pull_holds_the_encoder_where_it_started():
     base, x = P.MAE(vit(cls=True), width=16), draw(8, 1, 6, 6, dtype=torch.float32)
     far = []
