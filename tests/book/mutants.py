@@ -382,6 +382,82 @@ MUTANTS = {
         "virtual cluster first": ("[cost, torch.zeros_like(cost[:, :1])]", "[torch.zeros_like(cost[:, :1]), cost]"),
         "one round": ("range(rounds)", "range(1)"),
     },
+    "diversity-loss": {
+        "the prior taken off": ("z + prior", "z - prior"),
+        "no prior": ("z + prior", "z"),
+        "counts instead of their logarithm": ("n.log()", "n"),
+        "one exponent for all": ("lam[:, None, None]", "lam.mean()"),
+        "a mean over experts": (".mean(1).sum()", ".mean(1).mean()"),
+        "a sum over the batch": (".mean(1).sum()", ".sum(1).sum()"),
+        "softmax over the batch": ("log_softmax(2)", "log_softmax(1)"),
+        "the other sign": ("-picked.mean(1)", "picked.mean(1)"),
+        "the prior after the softmax": (
+            "log_p = (z + prior).log_softmax(2)", "log_p = z.log_softmax(2) + prior"
+        ),
+        "no gradient": ("(z + prior)", "(z.detach() + prior)"),
+    },
+    "nmf-update": {
+        "h from the old w": (
+            "w = w * (v @ h.T) / (w @ (h @ h.T)).clamp_min(1e-12)\n"
+            "    h = h * (w.T @ v) / (w.T @ w @ h).clamp_min(1e-12)\n    return w, h",
+            "new = w * (v @ h.T) / (w @ (h @ h.T)).clamp_min(1e-12)\n"
+            "    h = h * (w.T @ v) / (w.T @ w @ h).clamp_min(1e-12)\n    return new, h",
+        ),
+        "fractions upside down": (
+            "w * (v @ h.T) / (w @ (h @ h.T)).clamp_min(1e-12)", "w * (w @ (h @ h.T)) / (v @ h.T).clamp_min(1e-12)"
+        ),
+        "nothing guards the denominator": ("(w.T @ w @ h).clamp_min(1e-12)", "(w.T @ w @ h)"),
+        "h is not updated": ("h = h * (w.T @ v) / (w.T @ w @ h).clamp_min(1e-12)", "h = 1 * h"),
+        "w is not updated": ("w = w * (v @ h.T) / (w @ (h @ h.T)).clamp_min(1e-12)", "w = 1 * w"),
+        "without the old value": ("w * (v @ h.T)", "(v @ h.T)"),
+        "columns of sum one": ("return w, h", "return w / w.sum(0), h"),
+    },
+    "frechet-mean": {
+        "distances not squared": ("(d**2).T", "d.T"),
+        "argmax of the cost": ("cost.argmin(1)", "cost.argmax(1)"),
+        "argmax of the probabilities": ("cost.argmin(1)", "p.argmax(1)"),
+        "squared probabilities": ("p @ (d**2).T", "p**2 @ (d**2).T"),
+        "along the rows": ("cost.argmin(1)", "cost.argmin(0)"),
+        "the sum squared": ("p @ (d**2).T", "(p @ d.T) ** 2"),
+    },
+    "typicality": {
+        "the row itself counts": ("    distance.fill_diagonal_(torch.inf)\n", ""),
+        "the farthest rows": ("distance.topk(k, dim=1, largest=False)", "distance.fill_diagonal_(0).topk(k, dim=1)"),
+        "squared distances": ("near.mean(1)", "near.square().mean(1)"),
+        "the sum for the mean": ("near.mean(1)", "near.sum(1)"),
+        "the k-th distance alone": ("near.mean(1)", "near[:, -1]"),
+        "not inverted": ("1 / (near.mean(1) + 1e-5)", "-(near.mean(1) + 1e-5)"),
+        "no small constant": ("near.mean(1) + 1e-5", "near.mean(1)"),
+    },
+    "aum": {
+        "the given class among the others": ("logits.scatter(2, place, -torch.inf).max(2).values", "logits.max(2).values"),
+        "the given class at zero": ("logits.scatter(2, place, -torch.inf)", "logits.scatter(2, place, 0.0)"),
+        "the mean of the others": (
+            "logits.scatter(2, place, -torch.inf).max(2).values",
+            "(logits.sum(2) - given) / (logits.shape[2] - 1)",
+        ),
+        "the sum over the epochs": ("(given - other).mean(0)", "(given - other).sum(0)"),
+        "the last epoch": ("(given - other).mean(0)", "(given - other)[-1]"),
+        "the other way round": ("(given - other)", "(other - given)"),
+        "of probabilities": ("given = logits", "logits = logits.softmax(2)\n    given = logits"),
+        "margin of the mean logits": (
+            "place = labels[None, :, None].expand(len(logits), -1, 1)",
+            "logits = logits.mean(0, keepdim=True)\n    place = labels[None, :, None].expand(len(logits), -1, 1)",
+        ),
+    },
+    "gce": {
+        "no division by q": ("(-torch.expm1(q * log_p) / q).mean()", "(-torch.expm1(q * log_p)).mean()"),
+        "the sum": (".mean()", ".sum()"),
+        "cross-entropy": ("(-torch.expm1(q * log_p) / q).mean()", "-log_p.mean()"),
+        "the power of the wrong sign": ("q * log_p", "-q * log_p"),
+        "softmax over the batch": ("log_softmax(1)", "log_softmax(0)"),
+        "no power": ("(-torch.expm1(q * log_p) / q)", "((1 - log_p.exp()) / q)"),
+        "probabilities that vanish": (
+            "logits.log_softmax(1).gather(1, labels[:, None])[:, 0]",
+            "(logits.softmax(1).gather(1, labels[:, None])[:, 0] + 1e-12).log()",
+        ),
+        "no gradient": ("logits.log_softmax(1)", "logits.detach().log_softmax(1)"),
+    },
 }
 
 
@@ -597,5 +673,37 @@ VARIANTS = {
         "a very large number for infinity": (
             "1.0 if math.isinf(lam) else lam / (lam + eps)", "min(lam, 1e12) / (min(lam, 1e12) + eps)"
         ),
+    },
+    "diversity-loss": {
+        "cross entropy in a loop": (
+            "log_p = (z + prior).log_softmax(2)\n    picked = log_p[:, torch.arange(len(y)), y]\n"
+            "    return -picked.mean(1).sum()",
+            "return sum(torch.nn.functional.cross_entropy(one, y) for one in z + prior)",
+        ),
+    },
+    "nmf-update": {
+        "the other order of products": ("(w @ (h @ h.T))", "((w @ h) @ h.T)"),
+    },
+    "frechet-mean": {
+        "a broadcast in place of the product": ("p @ (d**2).T", "(p[:, None, :] * d.square()).sum(2)"),
+        "the largest of the negative": ("cost.argmin(1)", "(-cost).max(1).indices"),
+    },
+    "typicality": {
+        "sorted": ("distance.topk(k, dim=1, largest=False).values", "distance.sort(dim=1).values[:, :k]"),
+        "one neighbour more, the first dropped": (
+            "    distance.fill_diagonal_(torch.inf)\n    near = distance.topk(k, dim=1, largest=False).values",
+            "    distance.fill_diagonal_(-1)\n"
+            "    near = distance.topk(k + 1, dim=1, largest=False).values.sort(dim=1).values[:, 1:]",
+        ),
+    },
+    "aum": {
+        "by a mask": (
+            "other = logits.scatter(2, place, -torch.inf).max(2).values",
+            "mask = torch.nn.functional.one_hot(labels, logits.shape[2]).bool()\n"
+            "    other = logits.masked_fill(mask[None], -torch.inf).amax(2)",
+        ),
+    },
+    "gce": {
+        "one less the power": ("(-torch.expm1(q * log_p) / q).mean()", "((1 - (q * log_p).exp()) / q).mean()"),
     },
 }
