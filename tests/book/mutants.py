@@ -430,7 +430,9 @@ MUTANTS = {
         "no small constant": ("near.mean(1) + 1e-5", "near.mean(1)"),
     },
     "aum": {
-        "the given class among the others": ("logits.scatter(2, place, -torch.inf).max(2).values", "logits.max(2).values"),
+        "the given class among the others": (
+            "logits.scatter(2, place, -torch.inf).max(2).values", "logits.max(2).values"
+        ),
         "the given class at zero": ("logits.scatter(2, place, -torch.inf)", "logits.scatter(2, place, 0.0)"),
         "the mean of the others": (
             "logits.scatter(2, place, -torch.inf).max(2).values",
