@@ -923,7 +923,7 @@ for name, corners in (("two corners", [0, 8]), ("four corners", [0, 2, 6, 8])):
 
 # %% [markdown]
 # ````{exercise-start} The Fréchet mean from its equation
-# :label: ex-active-frechet
+# :label: ex-frechet-mean
 # ````
 # Write Loki's rule: of probabilities $P$ ($n \times k$) and distances $D$ (labels $\times k$), for each row the label with the
 # smallest $\sum_k P_k d(y,\lambda_k)^2$.
@@ -931,7 +931,7 @@ for name, corners in (("two corners", [0, 8]), ("four corners", [0, 2, 6, 8])):
 # ````
 
 # %% [markdown]
-# ````{solution-start} ex-active-frechet
+# ````{solution-start} ex-frechet-mean
 # :class: dropdown
 # ````
 # One product with the *squared* distances.
@@ -982,14 +982,14 @@ print("as the package has it:", torch.equal(frechet(p, d), A.frechet_mean(p, d))
 
 # %% [markdown]
 # ````{exercise-start} Typicality
-# :label: ex-active-typicality
+# :label: ex-typicality
 # ````
 # Write $\mathrm{Typicality}(x) = 1 / (\frac1K\sum \lVert x - x_i\rVert + 10^{-5})$ over the $K$ nearest *other* rows.
 # ````{exercise-end}
 # ````
 
 # %% [markdown]
-# ````{solution-start} ex-active-typicality
+# ````{solution-start} ex-typicality
 # :class: dropdown
 # ````
 # The row itself, at distance 0, must not count.
