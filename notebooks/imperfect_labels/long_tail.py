@@ -354,7 +354,7 @@ results["SelMix, H-mean"] = tuned["SelMix, H-mean"]["balanced"]
 for name, row in tuned.items():
     print(f"{name:28}", {m: mean(row[m]) for m in ("worst", "balanced", "many", "few", "coverage")})
 
-# %% mystnb={"image": {"alt": "Two panels of horizontal bars, worst recall and balanced accuracy, for the start, logit adjustment with chosen tau, uniform mixup, four objectives of SelMix and two policies without gains."}, "figure": {"caption": "From balanced softmax: worst recall and balanced accuracy. Dots are seeds, dashes the start.", "name": "fig-selmix-bars"}}
+# %% mystnb={"image": {"alt": "Two panels of horizontal bars, worst recall and balanced accuracy, for the start, logit adjustment with chosen tau, uniform mixup, four objectives of SelMix and two policies without gains."}, "figure": {"caption": "From balanced softmax: worst recall and balanced accuracy. Dots are seeds, dashes the start."}}
 figure, panels = lab.plots.axes(2, 8.5, 3)
 for panel, measure, name in zip(panels, ("worst", "balanced"), ("worst recall", "balanced accuracy")):
     lab.plots.bars(panel, M.column(tuned, measure), name, chance=sum(tuned["start"][measure]) / len(run.seeds))

@@ -709,7 +709,7 @@ run.claim("confident-noisy-annotators", "The recovered matrices are nearer to th
           of(crowd, "error", OURS), of(crowd, "error", "Dawid-Skene"), margin=0.0, higher_is_better=False)
 
 # %%
-LEVELS = run.pick(quick=(), long=(0.2, 0.4, 0.6, 0.8), full=(0.4, 0.8))
+LEVELS = run.pick(quick=(), long=(0.2, 0.4, 0.6, 0.8), full=(0.2, 0.6))
 if LEVELS:
     swept = {v: [N.compare_annotators(stage, s, (("symmetric", v), ("pair", min(v, 0.45)), ("symmetric", v))) for s in run.seeds] for v in LEVELS}
     arms = {name: [of(swept[v], "accuracy", name) for v in LEVELS] for name in (OURS, "image, no regulariser", "Dawid-Skene", "majority")}
@@ -1316,8 +1316,7 @@ print("as the package has it:", torch.allclose(gce(z, y), N.generalised_cross_en
 
 # %% [markdown]
 # ## What to read next
-# [Long tails](long_tail.ipynb) and [semi-supervised learning](semi_supervised.ipynb) of this part: imbalance without wrong
-# labels, and few labels that are right. [Contrastive learning](../self_supervision/contrastive.ipynb) trains the
+# [The long tail](long_tail.ipynb) has imbalance without wrong labels. [Contrastive learning](../self_supervision/contrastive.ipynb) trains the
 # features of the last three sections.
 
 # %%
