@@ -173,7 +173,7 @@ def test_the_student_version_leaks_nothing(made, name):
             visible = region(assignments.HIDDEN).sub("", source)
             cell = by_name[f"{task.name}-tests-{i}"]
             assert cell.source.strip() == visible.strip() and cell.metadata.nbgrader.points == points
-            for line in lines(source) - lines(visible) - {"g = torch.Generator().manual_seed(0)"}:  # a seed tells nothing
+            for line in lines(source) - lines(visible) - {"g = torch.Generator().manual_seed(0)"}:  # tells nothing
                 assert len(line) < 3 or line not in decoded, f"{task.name}: {line}"
     assert "BEGIN" not in decoded and "solution-start" not in decoded
 
