@@ -52,7 +52,7 @@ import torch
 import labcode as lab
 from labcode.imperfect_labels import active_weak as A
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in three rows. Which labels to buy: TypiClust, Cold start and ISAL, with margin sampling and core-sets explained elsewhere. What labels know of each other: Loki and pairwise clustering. Labels made by oneself: visual bugs."}, "figure": {"caption": "Which labels to buy (top), what labels know of each other (middle), labels that one makes (bottom).", "name": "fig-active-weak-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in three rows. Which labels to buy: TypiClust, Cold start and ISAL, after the rivals margin sampling and core-set. What labels know of each other: Loki and pairwise clustering. Labels made by oneself: visual bugs, after the label model of rules that vote."}, "figure": {"caption": "Which labels to buy (top), what labels know of each other (middle), labels that one makes (bottom).", "name": "fig-active-weak-family"}}
 PAPERS = {
     "Margin,\ncore-set": (0, 0, "rivals"), "TypiClust": (1.2, 0, "this chapter"), "Cold start": (2.4, 0, "this chapter"),
     "ISAL": (3.6, 0, "this chapter"), "Loki": (1.2, 1, "this chapter"), "Pairwise\nclustering": (2.4, 1, "this chapter"),
@@ -84,7 +84,9 @@ pools = run.once("pools", lambda: [A.make_pool(run, s) for s in seeds])
 print("pool", tuple(pools[0].x.shape), "test", tuple(pools[0].test.shape), "classes", len(pools[0].y.unique()))
 
 # %% [markdown]
-# Every strategy has one signature, `acquire(features, probabilities, labelled, budget, *, generator)`. Two of the rivals:
+# Every strategy has one signature, `acquire(features, probabilities, labelled, budget, *, generator)`: the *features* of the
+# whole pool, the present head's *probabilities* (uniform while there is no head), the rows *labelled* so far, and how many to
+# choose. Two of the rivals:
 
 # %%
 lab.show(A.margin, A.random_choice)
@@ -93,8 +95,8 @@ lab.show(A.margin, A.random_choice)
 # (typiclust)=
 # ## Typical rows first: TypiClust
 # With ten labels an uncertain classifier knows nothing, not even what it is uncertain about. TypiClust asks no classifier:
-# it cuts the pool into as many clusters as there will be labels, and labels the row in the densest place of each cluster
-# that has no label yet:
+# with $m$ labels at hand and $b$ to buy it cuts the pool into $m+b$ clusters, anew each round, visits those without a label,
+# the largest first, and labels the row in the densest place of each:
 #
 # $$\mathrm{Typicality}(x) = \Bigl(\frac1K \sum_{x_i \in K\text{-NN}(x)} \lVert x - x_i\rVert\Bigr)^{-1}.$$
 #
@@ -114,8 +116,10 @@ lab.show(A.typicality)
 lab.show(A.typiclust, start="seed =", end="free[rows[at]]")
 
 # %% [markdown]
-# The rivals: random rows, the seeds of k-means++, margin sampling, the k-centres of core-set; and for the ablation the same
-# clusters with a random or with the *least* typical member.
+# The rivals: random rows; the seeds of *k-means++*, each drawn in proportion to its squared distance from all labelled rows;
+# *core-set*, in turn the row farthest from all labelled ones; *margin sampling*, the rows whose two likeliest classes lie
+# closest. For the ablation: the same clusters with a random or with the *least* typical member, and typical rows of the
+# whole pool without clusters.
 
 # %%
 BUDGETS = (10, 20, 40, 80, 160, 320)
@@ -163,7 +167,8 @@ run.claim("typiclust", "The least typical members are at least five points below
 
 # %% [markdown]
 # Two other learners of the same labels: *label spreading* on the graph of ten neighbours, which is semi-supervised and
-# takes FlexMatch's place, and perceptrons on pixels that see the labelled images alone.
+# takes FlexMatch's place: labels flow along the edges, and it is judged on the pool's other rows. And perceptrons on pixels
+# that see the labelled images alone, judged on the test images.
 
 # %%
 both = {name: [r[:3] for r in bought[name]] for name in ("random", "TypiClust")}
@@ -177,14 +182,16 @@ run.claim("typiclust", "Label spreading from 10 labels of TypiClust is at least 
 run.claim("typiclust", "Perceptrons trained on pixels of 10 labels of TypiClust are at least five points above those of random ones", pixels["TypiClust"][0], pixels["random"][0], margin=0.05)
 
 # %%
-run.claim("typiclust", "At 10 labels the gain over random choice is larger by label spreading than by perceptrons on pixels", gain["spread"], gain["pixels"], margin=0.0)
+run.claim("typiclust", "At 10 labels the gain over random choice is larger by label spreading than by perceptrons on pixels", gain["spread"], gain["pixels"], margin=0.02)
 
 # %% [markdown]
 # **The theory.** Let a share $p$ of the data be learnt from few labels and the rest need $1/\alpha$ times as many, by two
 # learners that do not help each other: $p E(pm) + (1-p) E(\alpha(1-p)m)$ is the error with $m$ random labels, $E$ one
-# learner's curve. More labels for the first region pay as long as
+# learner's curve. With $E'$ its derivative, more labels for the first region pay as long as
 # $E'(pm) / E'(\alpha(1-p)m) > \alpha(1-p)/p$. For $E(m) = e^{-m}$ the answer changes once, at $\ln(p/\alpha(1-p)) /
-# (p - \alpha(1-p))$. Does the derivative agree? And does it hold for learners by heart, of two easy cells and forty hard ones?
+# (p - \alpha(1-p))$. Does the derivative agree? And does
+# it hold for learners by heart, who know a cell once a row of it has a label and else guess between two classes? Their easy
+# region has two cells, their hard one forty.
 
 # %%
 m = torch.linspace(0.5, 20, 40, dtype=torch.float64)
@@ -195,7 +202,7 @@ run.exact("typiclust", "The threshold test agrees with the error's derivative at
 
 # %% mystnb={"image": {"alt": "Expected error against the share of labels that the easy region gets, for 4 and for 60 labels: with few labels the error is least where the easy region gets most, with many where it gets least."}, "figure": {"caption": "Learners by heart: two easy cells and forty hard ones. Where the labels should go turns with the budget.", "name": "fig-typiclust-cells"}}
 SHARES = (0.25, 0.5, 0.75)
-cells = {n: [[float(A.cells_error(n, share, p=0.5, cells=40, draws=500, generator=run.generator(s).manual_seed(s)).mean()) for s in seeds]
+cells = {n: [[float(A.cells_error(n, share, p=0.5, cells=40, draws=500, generator=torch.Generator().manual_seed(s)).mean()) for s in seeds]
              for share in SHARES] for n in (4, 60)}
 _ = curve(run.curve("typiclust", "error over the share of labels for the easy region", SHARES, {f"{n} labels": v for n, v in cells.items()},
                     "share of labels for the easy region", "error", data="two regions"))
@@ -220,9 +227,12 @@ if run.scale == "long":
               second["TypiClust"][0], second["random"][0], margin=0.05, data="optical digits, 8×8")
 
 # %% [markdown]
-# **Why.** The curve crosses between the second and the last budget, if the verdicts above say so, as the paper has it:
-# clusters first, then doubt. The ablation says which part carries it (*measured*). *Our guess* on the crossing: once
-# every cluster has a label, a typical row repeats what its cluster's label has said already.
+# **Why.** The curves cross, as the paper has it: TypiClust leads at the first budgets and margin sampling at the last ones,
+# first clusters, then doubt (by how much at the last budget, the verdict's line says for each length). Both parts carry the
+# lead (*measured*): with random members most of it is gone, without clusters all of it. *Our guess* on the crossing: once
+# every cluster has a label, a typical row repeats what its cluster's label has said already. In the paper the gain is far
+# larger for a semi-supervised learner than for one that sees the labels alone; here it is only somewhat larger, if at all.
+# *Our guess*: digits of one class are alike in their pixels already, which photographs are not.
 
 # %% [markdown]
 # (cold-start-first-choice)=
@@ -253,7 +263,9 @@ lab.show(A.first_choice, start="free = check_pool", end="argsort()[:budget]")
 
 # %% [markdown]
 # The pool has a long tail, from hundreds of images of one class to a handful of another; the test images are balanced.
-# Each budget is one choice from nothing. Strategies that need a classifier get ten random labels, which count.
+# Each budget is one choice from nothing. Strategies that need a classifier get ten random labels, which count; *entropy* asks
+# for the rows whose probabilities are most spread. Macro AUC is the area under the ROC curve of each class against the rest,
+# averaged over classes: a rare class counts as much as a common one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -261,7 +273,7 @@ tails = run.once("tails", lambda: [A.long_tail_pool(run, s) for s in seeds])
 print("images of each class:", torch.bincount(tails[0].y).tolist())
 
 # %%
-FIRST = run.pick(quick=(20, 40, 80), long=(20, 40, 80, 160), full=(20, 40, 100, 400, 1000))
+FIRST = run.pick(quick=(20, 40, 80), long=(20, 40, 80, 160), full=(20, 40, 80, 400, 1000) if not run.dry else (20, 40, 80))
 orders = {"hard": "hard", "easy": "easy", "ambiguous": "ambiguous", "random of cluster": "random"}
 queries = lambda p, s: {name: A.first_choice(p.log, order) for name, order in orders.items()} | {
     "hard, no clusters": A.first_choice(p.log, "hard", 1), "random": A.random_choice, "core-set": A.core_set, "TypiClust": A.typiclust,
@@ -295,7 +307,10 @@ first("Entropy sampling from ten random labels is below random choice of as many
 first("Margin sampling from ten random labels is below random choice of as many labels in mean AUC", mean_auc["random"], mean_auc["margin"], margin=0.0)
 
 # %% [markdown]
-# The two ingredients one by one: clusters for diversity, hardness for typicality.
+# The two ingredients one by one: clusters for diversity, hardness for typicality. Within clusters the rivals are the easiest
+# rows, the most *ambiguous* ones (largest variability) and random ones. The *labelled map* is made with all true labels: its
+# $p_{i,e}$ is the probability of the true class over the steps of a logistic regression. BADGE is
+# explained with ISAL below.
 
 # %% mystnb={"image": {"alt": "Horizontal bars of macro AUC with 40 labels: all strategies on the long-tailed pool."}, "figure": {"caption": "Forty labels, every strategy. Dashes: random choice.", "name": "fig-cold-bars"}}
 lab.plots.bars(lab.plots.axes(1, 5.5, 3.2)[1], {k: v[1] for k, v in auc.items()}, "macro AUC, 40 labels", chance=sum(auc["random"][1]) / len(seeds))
@@ -336,15 +351,21 @@ panel = lab.plots.axes(1, 5, 2.6)[1]
 for name, mask in (("common classes", tails[0].y.cpu() < 5), ("rare classes", tails[0].y.cpu() >= 5)):
     panel.plot(confidence[mask], variability[mask], ".", markersize=4, label=name)
 chosen = firsts["hard"][0][0][0].cpu()
-panel.plot(confidence[chosen], variability[chosen], "o", fillstyle="none", color="#7a7f87", label="chosen")
+panel.plot(confidence[chosen], variability[chosen], "o", fillstyle="none", markersize=7, color="#d9534f", label="chosen")
 panel.set(xlabel="confidence", ylabel="variability")
 _ = lab.plots.legend(panel)
 
 # %% [markdown]
 # **Why.** Clusters carry what there is to carry (*measured*: with and without them). Hard rows are no better here than
-# random members; *our guess* is that low confidence mixes two things: a row among many alike, and a row that the short
-# training never learnt. On this tail a strategy for spread is a strong rival, which the verdicts above show or deny: rare
-# digits lie apart from the others.
+# random members of the same clusters; *our guess* is that low confidence mixes two things: a row among many alike, and a row
+# that the short training never learnt. Core-set and TypiClust, which need no label either, end above the query or level with
+# it: rare digits lie apart from the others, and what looks for spread or for every cluster finds them (*our guess*). The three
+# seeds of *long* leave the query's place among core-set, random members and easy ones open; *quick*, where the encoder is
+# trained for less long, puts it below the first two.
+#
+# The deficit that gives the paper its name is not seen: entropy sampling begins level with random choice and margin sampling
+# above it. *Our guess*: the head stands on features that were learnt without labels, so ten labels tell it something; the
+# paper's classifiers begin from nothing. That a better beginning lasts is *measured*.
 
 # %% [markdown]
 # (isal)=
@@ -359,8 +380,8 @@ _ = lab.plots.legend(panel)
 # negative $I$ are labelled. Here $H$ is exact, as the model is a linear head; LiSSA estimates it for networks.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Labelled rows give the Hessian H; reference rows give their gradient; together s, H inverse times that gradient; unlabelled rows with pseudo-labels give gradients; the product with s is the influence, and the lowest are labelled."}, "figure": {"caption": "ISAL: one solve for all candidates, then one product each.", "name": "fig-isal-diagram"}}
-parts = {"labelled": (0, 0, "store"), "reference": (0, 1, "store"), "H": (1.1, 0), "g_ref": (1.1, 1), "s = H⁻¹ g_ref": (2.3, 0.5), "pool": (2.3, 1.6),
-         "g(x, ŷ)": (3.4, 1.6), "I(x)": (3.7, 0.5, "loss")}
+parts = {"labelled": (0, 0, "store"), "reference": (0, 1, "store"), "H": (1.1, 0), "g_ref": (1.1, 1), "s = H⁻¹ g_ref": (2.3, 0.5), "pool": (1.7, 1.6),
+         "g(x, ŷ)": (3.7, 1.6), "I(x)": (3.7, 0.5, "loss")}
 arrows = [("labelled", "H"), ("reference", "g_ref"), ("H", "s = H⁻¹ g_ref"), ("g_ref", "s = H⁻¹ g_ref"), ("s = H⁻¹ g_ref", "I(x)"),
           ("pool", "g(x, ŷ)", "pseudo-label"), ("g(x, ŷ)", "I(x)")]
 _ = lab.plots.diagram(parts, arrows)
@@ -372,7 +393,9 @@ lab.show(A.hessian)
 lab.show(A.influence, A.expected_target)
 
 # %% [markdown]
-# First: is the number right? Label a candidate with its *true* label, train again to the end, and look at the reference loss.
+# First: is the number right? Label a candidate with its *true* label, train again to the end, and look at the reference
+# loss. The influence is computed with the true label, and with two stand-ins for it: the head's own answer (*argmax*) and the
+# label of the *nearest* labelled row.
 
 # %%
 SIZES = run.pick(quick=(40, 160), long=(20, 40, 80, 160), full=(20, 40, 80, 160))
@@ -404,8 +427,10 @@ run.exact("isal", "The influence at an expected label is the expected influence 
           float((A.influence(x, p, (p + eye[0]) / 2, s) - (each * (p + eye[0]) / 2).sum(1)).abs().max()), at_most=1e-9)
 
 # %% [markdown]
-# Now the use. Every arm begins with the same 20 random labels; ISAL's 60 reference labels, others in each draw, are its own, and one rival,
-# *random + 60*, is given as many more. An arm with the *true* labels of all candidates is the ceiling that no practice has.
+# Now the use. Every arm begins with the same 20 random labels; ISAL's 60 reference labels, others in each draw, are its own,
+# and one rival, *random + 60*, is given as many more. *BADGE* takes the seeds of k-means++ among the gradients $g(x, \hat y)$,
+# so that they are large and differ. *No inverse* leaves $H^{-1}$ out; *top two* takes the expected gradient over the two
+# likeliest classes; and an arm that is told the *true* labels of all candidates has the influence that no practice has.
 
 # %%
 ROUNDS = run.pick(quick=(30, 60, 100, 160), long=(30, 60, 100, 160, 320), full=(30, 60, 100, 160, 320))
@@ -418,7 +443,7 @@ spent = A.choose(small, seeds, rivals, ROUNDS, DRAWS, start=20) | A.choose(small
 spent["random + 60"] = [[torch.cat([r, held[s]], 1) for r in rounds] for s, rounds in zip(seeds, spent["random"])]
 bill = A.judge(small, spent, A.by_head())
 
-# %% mystnb={"image": {"alt": "Accuracy over labels for random choice, margin sampling, BADGE, ISAL, ISAL with true labels, and random choice with sixty labels more."}, "figure": {"caption": "Rounds of active learning from 20 random labels. ISAL's reference labels are not on its axis; random + 60 shows what they are worth.", "name": "fig-isal-rounds"}}
+# %% mystnb={"image": {"alt": "Accuracy over labels: margin sampling and BADGE lie above random choice, ISAL below it, ISAL with true labels lowest; random choice with sixty labels more begins far above all."}, "figure": {"caption": "Rounds of active learning from 20 random labels. ISAL's reference labels are not on its axis; random + 60 shows what they are worth. The true labels do not help a round of many.", "name": "fig-isal-rounds"}}
 drawn = ("random", "margin", "BADGE", "ISAL", "ISAL, true labels", "random + 60")
 _ = curve(run.curve("isal", "accuracy over labels", ROUNDS, {k: bill[k] for k in drawn}, "labels", "test accuracy", log=True))
 
@@ -443,18 +468,28 @@ run.claim("isal", "With the inverse Hessian ISAL is above the plain product of g
 run.claim("isal", "Expected gradients over the two likeliest classes serve ISAL better than the argmax with 100 labels", bill["ISAL, top two"][2], bill["ISAL"][2], margin=0.005)
 
 # %% [markdown]
-# A reason to test: influence looks at one row at a time, so the best thirty may be thirty of a kind. With rounds of two
-# labels each, the same number of labels in all:
+# Even the true labels do not help, so the pseudo-label is not all. A reason to test: influence looks at one row at a time,
+# and the best thirty may be thirty of a kind. With rounds of two labels each, the same number of labels in all:
 
 # %%
-STEPS = tuple(range(22, 61, 2))
-fine = A.choose(small, seeds, lambda p, s: {"ISAL": make(p, s)["ISAL"]}, STEPS, DRAWS, start=20)
-coarse = A.choose(small, seeds, lambda p, s: {"ISAL": make(p, s)["ISAL"]}, (60,), DRAWS, start=20)
-by_two, at_once = (A.judge(small, c, A.by_head())["ISAL"][-1] for c in (fine, coarse))
-run.claim("isal", "Forty labels bought two at a time by ISAL are worth more than forty bought at once", by_two, at_once, margin=0.01)
+STEPS, AT = tuple(range(22, 61, 2)), (30, 40, 50, 60)
+own = lambda *names: lambda p, s: {name: make(p, s)[name] for name in names}
+fine = A.choose(small, seeds, {"margin": A.margin}, STEPS, DRAWS, start=20)
+fine |= A.choose(small, seeds, own("ISAL", "ISAL, true labels"), STEPS, DRAWS, start=20)
+coarse = A.choose(small, seeds, own("ISAL"), (60,), DRAWS, start=20)
+by_two = A.judge(small, {k: [[r[STEPS.index(n)] for n in AT] for r in each] for k, each in fine.items()}, A.by_head())
+at_once = A.judge(small, coarse, A.by_head())["ISAL"][-1]
+
+# %%
+run.claim("isal", "Forty labels bought two at a time by ISAL are worth more than forty bought at once", by_two["ISAL"][-1], at_once, margin=0.01)
+
+# %% mystnb={"image": {"alt": "Accuracy over labels that are bought two at a time: ISAL with true labels begins highest and ends level with margin sampling; ISAL lies at margin sampling or a little below it."}, "figure": {"caption": "Two labels a round: now the true labels serve ISAL best, and with pseudo-labels it comes near margin sampling.", "name": "fig-isal-two"}}
+_ = curve(run.curve("isal", "accuracy over labels, two at a time", AT, by_two, "labels", "test accuracy"))
 
 # %% [markdown]
-# LiSSA, which makes no Hessian: how near does it come, and for what time?
+# LiSSA makes no Hessian. From $h = g_{\mathrm{ref}}$ it steps $h \leftarrow g_{\mathrm{ref}} + h - H_i h/\sigma$ with the
+# Hessian $H_i$ of one random labelled row, which is a product and no matrix; for a number $\sigma$ above its largest
+# eigenvalue $h/\sigma$ tends to $H^{-1} g_{\mathrm{ref}}$. How near does it come, and for what time?
 
 # %% mystnb={"image": {"alt": "Cosine between the direction that LiSSA estimates and the exact one, against the iterations, logarithmic: it rises towards one."}, "figure": {"caption": "The estimate by single rows comes near the exact inverse, if it is given the iterations.", "name": "fig-isal-lissa"}}
 TURNS = run.pick(quick=(50, 200, 800), long=(50, 200, 800, 3200), full=(50, 200, 800, 3200))
@@ -465,18 +500,28 @@ _ = curve(run.curve("isal", "LiSSA's cosine with the exact direction", TURNS, {"
 run.claim("isal", "LiSSA's direction has a cosine of at least 0.9 with the exact one after 800 iterations", [c for c, _ in lissa[800]], [0.9] * len(seeds), margin=0.0)
 
 # %%
+print("processor time by iterations, in times of the exact solve:", {t: round(sum(r for _, r in lissa[t]) / len(seeds)) for t in TURNS})
+
+# %%
 if run.scale != "quick":
     leak = {s: torch.arange(60, device=p.y.device) for p, s in zip(pools, seeds)}
     from dataclasses import replace
-    joined = [replace(p, x=torch.cat([p.test, p.x]), y=torch.cat([p.y_test, p.y])) for p in small]
+    joined = [replace(p, x=torch.cat([p.test[:60], p.x]), y=torch.cat([p.y_test[:60], p.y])) for p in small]
     cheat = A.choose(joined, seeds, lambda p, s: {"ISAL": A.isal(leak[s], p.y[leak[s]])}, (100,), DRAWS, start=20)
     run.claim("isal", "A reference set of test images, as the released script has, raises the accuracy with 100 labels", A.judge(joined, cheat, A.by_head())["ISAL"][0], bill["ISAL"][2], margin=0.0)
 
 # %% [markdown]
-# **Why.** The formula is right and the stand-in is not, if the first verdicts above hold: with the true label influence
-# ranks candidates as training again does, with the head's own answer hardly (*measured*). *Our guess*: the most negative
-# influence at one's own answer belongs to rows that confirm it. Buying in small rounds tells how much is redundancy. The
-# paper trains networks on thousands of labels, where the head's answers are mostly right.
+# **Why.** The formula is right: with the true label influence ranks candidates as training again does (*measured*). Two
+# things spoil its use. One is the stand-in: while labels are few the head's own answer ranks candidates far worse, on some
+# seeds not at all (*measured*, and better with more labels). *Our guess*: the most negative influence at one's own answer
+# belongs to rows that confirm it. The other is the round. A round of many by influence is worth less than random rows, even
+# with the true labels; two at a time the true labels are worth more than margin sampling at first and as much in the end, and
+# ISAL comes near it (*measured*). In rounds of many it saves no labels here, and less than none if its reference rows are
+# counted. Whether the inverse and the second class help, the seeds do not
+# settle. The paper trains networks on thousands of labels, where the head's answers are mostly right.
+#
+# *Long* also tries what the released script does, a reference set of *test* images. That arm buys its labels in one round,
+# where ISAL has three; what its verdict says of the leak is mixed with what the round costs.
 
 # %% [markdown]
 # (loki)=
@@ -598,8 +643,10 @@ if run.scale == "full":
 
 # %% [markdown]
 # **Why.** A classifier of corners is torn between corners for a digit in the middle, and its doubt is where the digit is
-# (*measured*: a wrong metric takes the gain away, and so does a low temperature). Where all labels were observed doubt is
-# only doubt. The reduction is of squared distance, as the paper measures; the accuracy on unseen places is another matter.
+# (*measured*: a wrong metric takes the gain away, and so does a low temperature). Where all labels were observed there is
+# nothing left to gain. Regressed coordinates use the same geometry and come near Loki, on some seeds above it; they need
+# coordinates, Loki only distances. The reduction is of squared distance, as the paper measures; how often the *exact* unseen
+# place is named is another matter.
 
 # %% [markdown]
 # (pairwise-side-info)=
@@ -627,6 +674,11 @@ lab.show(A.components)
 
 # %%
 lab.show(A.saca, start="root = components", end="return torch.tensor")
+
+# %% [markdown]
+# The rivals: *components* alone, without merging; *signed spectral* clustering, k-means on the leading eigenvectors of the
+# matrix with 1 for *same* and -1 for *different*, which uses all bits; and for two classes *colouring by all bits*, where items
+# that a chain of pairs connects get one of two colours.
 
 # %%
 N, KS, TIMES, REPEATS = 400, (2, 4, 8), (1, 2, 4, 8, 16), run.pick(quick=10, long=40, full=40)
@@ -658,9 +710,11 @@ run.claim("pairwise-side-info", "With 8 classes and 8 pairs an item SACA gets at
 run.claim("pairwise-side-info", "With 2 classes and 2 pairs an item SACA with merging is not worse than colouring by all bits", items(2, 2), items(2, 2, "two colours"), margin=0.0, higher_is_better=False, data="random partitions")
 
 # %% [markdown]
-# **Side information.** A graph with ten edges an item, of which a share lies within classes. Where it agrees with the classes, few
-# pairs should do; where it does not, it should only cost. The *resistance-weighted cut* says how far it agrees: the expected
-# number of edges between classes in a random spanning tree.
+# **Side information.** A graph with ten edges an item, of which a share lies within classes. Where it agrees with the classes,
+# few pairs should do; where it does not, it should only cost. The *resistance-weighted cut*
+# $\sum_{ij\,:\,y_i \ne y_j} w_{ij} R_{ij}$ says how far it agrees: $w_{ij}$ is 1 for an edge, $R_{ij}$ the resistance between
+# $i$ and $j$ if each edge is a resistor of one ohm, and the sum the expected number of edges between classes in a random
+# spanning tree. The baseline cuts the graph's spectrum into $3k$ groups and merges those that the pairs call the same.
 
 # %%
 AGREE = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -704,8 +758,9 @@ print("large class halved: items", A.items_wrong(split, truth), "pairs", round(A
 # %% [markdown]
 # **Why.** With few pairs the components are small, and no rule can join what no pair connects; from some $m$ on one
 # component of each class is a giant, and what is left are items without a *same* pair (whether their expected number
-# explains the errors, the verdicts above say: with few pairs and many classes not surely). The largest class is found first and the smallest last. Whether signs are worth more than components
-# depends on $k$: with two classes *different* says as much as *same*, with eight it says little.
+# explains the errors, the verdicts above say: with few pairs and many classes not surely). The largest class is found first and
+# the smallest last. Whether signs are worth more than components depends on $k$: with two classes *different* says as much as
+# *same*, with eight it says little.
 
 # %% [markdown]
 # (visual-bug-weak-supervision)=
@@ -722,7 +777,7 @@ print("large class halved: items", A.items_wrong(split, truth), "pairs", round(A
 # once, or use $L_{\mathrm{ssl}}$ alone.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Played frames are segmented into masks; a filter keeps some; pasting makes frames with a surface over the view; a detector learns original against pasted, and few labels."}, "figure": {"caption": "From unlabelled frames to a detector. The filter is by rule of geometry, by clusters, or none.", "name": "fig-bugs-diagram"}}
-parts = {"frames": (0, 0.5), "masks": (1.1, 0), "filter": (2.1, 0), "pasted\nframes": (3.2, 0), "detector": (4.3, 0.5, "trained"), "few labels": (3.2, 1, "store")}
+parts = {"frames": (0, 0.5), "masks": (1.1, 0), "filter": (2.1, 0), "pasted\nframes": (3.2, 0), "detector": (4.8, 0.5, "trained"), "few labels": (3.0, 1.1, "store")}
 arrows = [("frames", "masks"), ("masks", "filter"), ("filter", "pasted\nframes"), ("pasted\nframes", "detector", "L_ssl"), ("few labels", "detector", "L_sup"), ("frames", "few labels")]
 _ = lab.plots.diagram(parts, arrows)
 
@@ -753,8 +808,13 @@ _ = lab.plots.images(shown, rows=4, width=6.5, names=("played", "bugs", "pasted"
 print("frames", tuple(game.frames.shape[1:]), "bugs among them", round(100 * float(game.bug.float().mean())), "%")
 
 # %% [markdown]
-# A tenth of the labelled frames, one at least, shows a bug. All arms of a draw have the same labels and begin at the same weights; steps
-# are as many for the supervised detector as for pretraining and fine-tuning together. AP is average precision.
+# A tenth of the labelled frames, one at least, shows a bug. All arms of a draw have the same labels and begin at the same
+# weights; steps are as many for the supervised detector as for pretraining and fine-tuning together, and it has a step size of
+# its own. AP is average precision. The rival without labels calls a frame an *anomaly* that lies far from its ten nearest
+# played frames.
+#
+# One thing is given away: a pasted surface covers as much of the view as a bug does, and its edge is as soft. Only what is in
+# it differs.
 
 # %%
 LABELS = run.pick(quick=(10, 40, 160), long=(10, 20, 40, 80, 160, 320), full=(10, 20, 40, 80, 160, 320))
@@ -762,9 +822,11 @@ hunts = {n: [A.hunt(w, n, CALLS, s) for w, s in zip(worlds, seeds)] for n in LAB
 ap = {n: [A.precision_of(h, w.test.bug) for h, w in zip(each, worlds)] for n, each in hunts.items()}
 prec = lambda name, n: [a[name] for a in ap[n]]
 
-# %% mystnb={"image": {"alt": "Average precision over labelled frames: supervised training rises from low; pretrained, multi-task and label-free detectors lie far above at few labels."}, "figure": {"caption": "Average precision on test frames, 3 % of which show a bug, over labelled frames.", "name": "fig-bugs-labels"}}
+# %% mystnb={"image": {"alt": "Average precision over labelled frames: supervised training rises from low, the level of anomalies without labels is low; pretrained, multi-task and label-free detectors lie far above at few labels."}, "figure": {"caption": "Average precision on test frames, 3 % of which show a bug, over labelled frames.", "name": "fig-bugs-labels"}}
 drawn = {"supervised": "supervised", "pretrained": "geometry, pretrained", "both losses": "geometry, both", "no labels": "geometry, alone"}
-_ = curve(run.curve("visual-bug-weak-supervision", "average precision over labels", LABELS, {k: [prec(v, n) for n in LABELS] for k, v in drawn.items()}, "labelled frames", "average precision", log=True, data="rendered corridors"))
+strange = [float(A.average_precision(A.neighbour_distance(w.test_x, w.own)[None], w.test.bug)) for w in worlds]
+lines = {k: [prec(v, n) for n in LABELS] for k, v in drawn.items()} | {"anomaly": [strange] * len(LABELS)}
+_ = curve(run.curve("visual-bug-weak-supervision", "average precision over labels", LABELS, lines, "labelled frames", "average precision", log=True, data="rendered corridors"))
 
 # %%
 told = partial(run.claim, "visual-bug-weak-supervision", data="rendered corridors")
@@ -781,8 +843,8 @@ gains = {n: [a - b for a, b in zip(prec("geometry, pretrained", n), prec("superv
 told("The gain in AP is at least 0.2 larger with 10 labels than with 160", gains[10], gains[160], margin=0.2)
 
 # %% [markdown]
-# F1, as the paper measures: the supervised detector gets its threshold from its own labelled frames; the detector without any bug
-# from five good frames alone.
+# F1, as the paper measures. The detector without labels gets its threshold from five good frames alone: a standard deviation
+# above the highest of their scores. The supervised one is given more than it could know, the best threshold on the test frames.
 
 # %%
 def f1_values(world, scores, seed):
@@ -802,8 +864,9 @@ told("With five good frames and no bug the F1 is above the best F1 at any thresh
 told("The detector without labels is above supervised training with 40 labels in AP", prec("geometry, alone", 40), prec("supervised", 40), margin=0.1)
 
 # %% [markdown]
-# Which masks? None of the game's plausible surfaces, but random boxes; any mask; masks kept by a rule of geometry, the interactive
-# route; masks kept by clusters, the autonomous one; and a patch that is not enlarged.
+# Which masks? None of the game's plausible surfaces, but random *boxes*; *any mask* of the segmentation; masks kept by a rule
+# of *geometry*, in the place of the interactive route, where a person says what to keep; masks kept by *clusters*, the
+# autonomous route; and a *small patch*, a box that is pasted as it is, not enlarged.
 
 # %% mystnb={"image": {"alt": "Horizontal bars of average precision with 40 labels after pretraining: supervised, small patch, random boxes, any mask, geometry, clusters."}, "figure": {"caption": "Forty labels: what was pasted in pretraining. Dashes: supervised training.", "name": "fig-bugs-routes"}}
 routes = {"supervised": prec("supervised", 40)} | {r: prec(f"{r}, pretrained", 40) for r in A.ROUTES}
@@ -820,7 +883,8 @@ told("The autonomous route by clusters is within 0.03 of AP of the rule of geome
 
 # %% [markdown]
 # **Rules of thumb.** Weak supervision also means rules that vote. Six rules speak about clipping, some good, some poor, and
-# abstain often. A *label model* weighs them by how reliable they seem, by EM without any label; majority vote weighs all alike.
+# abstain often. A *label model* weighs them by how reliable they seem, by EM without any label, and is told how rare bugs are;
+# majority vote weighs all alike.
 
 # %%
 lab.show(A.label_model, start="answer = torch.where", end="post = log.softmax")
@@ -834,7 +898,11 @@ for w in worlds:
 told("The label model ranks played frames at an AP at least 0.1 above that of majority vote", rated["label model"], rated["majority vote"], margin=0.1)
 
 # %%
-told("The detector of pasted frames is above the label model of six rules in AP", prec("geometry, alone", 10), rated["label model"], margin=0.1)
+ruled = []  # on the test frames, where the detector is judged
+for w in worlds:
+    votes = A.rules(w.test.frames, A.describe(w.test.frames, A.segment(w.test.frames)))
+    ruled.append(float(A.average_precision(A.label_model(votes, torch.tensor([0.97, 0.03])).posterior[None, :, 1], w.test.bug)))
+told("The detector of pasted frames is above the label model of six rules in AP", prec("geometry, alone", 10), ruled, margin=0.1)
 
 # %%
 if run.scale != "quick":
@@ -844,8 +912,13 @@ if run.scale != "quick":
 
 # %% [markdown]
 # **Why.** What carries over is the *kind* of picture: blurred, large, at the border (*measured*: a small patch in focus
-# does much worse, and the routes of masks differ little where their verdicts above say so). *Our guess*: after enlarging and blurring, a
-# box of anything looks like a surface. The paper's game is richer, and there a filter may keep out what no wall looks like.
+# does much worse, and far from all played frames is not yet a bug). The routes of masks differ little, and random boxes do no
+# worse than masks kept by geometry. *Our guess*: after enlarging and blurring, a box of anything looks like a surface. The
+# paper's game is richer, and there a filter may keep out what no wall looks like.
+#
+# Nor is it the soft edge that pasted frames and bugs share: at *long* a hard seam, which no bug has, is not surely worse. With
+# five good frames the F1 is above the supervised detector's at *long*; at *quick* seeds differ too much to settle it, since a
+# few frames set a threshold with luck or without. The label model is above majority vote, by about the margin that was asked.
 
 # %% [markdown]
 # ## Where the chapter ends
@@ -894,8 +967,8 @@ print([round(A.transition(0.5, alpha), 2) for alpha in (0.2, 0.5, 0.9, 0.999)])
 # ````{exercise-start} Which places can four corners name?
 # :label: ex-active-locus
 # ````
-# On a grid with *Euclidean* distances the four corners reach every cell. What do two opposite corners reach, and what changes with
-# the number of steps (city blocks) as distance? Ask the linear programme.
+# On a grid with *Euclidean* distances the four corners reach every cell. What do two opposite corners reach, and what changes
+# with the number of steps (city blocks) as distance? Ask the linear programme.
 # ````{exercise-end}
 # ````
 
@@ -903,7 +976,8 @@ print([round(A.transition(0.5, alpha), 2) for alpha in (0.2, 0.5, 0.9, 0.999)])
 # ````{solution-start} ex-active-locus
 # :class: dropdown
 # ````
-# With Euclidean distances the mean of two corners lies on their diagonal. In city blocks whole families of cells tie.
+# With Euclidean distances the mean of two corners lies on their diagonal; half-way between two of its cells two cells beside it
+# tie with them, and a label that ties counts as reached. In city blocks whole families of cells tie: two corners reach all.
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -49,7 +49,7 @@ from .game import (
 from .label_model import LabelModel, label_model, majority_vote, rules
 from .visual_bugs import (
     average_precision, balanced_rows, best_threshold, bug_scores, detector, exemplar_threshold, f1_at, fine_tune,
-    labelled_draws, neighbour_agreement, pasted_loss, pretrain,
+    labelled_draws, neighbour_distance, pasted_loss, pretrain,
 )  # fmt: skip
 from .bug_hunt import ROUTES, World, choose_masks, filter_bank, hunt, make_world, precision_of
 

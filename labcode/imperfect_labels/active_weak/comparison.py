@@ -218,8 +218,11 @@ def loki_errors(
     return squared_distance(o[p.argmax(1)], truth, s["d"]), squared_distance(chosen, truth, s["d"]), right
 
 
-def by_coordinates(s: dict[str, Tensor], made: dict[str, Tensor], ridge: float = 1.0) -> float:
-    """The obvious rival on a grid: ridge regression of the two coordinates, rounded to the nearest cell."""
+def by_coordinates(s: dict[str, Tensor], made: dict[str, Tensor], ridge: float = 0.1) -> float:
+    """The obvious rival on a grid: ridge regression of the two coordinates, rounded to the nearest cell.
+
+    ridge  0.1 is the best of 0.01 … 1000, in factors of about three or ten, on other seeds
+    """
     side = round(len(s["d"]) ** 0.5)
     at = lambda y: torch.stack([y // side, y % side], 1).float()  # noqa: E731
     x, t = with_bias(made["x"]), with_bias(s["test"])
@@ -289,7 +292,7 @@ def cifar100_gain(run, seed: int) -> float:
     from .cold_start import contrast, encode
 
     data = benchmark("cifar100", device=run.device)
-    few = 2048 if run.dry else None
+    few = 512 if run.dry else None
     images, y = data.train_images[:few], data.train_labels[:few]
     tests, y_test = data.test_images[:few], data.test_labels[:few]
     encoder = nets.seeded(seed, nets.ResNet18).to(run.device)

@@ -12,6 +12,8 @@ from ..images import digits
 from ..label_sets import tail, tail_counts
 from .cold_start import contrast, encode
 
+MOST_ROWS = 13_000  # of a pool; CIFAR-10-LT has some 12,000
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -69,7 +71,12 @@ def _learnt(run, images, y, test_images, y_test, seed, epochs) -> Pool:
         made = contrast(images, encoder, 64, two_views, epochs=epochs, lr=5e-3, seed=seed)
     with torch.no_grad():
         x, test = _scaled(made.features, encode(encoder, test_images))
-    return Pool(x, y, test, y_test, images, test_images, made.log, encoder)
+    kept = torch.arange(len(x))
+    if len(x) > MOST_ROWS:  # full scale: strategies compare all pairs of rows
+        kept = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:MOST_ROWS]
+    on_host = [t.cpu() for t in (x, y, test, y_test, images, test_images, made.log.T)]  # choices are made row by row
+    x, y, test, y_test, images, test_images, log = on_host
+    return Pool(x[kept], y[kept], test, y_test, images[kept], test_images, log[kept].T, encoder)
 
 
 def _data(run):
@@ -80,12 +87,15 @@ def _data(run):
     from ...data import benchmark
 
     data = benchmark("cifar10", device=run.device)
-    few = 1024 if run.dry else None
-    parts = (data.train_images[:few], data.train_labels[:few], data.test_images[:few], data.test_labels[:few])
+    counts = len(data.train_labels), len(data.test_labels)
+    order = [torch.randperm(n, generator=torch.Generator().manual_seed(0)) for n in counts]
+    order = [o[: 512 if run.dry else None].to(run.device) for o in order]  # a copy may be sorted by class
     if run.tuning:  # the last fifth of the training images takes the place of the test images
-        cut = len(parts[0]) * 4 // 5
-        return parts[0][:cut], parts[1][:cut], parts[0][cut:], parts[1][cut:]
-    return parts
+        cut = len(order[0]) * 4 // 5
+        fit, held = order[0][:cut], order[0][cut:]
+        return data.train_images[fit], data.train_labels[fit], data.train_images[held], data.train_labels[held]
+    (fit, held), (x, y, t, y_test) = order, (data.train_images, data.train_labels, data.test_images, data.test_labels)
+    return x[fit], y[fit], t[held], y_test[held]
 
 
 def make_pool(run, seed: int, size: int = 2000, epochs: int = 30) -> Pool:
@@ -100,7 +110,7 @@ def make_pool(run, seed: int, size: int = 2000, epochs: int = 30) -> Pool:
 def long_tail_pool(run, seed: int, largest: int = 320, ratio: float = 50.0, epochs: int = 30) -> Pool:
     """A long-tailed pool: the classes' sizes fall geometrically from ``largest``; the test images stay balanced."""
     images, y, test_images, y_test = _data(run)
-    largest = run.pick(quick=largest, full=min(5000, int(torch.bincount(y).min())))
+    largest = run.pick(quick=largest, full=min(5000, int(torch.bincount(y.cpu()).min())))
     kept = tail(y.cpu(), tail_counts(10, largest, ratio), generator=torch.Generator().manual_seed(seed))
     return _learnt(run, images[kept.to(y.device)], y[kept.to(y.device)], test_images, y_test, seed, epochs)
 

@@ -1,7 +1,6 @@
 """Training bug detectors on few labels: supervised, after pretraining on pasted frames, with both losses, and alone."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -119,7 +118,6 @@ def labelled_draws(
     return torch.cat([pick(bug.nonzero()[:, 0], positive), pick((~bug).nonzero()[:, 0], m - positive)], 1)
 
 
-def neighbour_agreement(features: Float[Tensor, "n d"], k: int = 10) -> Float[Tensor, " n"]:
-    """Mean cosine with the k nearest other rows: low for a frame that is unlike the others, the anomaly rival."""
-    z = F.normalize(features, dim=1)
-    return (z @ z.T).fill_diagonal_(-1).topk(k, dim=1).values.mean(1)
+def neighbour_distance(x: Float[Tensor, "n d"], played: Float[Tensor, "m d"], k: int = 10) -> Float[Tensor, " n"]:
+    """Mean distance to the k nearest played frames: large for a frame unlike them, the anomaly rival without labels."""
+    return torch.cdist(x, played).topk(k, dim=1, largest=False).values.mean(1)

@@ -138,4 +138,5 @@ def test_training_on_draws():
     loss = A.pasted_loss(net, own, new, g)
     q = torch.softmax(net(torch.stack([own[0], new[0]])), 2)
     assert float(loss.detach()) == pytest.approx(float(-(q[:, 0, 0].log() + q[:, 1, 1].log()).sum() / 2), rel=1e-4)
-    assert A.neighbour_agreement(torch.eye(12) + 0.1).shape == (12,)
+    far = A.neighbour_distance(torch.tensor([[0.0], [5.0]]), torch.tensor([[0.0], [1.0], [3.0]]), 2)
+    assert far.tolist() == [0.5, 3.0]  # the two nearest: 0 and 1; 2 and 4
