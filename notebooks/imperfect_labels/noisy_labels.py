@@ -23,9 +23,10 @@
 # - compute how much of a signal noise leaves, and predict when ignoring it is right.
 #
 # **You should know** cross-entropy, EM, and the chapter [Contrastive
-# learning](../self_supervision/contrastive.ipynb), whose loss makes the features of the last three sections.
-# **Run time:** under a minute on a laptop (*quick*, what is shown); *long* trains four times as long and adds sweeps and
-# a second data set; on a GPU the same cells take CIFAR-10 and ResNet-18 (*full*), which nobody has run yet.
+# learning](../self_supervision/contrastive.ipynb), whose loss makes the features of the last three sections. **Run
+# time:** under a minute a seed on a laptop (*quick*, what is shown, five seeds); *long* trains four times as long,
+# with three seeds, and adds sweeps and a second data set; on a GPU the same cells take CIFAR-10 and ResNet-18
+# (*full*), which nobody has run yet.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -53,7 +54,7 @@ import labcode as lab
 from labcode.imperfect_labels import noisy_labels as N
 from labcode.imperfect_labels.label_sets import transition
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in three rows. Losses of training: AUM, then the beta mixture, then the web-noise detector. Networks: nested dropout, CrossSplit, annotators. Features: ignorance is bliss leads to calibration on a long tail, and contrastive learning to both."}, "figure": {"caption": "What is used against wrong labels: how losses go (top), how networks are built and paired (middle), features that never saw a label (bottom).", "name": "fig-noisy-labels-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in three rows. Losses of training: AUM, then the beta mixture, then the web-noise detector. Networks: nested dropout, CrossSplit, annotators. Features: contrastive learning (SimCLR) leads to ignorance is bliss, and that to RCAL, calibration on a long tail. Annotators stand alone."}, "figure": {"caption": "What is used against wrong labels: how losses go (top), how networks are built and paired (middle), features that never saw a label (bottom).", "name": "fig-noisy-labels-family"}}
 PAPERS = {
     "AUM": (0, 0, "this chapter"), "Beta mixture": (1.3, 0, "this chapter"), "PLS-LSA": (2.6, 0, "this chapter"),
     "Nested dropout": (0, 1, "this chapter"), "CrossSplit": (1.3, 1, "this chapter"), "Annotators": (2.6, 1, "this chapter"),
@@ -64,7 +65,7 @@ ARROWS = [("AUM", "Beta mixture"), ("Beta mixture", "PLS-LSA"), ("Nested dropout
 _ = lab.plots.family(PAPERS, ARROWS)
 
 # %%
-run = lab.start("imperfect_labels/noisy_labels")
+run = lab.start("imperfect_labels/noisy_labels", first_seed=5)
 stage = N.Stage(run)
 SECOND = run.pick(quick=None, long=N.Stage(run, kind="optdigits"), full=None)  # a second data set, in longer runs
 of, points, results = N.columns, N.points, {}
@@ -79,11 +80,12 @@ def forty():
 
 # %% [markdown]
 # **The stage.** A seed has 1,000 training images and a test set; test labels are right. Networks are perceptrons with
-# BatchNorm and one hidden layer of 128, trained by AdamW with a cosine on batches of 64 unless a section says otherwise.
-# Wrong labels come from one generator: *symmetric* noise turns a label into any other, all alike; *pair* noise always
-# into the next class; *uniform* noise draws it anew from all classes, so that a tenth of the draws are right; *instance*
-# noise depends on the image. A seed has one or two draws of the noise, whose networks train side by side, and its value
-# is their mean.
+# BatchNorm and one hidden layer of 128, trained by AdamW with a cosine on batches of 64 unless a section says
+# otherwise; CrossSplit has a second, smaller hidden layer, and so has what begins with SimCLR. Wrong labels come from
+# one generator: *symmetric* noise turns a label into any other, all alike; *pair* noise always into the next class;
+# *uniform* noise draws it anew from all classes, so that a tenth of the draws are right; *instance* noise depends on
+# the image. A seed has one to three draws of the noise, whose networks train side by side, and its value is their
+# mean.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -91,7 +93,19 @@ if run.scale == "quick":
     print(stage.source, len(stage.images(0).y), "labelled images,", stage.classes, "classes,", stage.draws, "draws of the noise")
     print({kind: [round(float(v), 3) for v in transition(kind, 10, 0.4)[0, :3]] for kind in ("symmetric", "pair", "uniform")})
 
-# %% mystnb={"image": {"alt": "Sixteen small handwritten digits in two rows, each with two numbers above it, the given label and the true one; six or seven of them differ."}, "figure": {"caption": "Training images with given label → true label, 40 % symmetric noise.", "name": "fig-noisy-labels-stage"}}
+# %%
+# NBVAL_CHECK_OUTPUT
+from inspect import signature
+
+TAUGHT = {"AUM": N.compare_aum, "beta mixture": N.compare_bootstrapping, "nested dropout": N.compare_compression, "CrossSplit": N.compare_splits,
+          "annotators": N.compare_annotators, "PLS-LSA": N.compare_web}
+for name, compare in TAUGHT.items():
+    given = {key: part.default for key, part in signature(compare).parameters.items()}
+    more = {"rival_epochs": "its rivals", "second": "Co-teaching"}
+    also = [f"{what} {given[key]}" for key, what in more.items() if key in given]
+    print(f"{name:15}", ", ".join([f"epochs {given['epochs']}", *also, f"draws of the noise {given.get('draws') or 2}"]))
+
+# %% mystnb={"image": {"alt": "Sixteen small handwritten digits in two rows, each with two numbers above it, the given label and the true one; in several the two differ."}, "figure": {"caption": "Training images with given label → true label, 40 % symmetric noise.", "name": "fig-noisy-labels-stage"}}
 images = stage.images(run.seeds[0])
 given = N.noisy(stage, images, "symmetric", 0.4, run.seeds[0]).labels[0]
 told = [f"{a} → {b}" for a, b in zip(given[:16].tolist(), images.y[:16].tolist())]
@@ -102,28 +116,26 @@ _ = lab.plots.images(images.x[:16].view(-1, stage.channels, stage.side, stage.si
 # verdict](../../book/how_to_use.md#how-to-read-a-verdict). Statements and margins were fixed, and settings chosen, on
 # other seeds and on a validation split of the training images.
 #
-# The same plain rivals stand in every table. *Early stopping* holds a fifth of the noisy labels back and takes the epoch
-# that agrees with them best. *Training longer* has twice the epochs. *GCE* is a loss that trusts what it finds hard
-# less: $(1 - p_{\tilde y}^{\,q}) / q$ with $q = 0.7$, where $p_{\tilde y}$ is the probability of the given label.
-# Its gradient is that of cross-entropy times $p_{\tilde y}^{\,q}$. *Memorised* is the share of the wrong labels that a
-# network gives back at the end.
+# Plain rivals come back through the chapter, on the same noisy labels. *Early stopping* holds a fifth of the noisy
+# labels back and takes the epoch that agrees with them best. *Training longer* has twice the epochs. *GCE* is a loss
+# that trusts what it finds hard less: $(1 - p_{\tilde y}^{\,q}) / q$ with $q = 0.7$, where $p_{\tilde y}$ is the
+# probability of the given label. Its gradient is that of cross-entropy times $p_{\tilde y}^{\,q}$. *Memorised* is the
+# share of the wrong labels that a network gives back at the end.
 #
 # Through the chapter $x$ is an image, $\tilde y$ its given and $y$ its true label, $K$ the number of classes, $p$ a
 # network's probabilities and $f$ its features. A found wrong label is a *hit*: *precision* is the share of hits among
-# what a method calls wrong, *recall* their share among what is wrong, *F1* the harmonic mean of both.
+# what a method calls wrong, *recall* their share among what is wrong, *F1* the harmonic mean of both. *AUROC* judges a
+# score before any cut is chosen: the chance that a wrong label scores higher than a right one.
 
 # %%
 lab.show(N.generalised_cross_entropy)
-
-# %%
-lab.show(N.co_teaching_weights, N.small_loss)
 
 # %% [markdown]
 # (aum)=
 # ## Who keeps losing? The area under the margin
 # A network fits right labels first, because they agree with each other. A wrong label is fitted late and against a
-# pull: all images that look alike vote for another class. So watch the *margin* of each sample while the network trains,
-# and do not wait until it has learnt everything by heart:
+# pull: all images that look alike vote for another class. So watch the *margin* of each sample while the network
+# trains, and do not wait until it has learnt everything by heart:
 #
 # $$\mathrm{AUM}(x, \tilde y) = \frac1T \sum_{t=1}^{T} \Bigl( a^{(t)}_{\tilde y}(x) - \max_{c \ne \tilde y} a^{(t)}_c(x) \Bigr).$$
 #
@@ -153,7 +165,7 @@ lab.show(N.flagged)
 # many as are wrong, a number that AUM is not told; and what a network taught with the *other half* does not confirm.
 
 # %%
-RATES = run.pick(quick=(0.0, 0.2, 0.4), long=(0.0, 0.1, 0.2, 0.4, 0.6, 0.8), full=(0.0, 0.2, 0.4, 0.6))
+RATES = run.pick(quick=(0.0, 0.1, 0.2, 0.4), long=(0.0, 0.1, 0.2, 0.4, 0.6, 0.8), full=(0.0, 0.2, 0.4, 0.6))
 aum = {rate: forty() if rate == 0.4 else [N.compare_aum(stage, s, "symmetric", rate) for s in run.seeds] for rate in RATES}
 pair = [N.compare_aum(stage, s, "pair", 0.4) for s in run.seeds]
 main = aum[0.4]
@@ -165,7 +177,7 @@ arms = {name: points(main, "track", name)[: len(epochs)] for name in ("right", "
 if len(epochs) > 1:
     _ = lab.plots.curve(run.curve("aum", "margins over the epochs", epochs, arms, "epoch", "mean margin (logits)"))
 
-# %% mystnb={"image": {"alt": "Horizontal bars of F1 at finding wrong labels: AUM highest, then one run of AUM, the largest losses at the known rate, the halves, and the beta mixture of the last losses."}, "figure": {"caption": "F1 of the wrong labels, 40 % symmetric noise. Dots are seeds.", "name": "fig-aum-bars"}}
+# %% mystnb={"image": {"alt": "Horizontal bars of F1 at finding wrong labels: AUM highest, then one run of AUM, disagreement of the other half, the largest losses at the known rate, and the beta mixture of the last losses."}, "figure": {"caption": "F1 of the wrong labels, 40 % symmetric noise. Dots are seeds.", "name": "fig-aum-bars"}}
 WAYS = {"AUM": "AUM", "AUM, one run": "one run", "largest losses, rate known": "known rate", "other half disagrees": "halves", "beta mixture, last epoch": "beta mixture"}
 lab.plots.bars(lab.plots.axes(1, 6, 2.4)[1], {name: of(main, key, "F1") for name, key in WAYS.items()}, "F1")
 
@@ -222,9 +234,10 @@ run.claim("aum", "Retraining on what AUM keeps is better than early stopping",
 run.claim("aum", "Retraining on what AUM keeps is better than GCE on everything",
           of(main, "retrained", "AUM"), of(main, "retrained", "GCE"), margin=0.02)
 
-# %% mystnb={"image": {"alt": "Removed share, precision and recall over the noise rate. The removed share follows the diagonal closely; precision rises with the rate; recall stays high."}, "figure": {"caption": "What AUM removes, over the rate of symmetric noise.", "name": "fig-aum-rates"}}
-arms = {name: [of(aum[rate], "AUM", name) for rate in RATES] for name in ("removed", "precision", "recall")}
-_ = lab.plots.curve(run.curve("aum", "removed share, precision and recall over the noise rate", list(RATES), arms, "noise rate", "share"))
+# %% mystnb={"image": {"alt": "Removed share, precision and recall over the noise rate. The removed share follows the diagonal closely; precision rises with the rate; recall is high and falls a little."}, "figure": {"caption": "What AUM removes, over the rate of symmetric noise.", "name": "fig-aum-rates"}}
+wrongs = [rate for rate in RATES if rate]
+arms = {name: [of(aum[rate], "AUM", name) for rate in wrongs] for name in ("removed", "precision", "recall")}
+_ = lab.plots.curve(run.curve("aum", "removed share, precision and recall over the noise rate", wrongs, arms, "noise rate", "share"))
 
 # %% [markdown]
 # Pair noise is harder: the wrong class of all threes is one class, and they agree with each other.
@@ -247,30 +260,33 @@ pictures = images.x[low].view(-1, stage.channels, stage.side, stage.side).cpu()
 _ = lab.plots.images(pictures, rows=2, labels=[str(c) for c in images.y[low].tolist()], width=6)
 
 # %% [markdown]
-# Why does the mean over the epochs beat the last epoch? By then the network has learnt many wrong labels by heart, and
-# their loss is small; early epochs, in which they were still losing, count in the mean (*measured*: the margins above).
-# The fake class works because a threshold sample is in the situation of a wrong label: alone against those that look like
-# it. Under pair noise a wrong label has company, which a class of random samples does not imitate (*our guess*).
+# Why does the mean over the epochs beat the last epoch? At this high rate of learning a single epoch is a noisy
+# reading, on which two runs hardly agree; the mean is a steady one (*measured*: their rank correlations). In longer
+# training the last epoch has moreover learnt wrong labels by heart, while the early ones, in which they were losing,
+# stay in the mean (*our guess*). The fake class works because a threshold sample is in the situation of a wrong
+# label: alone against those that look like it. Under pair noise a wrong label has company, which a class of random
+# samples does not imitate (*our guess*). What the filter is worth: far more than training on everything, more than
+# GCE; over early stopping, which needs no second training, its lead is small and not settled.
 
 # %% [markdown]
 # (bmm-dynamic-bootstrapping)=
 # ## Two bumps in the losses: dynamic bootstrapping
-# Early in training the losses of all samples have two bumps: small ones for right labels, large ones for wrong ones. Fit
-# a mixture of two beta distributions to them, after each epoch, and read off for each sample the probability $w$ that
-# its label is wrong. Then train with the label only as far as it is to be trusted, and with the network's own answer for
-# the rest:
+# Early in training the losses of all samples have two bumps: small ones for right labels, large ones for wrong ones.
+# Fit a mixture of two beta distributions to them, after each epoch, and read off for each sample the probability $w$
+# that its label is wrong. Then train with the label only as far as it is to be trusted, and with the network's own
+# answer for the rest:
 #
 # $$w(x) = P(\text{high bump} \mid \ell(x)), \qquad
 # L = -\sum_{c} \bigl( (1 - w)\, \tilde y_c + w\, s_c \bigr) \log p_c(x) \;+\; \sum_c \tfrac1K \log \frac{1/K}{\bar p_c} .$$
 #
-# $\ell(x)$ is the loss of the given label, brought to 0 … 1; $\tilde y_c$ is 1 for the given class, else 0; $s$ is the
-# network's answer as one class (*hard*) or as probabilities (*soft*); $\bar p$ is the batch's mean prediction: the last
-# term keeps the network from sending all to one class. With a *static* $w$, the same for all, this is plain
-# bootstrapping. *Mixup* trains on mixtures of two images and of their two targets, which by itself makes memorising hard.
-# At very high noise the mixture follows the trust, more of the sample with the smaller $w$, and $s$ goes from soft to
-# hard: the paper's MD-DYR-SH.
+# $\ell(x)$ is the loss of the given label, brought to 0 … 1; $\tilde y_c$ is 1 for the given class, else 0; $s$ is
+# the network's answer as one class (*hard*) or as probabilities (*soft*); $\bar p$ is the batch's mean prediction:
+# the last term keeps the network from sending all to one class. With a *static* $w$, the same for all, this is plain
+# bootstrapping. *Mixup* trains on mixtures of two images and of their two targets, which by itself makes memorising
+# hard. At very high noise the mixture follows the trust, more of the sample with the smaller $w$, and $s$ goes from
+# soft to hard. The paper's names for the two: M-DYR-H (mixup, dynamic, hard) and MD-DYR-SH.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Losses of all samples after an epoch go to a two-beta mixture, which gives w. Label and own answer are mixed by w into a target; two images and two targets are mixed by mixup; the network is trained on them and gives the next losses."}, "figure": {"caption": "M-DYR. The mixture is fitted anew after each epoch.", "name": "fig-bmm-diagram"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Losses of all samples after an epoch go to a two-beta mixture, which gives w. Label and own answer are mixed by w into a target; two images and two targets are mixed by mixup; the network is trained on them and gives the next losses."}, "figure": {"caption": "Dynamic bootstrapping with mixup (M-DYR). The mixture is fitted anew after each epoch.", "name": "fig-bmm-diagram"}}
 parts = {
     "losses of\nall samples": (0, 0), "two betas:\nw": (1.2, 0, "store"), "target:\nlabel or\nown answer": (2.5, 0), "mixup": (3.6, 0.5),
     "network": (1.2, 1, "trained"), "cross-entropy\n+ prior": (2.6, 1, "loss"),
@@ -304,7 +320,9 @@ loss, w, wrong = (half[0][name] for name in ("losses", "posterior", "wrong"))
 figure, axis = lab.plots.axes(1, 6, 2.4)
 axis.hist([loss[~wrong].numpy(), loss[wrong].numpy()], bins=25, label=["right", "wrong"])
 order = loss.argsort()
-axis.twinx().plot(loss[order], w[order], color=lab.plots.GREY)
+right = axis.twinx()
+right.plot(loss[order], w[order], color=lab.plots.GREY)
+right.set_ylabel("probability of a wrong label")
 axis.set(xlabel="normalised loss", ylabel="samples")
 _ = axis.legend(loc="upper center")
 
@@ -325,6 +343,10 @@ epochs = list(range(1, 1 + len(half[0]["track"]["mixup"])))
 arms = {name: points(half, "track", name) for name in ("cross-entropy", "mixup", "dynamic", "dynamic, mixup")}
 if len(epochs) > 1:
     _ = lab.plots.curve(run.curve("bmm-dynamic-bootstrapping", "test accuracy over the epochs", epochs, arms, "epoch", "test accuracy"))
+
+# %% mystnb={"image": {"alt": "Horizontal bars of the last test accuracy: cross-entropy and the static weight lowest, dynamic, mixup and GCE in the middle, dynamic with mixup, with and without the prior, highest, and early stopping close behind."}, "figure": {"caption": "Last test accuracy, 50 % uniform noise: the arms of bootstrapping, and two plain rivals. Dots are seeds.", "name": "fig-bmm-bars"}}
+bars = {name: of(half, "last", name) for name in SIX} | {name: of(half, "rivals", name) for name in ("GCE", "early stopping")}
+lab.plots.bars(lab.plots.axes(1, 6, 3)[1], bars, "test accuracy")
 
 # %%
 run.claim("bmm-dynamic-bootstrapping", "Cross-entropy ends at least ten points below its best epoch",
@@ -375,10 +397,14 @@ if SECOND:
               of(other, "last", "dynamic, mixup"), of(other, "last", "mixup"), margin=0.02, data=SECOND.source)
 
 # %% [markdown]
-# The ablation says which part does what: a static weight hardly changes where cross-entropy ends, trust sample by sample
-# needs mixup beside it, because a network that has memorised a label gives it back as its own answer (*measured*: the
-# arms above). Why early stopping is so hard to beat: the very network that it picks is the one that the mixture was
-# fitted on; what comes after can only keep it, or gain a little from corrected labels (*our guess*).
+# The ablation says which part does what: a static weight hardly changes where cross-entropy ends, and trust sample by
+# sample needs mixup beside it (*measured*: the bars), because a network that has memorised a label gives it back as its
+# own answer (*our guess*). Two things came out otherwise than the paper says. The betas fit the losses better, yet two
+# Gaussians name the wrong labels better: the clipping piles losses up at both ends, where a beta is rewarded in
+# likelihood, while the cut lies in the middle (*our guess*). And the last epoch is several points below the best one,
+# much nearer than cross-entropy's but not as near as the paper's curves: some wrong labels are learnt after all. Early
+# stopping is hard to beat, for the network that it picks is the one that the mixture was fitted on; what comes after
+# can only keep it, or gain a little from corrected labels (*our guess*).
 
 # %% [markdown]
 # (nested-dropout-noisy-labels)=
@@ -389,10 +415,10 @@ if SECOND:
 #
 # $$P(k) \propto e^{-(k/\sigma)^2}, \qquad p(x) = \mathrm{softmax}\Bigl( b + \sum_{j \le k} W_{\cdot j} f_j(x) \Bigr) .$$
 #
-# $f_j$ is feature $j$ of the last hidden layer, $W_{\cdot j}$ its column of the classifier, $b$ the bias, $\sigma$ how far
-# down the list training usually reaches. Ordinary *dropout* before the classifier compresses without an order. In a
-# second stage two such networks do *Co-teaching*: each picks the samples of a batch with the smallest losses, at its
-# own $k$, and the other is trained on them.
+# $f_j$ is feature $j$ of the last hidden layer, $W_{\cdot j}$ its column of the classifier, $b$ the bias, $\sigma$
+# how far down the list training usually reaches. Ordinary *dropout* before the classifier compresses without an
+# order. In a second stage two such networks do *Co-teaching*: each picks the samples of a batch with the smallest
+# losses, at its own $k$, as many as are right at the known rate of noise, and the other is trained on them.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. An image goes through layers to ordered features; a random k cuts them; the head gives logits. Two such networks exchange the small-loss samples of a batch."}, "figure": {"caption": "Stage one trains two networks apart; in stage two each chooses the other's samples.", "name": "fig-nested-diagram"}}
 parts = {
@@ -407,6 +433,9 @@ lab.show(N.truncation, N.draw_lengths, N.keep_first)
 
 # %%
 lab.show(N.logits_by_length, N.saturation)
+
+# %%
+lab.show(N.co_teaching_weights, N.small_loss)
 
 # %% [markdown]
 # First a picture in one dimension: noisy points of a sine. The same network is fitted with and without nested dropout;
@@ -466,6 +495,14 @@ run.claim("nested-dropout-noisy-labels", "Networks with nested dropout vary less
           of(first, "variance", "nested"), of(first, "variance", "cross-entropy"), margin=0.0, higher_is_better=False)
 
 # %%
+run.claim("nested-dropout-noisy-labels", "The price is bias: the mean of nested networks is further from the truth than that of networks trained by cross-entropy",
+          of(first, "bias", "nested"), of(first, "bias", "cross-entropy"), margin=0.0)
+
+# %% mystnb={"image": {"alt": "Horizontal bars of test accuracy for four networks, each before and after Co-teaching, and early stopping. Co-teaching raises cross-entropy and dropout most; GCE with Co-teaching and early stopping lie above nested dropout."}, "figure": {"caption": "Test accuracy at the chosen number of features, 40 % symmetric noise, before and after Co-teaching. Dots are seeds.", "name": "fig-nested-bars"}}
+bars = {name + add: of(stage_, "clean k", name) for name in N.KINDS for add, stage_ in (("", first), (", Co-teaching", taught))}
+lab.plots.bars(lab.plots.axes(1, 6, 3.4)[1], bars | {"early stopping": of(plain, "early stopping")}, "test accuracy")
+
+# %%
 three = ("cross-entropy", "dropout", "nested")
 run.claim("nested-dropout-noisy-labels", "Co-teaching in stage two raises accuracy, mean over cross-entropy, dropout and nested dropout",
           [sum(v) / 3 for v in zip(*[of(taught, "clean k", name) for name in three])],
@@ -490,28 +527,32 @@ if SIGMAS:
               of(hard, 1, "clean k", "nested"), of(hard, 1, "clean k", "cross-entropy"), margin=0.02)
 
 # %% [markdown]
-# The order of the features is what makes the difference to dropout: dropout takes half of the room at random, and a
-# sample's own feature survives often enough to be used; under nested dropout it would have to stand early in the list,
-# where everybody needs the place (*our guess*). The variance between networks falls and the distance of their mean from
-# the truth does not: that is the trade of bias for variance which the paper's theory describes (*measured*: the variance
-# above). Co-teaching helps most where most was memorised.
+# The order of the features is what makes the difference to dropout: dropout takes a share of the features away at
+# random, and a sample's own feature survives often enough to be used; under nested dropout it would have to stand
+# early in the list, where everybody needs the place (*our guess*). The variance between networks falls and their mean
+# moves away from the truth: that is the trade of bias for variance which the paper describes (*measured*: both
+# statements above). Co-teaching helps most where most was memorised (*measured*: the bars), and so nested dropout,
+# which memorised least, gains least: in the end it lies *below* early stopping, and below GCE with the same second
+# stage. In the paper's tables too the lead of nested dropout over dropout is gone after Co-teaching, and on CIFAR-100
+# a single nested network lies below cross-entropy.
 
 # %% [markdown]
 # (crosssplit)=
 # ## Ask somebody who was not taught it: CrossSplit
 # A network that corrects its own labels asks a witness who has learnt the mistakes by heart. CrossSplit parts the
 # training set into two halves and trains a network on each. A network's labels are corrected by its *peer*, which has
-# never seen them; how much, says the distance of the peer's answer from the label. And each network uses the peer's half
-# too, without its labels.
+# never seen them; how much, says the distance of the peer's answer from the label. And each network uses the peer's
+# half too, without its labels.
 #
 # $$s = \mathrm{sharpen}\bigl( \beta\, q + (1 - \beta)\, \tilde y \bigr), \qquad
 # \beta = \frac{\mathrm{JSD}(\tilde y, q) - \min_{\tilde y} \mathrm{JSD}}{\max_{\tilde y} \mathrm{JSD} - \min_{\tilde y} \mathrm{JSD}} .$$
 #
 # $q$ is the peer's prediction, mean over two weak views; JSD is the Jensen-Shannon divergence, and its minimum and
-# maximum are taken over the samples with the same given label; *sharpen* squares the probabilities and brings them back to
-# sum 1; $s$ is the target. The rest is MixMatch: corrected and unlabelled images, in strong views, are mixed with each
-# other and with their targets; on unlabelled ones the target is the network's own sharpened mean, and the loss a squared
-# error. A term of SimCLR on two strong views of the unlabelled half and the uniform prior are added, with small weights.
+# maximum are taken over the samples with the same given label; *sharpen* squares the probabilities and brings them
+# back to sum 1; $s$ is the target. When correction begins, $\beta$ is drawn towards one half, and step by step let
+# go. The rest is MixMatch: corrected and unlabelled images, in strong views, are mixed with each other and with their
+# targets; on unlabelled ones the target is the network's own sharpened mean, and the loss a squared error. A term of
+# SimCLR on two strong views of the unlabelled half and the uniform prior are added, with small weights.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Half A trains network A and half B network B. Network B predicts on half A; the prediction and the given label make A's target. Half B without labels goes to network A as well."}, "figure": {"caption": "CrossSplit, seen from network A; B does the same with the halves swapped.", "name": "fig-crosssplit-diagram"}}
 parts = {
@@ -533,9 +574,9 @@ lab.show(N.learn_crosssplit, start="def loss(rows", end="return value + contrast
 
 # %% [markdown]
 # The arms take out one thing at a time: the split (both networks see all labels, as the released loaders do), the peer
-# (a network corrects its own labels), the correction itself, and in longer runs the unlabelled half. Pair noise, 40 %; in
-# the warm-up, a quarter of the epochs, images are not changed, so that there is time to learn by heart. We ask of the network
-# *that gives the target*: with how many of the wrong labels does it agree?
+# (a network corrects its own labels), the correction itself, and in longer runs the unlabelled half. Pair noise, 40 %;
+# in the warm-up, a quarter of the epochs, images are not changed, so that there is time to learn by heart. We ask of
+# the network *that gives the target*: with how many of the wrong labels does it agree?
 
 # %%
 FOUR = ("CrossSplit", "no split", "self", "labels as given")
@@ -543,7 +584,7 @@ FIVE = run.pick(quick=FOUR, long=(*FOUR, "no unlabelled half"), full=(*FOUR, "no
 split = [N.compare_splits(stage, s, FIVE) for s in run.seeds]
 results["CrossSplit"] = of(split, "accuracy", "CrossSplit")
 
-# %% mystnb={"image": {"alt": "Share of wrong labels that the network which gives the target agrees with, over the epochs. It rises during the warm-up and falls when correction begins, lowest for CrossSplit, higher without the split and with the network's own answers; labels as given end highest."}, "figure": {"caption": "Wrong labels with which the giver of the target agrees. Correction begins after a quarter of the epochs.", "name": "fig-crosssplit-track"}}
+# %% mystnb={"image": {"alt": "Share of wrong labels that the network which gives the target agrees with, over the epochs. It rises during the warm-up and falls when correction begins, lowest for CrossSplit, higher without the split and with the network's own answers; labels as given end highest."}, "figure": {"caption": "Wrong labels with which the giver of the target agrees: the peer, or for self and labels as given the network itself. Correction begins after a quarter of the epochs.", "name": "fig-crosssplit-track"}}
 epochs = list(range(1, 1 + len(split[0]["track"]["CrossSplit"])))
 arms = {name: points(split, "track", name) for name in FOUR}
 if len(epochs) > 1:
@@ -604,10 +645,11 @@ if KINDS:
               of(swept["symmetric", 0.5], "accuracy", "CrossSplit"), of(swept["symmetric", 0.5], "accuracy", "not by class"), margin=0.0)
 
 # %% [markdown]
-# What the split buys is said by the first two statements, and it is the paper's point: a peer from the other half cannot
-# have learnt these labels by heart. It costs half of the labels at each network. Whether the price is worth it shows in
-# the accuracies; both are above. Much of the distance to cross-entropy comes from strong views, mixing and the unlabelled
-# half, which the arms without correction have too (*measured*: labels as given).
+# What the split buys is said by the first two statements, and it is the paper's point: a peer from the other half
+# cannot have learnt these labels by heart. It costs half of the labels at each network. In accuracy the arms lie so
+# close that neither the correction nor its source is told apart from its absence. Nearly all of the distance to the
+# plain rivals comes from strong views, mixing, two networks and the unlabelled half, which *labels as given* has too
+# and the rivals have not (*measured*: its bar).
 
 # %% [markdown]
 # (confident-noisy-annotators)=
@@ -618,11 +660,12 @@ if KINDS:
 #
 # $$p_r(x) = T_r(x)\, p(x), \qquad L = -\sum_{r} \log\, [p_r(x)]_{\tilde y_r} \;+\; \lambda\, H\bigl(p(x)\bigr) .$$
 #
-# $\tilde y_r$ is what annotator $r$ says; $T_r(x)$ is $K \times K$, its entry $(a, b)$ the chance that $r$ says $a$ where
-# $b$ is true, so that columns sum to 1; it comes from the features, and so may differ from image to image; $H$ is the
-# entropy and $\lambda$ its weight. Why $H$? For any invertible $S$ the pair $(T S^{-1}, S p)$ predicts the same
-# answers. The likelihood cannot choose; a classifier that has to be confident can no longer carry the noise in $p$, and
-# it must go into $T$. Tanno and colleagues *lower* the trace of $T$ for the same purpose.
+# $\tilde y_r$ is what annotator $r$ says; $T_r(x)$ is $K \times K$, its entry $(a, b)$ the chance that $r$ says $a$
+# where $b$ is true, so that columns sum to 1; it comes from the features, and so may differ from image to image; $H$
+# is the entropy and $\lambda$ its weight; in the code the sum over $r$ is a mean. Why $H$? For any invertible $S$ the
+# pair $(T S^{-1}, S p)$ predicts the same answers. The likelihood cannot choose; a classifier that has to be
+# confident can no longer carry the noise in $p$, and it must go into $T$. Tanno and colleagues *lower* the trace of
+# $T$ for the same purpose.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. An image goes through the features to the class probabilities p and to matrices T, one an annotator. Their product predicts each annotator's answer; the loss compares with the answers; an entropy term acts on p."}, "figure": {"caption": "The classifier says what is true, the matrices what each annotator makes of it.", "name": "fig-annotators-diagram"}}
 parts = {
@@ -650,18 +693,20 @@ run.exact("confident-noisy-annotators", "Another classifier with other matrices 
           N.same_likelihood(p, t, s), at_most=1e-10, data="random matrices")
 
 # %% [markdown]
-# The annotators: one wrong half of the time at random, one who calls 45 % by the next class, one at random in four cases
-# of five. The rivals: cross-entropy and GCE on the majority; Dawid and Skene's EM on the answers alone, and a classifier
-# taught with its soft truth; the same model without a regulariser and with the trace; matrices that do not look at the
-# image. The ceiling is trained on the true labels. The paper does not print its regulariser's weight: $\lambda$ is ours.
+# The annotators: one wrong half of the time at random, one who calls 45 % by the next class, one at random in four
+# cases of five. The rivals: cross-entropy, GCE and early stopping on the majority; Dawid and Skene's EM on the
+# answers alone, which guesses each truth from the answers, counts each annotator's confusions, and repeats, with a
+# classifier taught by its soft truth; the same model without a regulariser and with the trace; matrices that do not
+# look at the image. The ceiling is trained on the true labels. The paper does not print its regulariser's weight:
+# $\lambda$ is ours.
 
 # %%
 crowd = [N.compare_annotators(stage, s) for s in run.seeds]
 OURS = "image, entropy"
 results["annotators, confident"] = of(crowd, "accuracy", OURS)
 
-# %% mystnb={"image": {"alt": "Horizontal bars of test accuracy. Majority and GCE on it are lowest, matrices without images and Dawid-Skene in the middle, image-dependent matrices without a regulariser higher, with the entropy highest below the ceiling."}, "figure": {"caption": "Test accuracy from three bad annotators. Dots are seeds.", "name": "fig-annotators-bars"}}
-ORDER = ("majority", "GCE on the majority", "Dawid-Skene", "no regulariser", "trace", "entropy", "image, no regulariser", OURS, "truth")
+# %% mystnb={"image": {"alt": "Horizontal bars of test accuracy. The majority is lowest; GCE on it, Dawid-Skene and matrices that do not look at the image lie above it; early stopping and image-dependent matrices without a regulariser higher; with the entropy highest below the ceiling."}, "figure": {"caption": "Test accuracy from three bad annotators. Dots are seeds.", "name": "fig-annotators-bars"}}
+ORDER = ("majority", "GCE on the majority", "early stopping", "Dawid-Skene", "no regulariser", "trace", "entropy", "image, no regulariser", OURS, "truth")
 lab.plots.bars(lab.plots.axes(1, 6, 3.2)[1], {name: of(crowd, "accuracy", name) for name in ORDER}, "test accuracy")
 
 # %%
@@ -671,6 +716,10 @@ run.claim("confident-noisy-annotators", "Confident matrices are better than cros
 # %%
 run.claim("confident-noisy-annotators", "Confident matrices are better than GCE on the majority vote",
           of(crowd, "accuracy", OURS), of(crowd, "accuracy", "GCE on the majority"), margin=0.05)
+
+# %%
+run.claim("confident-noisy-annotators", "Confident matrices are better than early stopping on the majority vote",
+          of(crowd, "accuracy", OURS), of(crowd, "accuracy", "early stopping"), margin=0.02)
 
 # %%
 run.claim("confident-noisy-annotators", "Confident matrices are better than a classifier taught by Dawid and Skene's truth",
@@ -712,17 +761,20 @@ run.claim("confident-noisy-annotators", "The recovered matrices are nearer to th
 LEVELS = run.pick(quick=(), long=(0.2, 0.4, 0.6, 0.8), full=(0.2, 0.6))
 if LEVELS:
     swept = {v: [N.compare_annotators(stage, s, (("symmetric", v), ("pair", min(v, 0.45)), ("symmetric", v))) for s in run.seeds] for v in LEVELS}
-    arms = {name: [of(swept[v], "accuracy", name) for v in LEVELS] for name in (OURS, "image, no regulariser", "Dawid-Skene", "majority")}
+    arms = {name: [of(swept[v], "accuracy", name) for v in LEVELS] for name in (OURS, "image, no regulariser", "Dawid-Skene", "early stopping", "majority")}
     run.curve("confident-noisy-annotators", "accuracy over the annotators' noise", list(LEVELS), arms, "noise of the annotators", "test accuracy")
     run.claim("confident-noisy-annotators", "The lead over the majority vote is larger at 60 than at 20 % noise",
               [a - b for a, b in zip(of(swept[0.6], "accuracy", OURS), of(swept[0.6], "accuracy", "majority"))],
               [a - b for a, b in zip(of(swept[0.2], "accuracy", OURS), of(swept[0.2], "accuracy", "majority"))], margin=0.02)
 
 # %% [markdown]
-# The ambiguity is real: without the entropy the answers are predicted about as well, by a classifier that is less
-# sure and by matrices that are further from the truth (*measured*: entropy and error). That matrices which look at the
-# image do better than ours which do not is, *our guess*, because they can also take up the memorising: a wrong answer
-# that is learnt by heart goes into $T(x)$ and leaves $p(x)$ alone.
+# The ambiguity shows: without the entropy the classifier is less sure and the matrices are further from the truth
+# (*measured*: entropy and error). That matrices which look at the image do better than those which do not is, *our
+# guess*, because they can also take up the memorising: a wrong answer that is learnt by heart goes into $T(x)$ and
+# leaves $p(x)$ alone. Dawid and Skene, who look at no image, have the *nearer* matrices: theirs are counted from all
+# answers at once, ours are means of what a network says of each image. But a classifier taught by their truth is far
+# worse, as their guess at a single image rests on three bad answers (*our guess*). So: EM to learn about annotators,
+# the joint model to learn the classes.
 
 # %% [markdown]
 # (ni-erm)=
@@ -733,10 +785,11 @@ if LEVELS:
 # $$M(x) = \min_{j} \frac{\max_i \tilde\eta_i(x) - \tilde\eta_j(x)}{\max_i \eta_i(x) - \eta_j(x)}, \qquad
 # \text{excess risk} \;\le\; P(M \le \kappa) + \frac1\kappa\, O\Bigl(\sqrt{V/n}\Bigr).$$
 #
-# $\eta$ and $\tilde\eta$ are the posteriors of the true and of the noisy label, $0/0 = \infty$; $M$ is the *relative
-# signal strength*, 0 exactly where the two argmaxes differ; $V$ is the dimension of the class of classifiers, $n$ the
-# number of samples, and $\kappa > 0$ any strength. Where there is no signal nobody can know; elsewhere the
-# noise costs samples, and nothing more. The risk is that of the *noise-ignorant* empirical risk minimiser, NI-ERM, and a
+# $\eta_i(x)$ and $\tilde\eta_i(x)$ are the chances of class $i$, given the image, to be the true and the noisy label;
+# $0/0 = \infty$; $M$ is the *relative signal strength*, 0 exactly where the two argmaxes differ; $V$ is the VC
+# dimension of the class of classifiers, $n$ the number of samples, and $\kappa > 0$ any strength. In the first
+# statement below $e$ is the rate of symmetric noise. Where there is no signal nobody can know; elsewhere the noise
+# costs samples, and nothing more. The risk is that of the *noise-ignorant* empirical risk minimiser, NI-ERM, and a
 # lower bound for every method looks nearly the same.
 
 # %%
@@ -800,10 +853,11 @@ def excess(strength):
 
 risk = {strength: excess(strength) for strength in (0.8, 0.2)}
 
-# %% mystnb={"image": {"alt": "Excess risk over the number of samples for two strengths, with the theorem's bound for each. Both fall towards a positive floor, the weak one later; the bounds lie above them."}, "figure": {"caption": "Excess risk of NI-ERM where a tenth of the cells carries no signal.", "name": "fig-ni-excess"}}
+# %% mystnb={"image": {"alt": "Excess risk over the number of samples for two strengths, both axes logarithmic, with the theorem's bound for each. Both fall towards a positive floor, the weak one later; the bounds lie above them."}, "figure": {"caption": "Excess risk of NI-ERM where a tenth of the cells carries no signal.", "name": "fig-ni-excess"}}
 arms = {f"strength {k:g}": v for k, v in risk.items()}
 arms |= {f"bound, {k:g}": [[N.upper_bound(LOST / 40, k, 40, n)] * len(run.seeds) for n in COUNTS] for k in risk}
-_ = lab.plots.curve(run.curve("ni-erm", "excess risk over the number of samples", list(COUNTS), arms, "samples", "excess risk", log=True, data="40 cells"))
+figure = lab.plots.curve(run.curve("ni-erm", "excess risk over the number of samples", list(COUNTS), arms, "samples", "excess risk", log=True, data="40 cells"))
+figure.axes[0].set_yscale("log")
 
 # %%
 run.claim("ni-erm", "At 1,000 samples a strength of 0.2 costs more excess risk than one of 0.8",
@@ -820,9 +874,11 @@ run.exact("ni-erm", "Where the noise tells nothing every rule is wrong in (K - 1
           max(abs(v - 0.75) for v in regret), at_most=0.02, data="40 cells")
 
 # %% [markdown]
-# In practice: take features that never saw a label, and fit a linear classifier to the noisy ones, its penalty chosen on
-# *noisy* held-out labels. Features come from SimCLR on all training images. Rivals: the same classifier on pixels; with
-# forward correction, which is told the noise's matrix; with GCE; and networks trained end to end on the same labels.
+# In practice: take features that never saw a label, and fit a linear classifier to the noisy ones, its penalty chosen
+# on *noisy* held-out labels. Features come from SimCLR on all training images of the data set, many more than a seed
+# has labels for, without their labels. Rivals: the same classifier on pixels; with *forward correction*, which is
+# told the matrix $T$ of the noise and fits $T^\top p$ to the noisy labels; with GCE; and networks trained end to end
+# on the same labels from random weights, which never see the further images.
 
 # %%
 lab.show(N.noise_ignorant)
@@ -866,25 +922,29 @@ if NOISES:
 
 # %% [markdown]
 # The theorem bounds what is lost at the limit of many samples; with a thousand, the noise's price is the factor
-# $1/\kappa$, and a loss that knows the noise, or distrusts hard samples, may save some of it: the two last statements ask
-# how much. Near-optimal is not optimal. That features which never saw a label help is clear from the bound: a smaller
-# $V$ at hardly more error (*our guess* for the size of the gain).
+# $1/\kappa$, and a loss that knows the noise, or distrusts hard samples, may save some of it. The two last statements
+# ask how much: some points, GCE more than forward correction. Near-optimal is not optimal. That features which never
+# saw a label help is clear from the bound: a smaller $V$ at hardly more error (*our guess* for the size of the gain).
+# What a toy cannot show is the paper's record on CIFAR-N, which rests on features trained on a hundred million other
+# images.
 
 # %% [markdown]
 # (pls-lsa)=
 # ## Foreign images: detection is not all you need
 # A search engine returns images with wrong labels *and* images of nothing at all. Contrastive features separate the
-# latter from the rest by a hyperplane, nearly without a mistake. One would think that this settles it. It does not: what
-# the hyperplane wrongly rejects are *simple* images, whose small loss shows at once that they are right.
-# PLS-LSA takes turns, an epoch each: the hyperplane, then the losses.
+# latter from the rest by a hyperplane, nearly without a mistake. One would think that this settles it. The paper says
+# that it does not: what the hyperplane wrongly rejects are *simple* images, whose small loss shows at once that they
+# are right. The authors' earlier PLS (pseudo-loss selection) goes by the losses alone; PLS-LSA, with linear
+# separation added, takes turns, an epoch each: the hyperplane, then the losses.
 #
 # $$\text{loss turn: } \mathcal N = \{ x : P(\text{high bump} \mid \ell(x)) > 0.95 \}, \qquad
 # \text{linear turn: } \mathcal N = \{ x : v^\top h(x) + v_0 > 0 \} .$$
 #
 # $\mathcal N$ are the samples taken as noisy, $\ell$ is the loss and its two bumps now Gaussians; $h$ are the current
 # network's intermediate features, of length 1, and $(v, v_0)$ a logistic regression, fitted after each epoch to tell
-# the loss turn's $\mathcal N$ from the rest. Nothing in $\mathcal N$ is dropped: its target becomes the network's own sharpened
-# answer, weighed by how sure a second mixture is of that answer. The rest is mixup and a supervised contrastive term.
+# the loss turn's $\mathcal N$ from the rest. Nothing in $\mathcal N$ is dropped: its target becomes the network's own
+# sharpened answer, weighed by how sure a second mixture is of that answer. The rest is mixup, a supervised
+# contrastive term and the uniform prior.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. A network that began as SimCLR gives losses and intermediate features. A Gaussian mixture of the losses splits the samples; a hyperplane in the features is fitted to this split. In turn one of the two answers decides whose label is replaced by the network's own guess; the network is trained on it."}, "figure": {"caption": "PLS-LSA. The small-loss split teaches the hyperplane; both take turns in deciding.", "name": "fig-lsa-diagram"}}
 parts = {
@@ -905,7 +965,9 @@ lab.show(N.balanced_separator)
 lab.show(N.mixed_supervised_contrast)
 
 # %% [markdown]
-# Web noise: 600 digits, a fifth with a wrong label, and 400 squares of photographs with random labels.
+# Web noise: 600 digits, a fifth with a wrong label, and 400 squares of photographs with random labels. All arms begin
+# from the same SimCLR network. *Loss only* is PLS; *no detection* has its mixup and contrast, and takes every label
+# as given; *cross-entropy* and *GCE* have neither, but the same weak views.
 
 # %% mystnb={"image": {"alt": "Sixteen small images in two rows: digits above, squares of photographic texture below, each with a label above it."}, "figure": {"caption": "The web set: digits, some with wrong labels, and foreign images with labels drawn at random.", "name": "fig-lsa-set"}}
 web, labels = N.web_set(stage, run.seeds[0], 0.4, 0.2)
@@ -949,8 +1011,8 @@ run.claim("pls-lsa", "Right images that the linear detector rejects have a lower
 run.claim("pls-lsa", "The linear score and the loss are far from the same: their rank correlation is at most 0.8",
           of(found, "agree"), [0.8] * len(run.seeds), margin=0.0, higher_is_better=False)
 
-# %% mystnb={"image": {"alt": "Horizontal bars of test accuracy of the three detectors, cross-entropy and GCE, all near one another."}, "figure": {"caption": "Test accuracy from web noise, all from the same contrastive start. Dots are seeds.", "name": "fig-lsa-bars"}}
-ORDER = ("cross-entropy", "GCE", "loss only", "linear only", "alternating")
+# %% mystnb={"image": {"alt": "Horizontal bars of test accuracy. GCE is highest, then cross-entropy and no detection, then alternating and linear only; loss only is lowest."}, "figure": {"caption": "Test accuracy from web noise, all from the same contrastive start. Dots are seeds.", "name": "fig-lsa-bars"}}
+ORDER = ("cross-entropy", "GCE", "no detection", "loss only", "linear only", "alternating")
 lab.plots.bars(lab.plots.axes(1, 6, 2.2)[1], {name: of(found, "accuracy", name) for name in ORDER}, "test accuracy")
 
 # %%
@@ -960,6 +1022,10 @@ run.claim("pls-lsa", "The more accurate detection of foreign images is no gain: 
 # %%
 run.claim("pls-lsa", "Taking turns is at most two points below small losses alone",
           of(found, "accuracy", "alternating"), of(found, "accuracy", "loss only"), margin=-0.02)
+
+# %%
+run.claim("pls-lsa", "Detection pays: small losses are better than the same mixup and contrast with every label taken as given",
+          of(found, "accuracy", "loss only"), of(found, "accuracy", "no detection"), margin=0.0)
 
 # %%
 run.claim("pls-lsa", "Taking turns is better than GCE from the same start",
@@ -976,10 +1042,14 @@ if SHARES:
               of(found, "accuracy", "alternating"), of(bare, "accuracy", "alternating"), margin=0.0)
 
 # %% [markdown]
-# The paper's riddle can be seen in the scatter: the two scores look at different things, whether an image is a *digit*
-# at all, and whether its *label* fits. A foreign image hardly hurts a network that learns digits: its label is learnt in
-# a corner of feature space where no digit lies; so finding it better brings little (*our guess*). Published gains over
-# PLS are one to two points; a stage of this size is not where to expect them.
+# The paper's riddle can be seen in the scatter: the two scores look at different things, whether an image is a
+# *digit* at all, and whether its *label* fits. But its solution is not what this stage shows. Small losses alone are
+# the worst of the detectors, taking turns mends that, and still no detection at all is as good or better, and GCE
+# better than each (*measured*: the bars). What the paper says of detection mostly holds; that detection is worth
+# something does not. A foreign image hardly hurts a network that learns digits: its label is learnt in a corner of
+# feature space where no digit lies. A right digit that is taken for noise does hurt, and a Gaussian mixture of the
+# losses of a small set takes many (*our guess*). Published gains over PLS are one to two points on a hundred classes
+# of photographs, of best epochs.
 
 # %% [markdown]
 # (rcal)=
@@ -992,11 +1062,11 @@ if SHARES:
 # $$\mu'_k = \gamma\, \mu_k + (1 - \gamma) \sum_{j} \omega_{kj}\, \mu_j, \qquad \Sigma'_k = \gamma\, \Sigma_k + (1 - \gamma) \sum_j \omega_{kj}\, \Sigma_j, \qquad
 # \hat f \sim \mathcal N(\mu'_k, \Sigma'_k) .$$
 #
-# $\mu_k$, $\Sigma_k$ are mean and covariance of what the *local outlier factor* leaves of label $k$; $j$ runs over the
-# head classes nearest to a tail class, $\omega_{kj}$ grows with their count and nearness; $\gamma$ is what stays its
-# own. While the classifier is trained, a penalty on the squared distance holds each sample's feature near its
-# contrastive one (*individual calibration*). The local outlier factor compares the density around a point with that around
-# its neighbours.
+# $\mu_k$, $\Sigma_k$ are mean and covariance of what the *local outlier factor* leaves of label $k$; $j$ runs over
+# the head classes nearest to a tail class, $\omega_{kj}$ grows with their count and nearness; $\gamma$ is what stays
+# its own. While the classifier is trained, a penalty on the squared distance holds each sample's feature near its
+# contrastive one (*individual calibration*). The local outlier factor compares the density around a point with that
+# around its neighbours.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Contrastive features with noisy labels go through the local outlier factor to class statistics; tail classes borrow from near head classes; virtual features are drawn; a classifier is trained on real and virtual ones, with a penalty towards the contrastive features."}, "figure": {"caption": "RCAL: clean, borrow, draw, and stay near.", "name": "fig-rcal-diagram"}}
 parts = {
@@ -1025,7 +1095,7 @@ RATIOS = run.pick(quick=(5, 20, 50), long=(2, 5, 10, 20, 50, 100), full=(5, 20, 
 known = {ratio: [N.known_gaussians(ratio, 0.3, s, draws=8) for s in run.seeds] for ratio in RATIOS}
 WAYS = ("raw", "LOF", "LOF, borrow", "oracle")
 
-# %% mystnb={"image": {"alt": "Distance of the tail classes' estimated means from the true ones over the imbalance ratio: raw highest and rising, after the outlier factor lower, the oracle lowest; borrowing lies above where head classes are not alike."}, "figure": {"caption": "Error of the tail classes' means over the imbalance, 30 % flips.", "name": "fig-rcal-known"}}
+# %% mystnb={"image": {"alt": "Distance of the tail classes' estimated means from the true ones over the imbalance ratio: after the outlier factor it is lower than raw at every ratio, the oracle lowest; with borrowing it is highest, above raw."}, "figure": {"caption": "Error of the tail classes' means over the imbalance, 30 % flips.", "name": "fig-rcal-known"}}
 arms = {name: [of(known[ratio], name, "tail") for ratio in RATIOS] for name in WAYS}
 _ = lab.plots.curve(run.curve("rcal", "error of the tail's means over the imbalance", list(RATIOS), arms, "largest to smallest class", "distance of the means", data="ten Gaussians"))
 
@@ -1038,10 +1108,11 @@ run.claim("rcal", "Dropping outliers brings the tail classes' means nearer to th
           of(known[20], "LOF", "tail"), of(known[20], "raw", "tail"), margin=0.1, higher_is_better=False, data="ten Gaussians")
 
 # %% [markdown]
-# Now digits: 300 of the most frequent class, 15 of the rarest, the same flips, features from SimCLR. The encoder is
-# frozen behind a linear map that begins as the identity and stands for fine-tuning. *Balanced* accuracy is the mean of
-# the classes' recalls. Rivals: cross-entropy, GCE, logit adjustment, and GCE with the adjustment; Gaussians drawn from the
-# polluted statistics; and RCAL less each of its parts.
+# Now digits: a tail of 20 (the largest class over the smallest), the same flips, features from SimCLR. The encoder is
+# frozen behind a linear map that begins as the identity and stands for fine-tuning. *Balanced* accuracy is the mean
+# of the classes' recalls. Rivals: cross-entropy, GCE, [logit adjustment](long_tail.ipynb), and GCE with the
+# adjustment; *naive* Gaussians drawn from the polluted statistics, neither cleaned nor lent; and RCAL less each of
+# its parts. RCAL is told the rate of noise, and drops that share of each label.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1069,6 +1140,10 @@ run.claim("rcal", "RCAL is better than GCE with logit adjustment on the same fea
           of(long, "balanced", "RCAL"), of(long, "balanced", "GCE, adjusted"), margin=0.0)
 
 # %%
+run.claim("rcal", "Cleaning and borrowing pay: RCAL is better than Gaussians drawn from the polluted statistics",
+          of(long, "balanced", "RCAL"), of(long, "balanced", "naive Gaussians"), margin=0.0)
+
+# %%
 run.claim("rcal", "RCAL recognises rare classes better than cross-entropy does, in mean recall",
           of(long, "few", "RCAL"), of(long, "few", "cross-entropy"), margin=0.05)
 
@@ -1093,7 +1168,7 @@ run.claim("rcal", "What the outlier factor drops is wrong more often than a samp
           of(long, "precision of LOF"), of(long, "wrong"), margin=0.1)
 
 # %%
-GRID = run.pick(quick=(), long=((10, 0.1), (10, 0.5), (50, 0.1), (50, 0.5)), full=((10, 0.3), (100, 0.3)))
+GRID = run.pick(quick=(), long=((10, 0.1), (10, 0.5), (50, 0.1), (50, 0.5)), full=((10, 0.1), (50, 0.5)))
 if GRID:
     swept = {cell: [N.compare_tail(stage, s, ratio=cell[0], rate=cell[1]) for s in run.seeds] for cell in GRID}
     arms = {name: [of(swept[cell], "balanced", name) for cell in GRID] for name in ("cross-entropy", "GCE, adjusted", "logit adjustment", "no LOF", "RCAL")}
@@ -1103,9 +1178,13 @@ if GRID:
               [a - b for a, b in zip(of(swept[10, 0.1], "balanced", "RCAL"), of(swept[10, 0.1], "balanced", "cross-entropy"))], margin=0.0)
 
 # %% [markdown]
-# Two things pull in opposite directions. Outliers are wrong labels more often than other samples are, but with so few
-# samples each that is dropped in vain costs; and a frequent mistake is no outlier, it has company (*our guess*). What is
-# sure is the ablation of the draws: balance in number does most of the work (*measured*: no sampling).
+# Where the classes *are* normal, cleaning brings the estimates nearer to the truth, and borrowing takes them further
+# off, since random Gaussians have nothing to lend each other (*measured*: the curve). On digits cleaning costs
+# accuracy, and the naive Gaussians are better than all of RCAL. Two things pull in opposite directions: outliers are
+# wrong labels more often than other samples are (*measured*), but with so few samples each that is dropped in vain
+# costs; and a frequent mistake is no outlier, it has company (*our guess*). What stays is the ablation of the draws:
+# balance in number does the work (*measured*: no sampling), and logit adjustment, which only counts, does it as well
+# as far as seeds tell.
 
 # %% [markdown]
 # ## Where the chapter ends
@@ -1120,9 +1199,20 @@ if results:
     run.summarise("test accuracy, each on its own noise", results)
 
 # %% [markdown]
-# **To take along.** Look at labels *while* the network trains, not after. Before anything clever, try early stopping and
-# a robust loss: half of the statements above ask whether a method gets past them. Features that never saw a label
-# cannot have memorised one.
+# **To take along.** Look at labels *while* the network trains, not after. Before anything clever, try early stopping
+# and a robust loss: nested dropout, PLS-LSA and, as far as seeds tell, bootstrapping do not get past both of them
+# here. Who said what is worth more than a vote. Features that never saw a label cannot have memorised one. On a tail,
+# count first.
+
+# %% [markdown]
+# ````{dropdown} Statements that were added after a first look
+# What stands was measured on seeds 5 to 9, in the long run 5 to 7, which took no part in any choice. A first run, on
+# seeds 0 to 4, had no rival of three kinds, and these were added: early stopping on the majority of the annotators,
+# the training of PLS-LSA without any detection, and, as a statement, Gaussians from polluted statistics under RCAL.
+# Added too was the bias of nested dropout. The error of the sine's fits became a median over draws in place of a
+# mean, which one draw had ruled; and precision and recall of AUM are no longer drawn where no label is wrong. Nothing
+# was dropped or reworded.
+# ````
 
 # %% [markdown]
 # ## What carries over
@@ -1146,8 +1236,8 @@ run.carry_over()
 # ````{solution-start} ex-noisy-uniform
 # :class: dropdown
 # ````
-# A tenth of the drawn labels is right by chance: $0.8 \cdot 0.9 = 0.72$. The diagonal stays the largest entry as long as
-# the rate is below 1, and the strength is $1 - \text{rate}$.
+# A tenth of the drawn labels is right by chance: $0.8 \cdot 0.9 = 0.72$. The diagonal stays the largest entry as long
+# as the rate is below 1, and the strength is $1 - \text{rate}$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1165,8 +1255,8 @@ for rate in (0.8, 0.95):
 # ````{exercise-start} A hundred threshold samples
 # :label: ex-noisy-threshold
 # ````
-# The cut is the 99th percentile of the threshold samples' AUM. What happens to the removed share with the 50th? Try it on
-# normal scores: right samples at +2, wrong ones and threshold samples at -1, all with standard deviation 1.
+# The cut is the 99th percentile of the threshold samples' AUM. What happens to the removed share with the 50th? Try
+# it on normal scores: right samples at +2, wrong ones and threshold samples at -1, all with standard deviation 1.
 # ````{exercise-end}
 # ````
 
@@ -1316,8 +1406,8 @@ print("as the package has it:", torch.allclose(gce(z, y), N.generalised_cross_en
 
 # %% [markdown]
 # ## What to read next
-# [The long tail](long_tail.ipynb) has imbalance without wrong labels. [Contrastive learning](../self_supervision/contrastive.ipynb) trains the
-# features of the last three sections.
+# [The long tail](long_tail.ipynb) has imbalance without wrong labels. [Contrastive
+# learning](../self_supervision/contrastive.ipynb) trains the features of the last three sections.
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -117,8 +117,9 @@ def learn_annotators(
     matrices  the true ones, rows the truth, to judge the learnt ones by
     warm      share of the epochs over which the regularisers grow to their weights
 
-    Returns by arm "accuracy", and for models "error" (mean absolute entry of the recovered confusions less the true
-    ones, times k: mass put wrongly in a column), "entropy", "NLL" of the answers, "recovered" ((a, k, k), first draw).
+    Returns "voted" (majority labels, (d, N)), by arm "accuracy", and for models "error" (mean absolute entry of the
+    recovered confusions less the true ones, times k: mass put wrongly in a column), "entropy", "NLL" of the answers,
+    "recovered" ((a, k, k), first draw).
     """
     models = MODELS if models is None else models
     d, count, a = answers.shape
@@ -174,7 +175,7 @@ def learn_annotators(
         return value.sum() + robust + cross_entropy(torch.cat([rest[:d], rest[2 * d :]]), plain)
 
     learn(everything, loss, count, networks=len(net.head.weight), epochs=epochs, generator=g, streams=d, **how)
-    told = {"accuracy": by_arm(accuracies(net, stage.test.x, stage.test.y), [*names, *PLAIN])}
+    told = {"accuracy": by_arm(accuracies(net, stage.test.x, stage.test.y), [*names, *PLAIN]), "voted": voted}
     with torch.no_grad():
         p, parts = joint(net(images.x), net.features(images.x))
         told["NLL"] = by_arm(likelihood(p, parts, said).tolist(), names)

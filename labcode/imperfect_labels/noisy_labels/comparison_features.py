@@ -52,13 +52,16 @@ ANNOTATORS = (("symmetric", 0.5), ("pair", 0.45), ("symmetric", 0.8))
 
 def compare_annotators(stage: Stage, seed: int, who: tuple = ANNOTATORS, *, draws: int = 1, models=None,
                        epochs: int = EPOCHS, coverage: float = 1.0) -> dict:  # fmt: skip
-    """Classifiers taught by annotators of given noise, (kind, rate) each: see ``learn_annotators``."""
+    """Classifiers taught by annotators of given noise, (kind, rate) each: see ``learn_annotators``; and early stopping
+    on the majority, with a fifth of the votes held back."""
     images = stage.images(seed)
     matrices = torch.stack([transition(kind, stage.classes, rate) for kind, rate in who])
     g = torch.Generator().manual_seed(seed + 5)
     said = several(draws, annotators, images.y.cpu(), matrices, coverage, generator=g).to(images.y.device)
     true = matrices.expand(draws, *matrices.shape)
     told = learn_annotators(stage, images, said, true, seed, epochs=epochs, models=models)
+    made = rivals(stage, images, told["voted"], seed, epochs, longer=1)["accuracy"]
+    told["accuracy"]["early stopping"] = made["early stopping"]
     return told | {"matrices": matrices}
 
 

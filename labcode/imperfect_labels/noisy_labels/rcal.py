@@ -244,8 +244,8 @@ def learn_rcal(
 
     virtual = each(lambda r: float(r.virtual))
     free, penalty = each(lambda r: float(r.penalty is not None)), each(lambda r: r.penalty or 0.0)
-    robust = [i for i in range(n) if recipes[names[i // d]].loss.startswith("GCE")]
-    plain = [i for i in range(n) if i not in robust]
+    is_robust = torch.tensor([recipes[names[i // d]].loss.startswith("GCE") for i in range(n)])
+    robust, plain = (mask.nonzero()[:, 0].to(device) for mask in (is_robust, ~is_robust))
     move = StackedLinear(n, f, f, generator=g, same=True)
     head = StackedLinear(n, f, k, generator=g, same=True)
     with torch.no_grad():
@@ -266,11 +266,13 @@ def learn_rcal(
         x0, t = mix(x, share, partner), mix(F.one_hot(y, k).float(), share, partner)
         f1 = moved(x0)
         logits = head(f1) + offset[:, None]
-        value = cross_entropy(logits[plain], t[plain]) + (penalty * (f1 - x0).square().mean((1, 2))).sum()
-        if robust:
-            hard = moved(x)[robust]
-            unmixed = torch.baddbmm(head.bias[robust][:, None], hard, head.weight[robust].mT) + offset[robust][:, None]
-            value = value + generalised_cross_entropy(unmixed, y[robust])
+        some = logits.index_select(0, plain)
+        value = cross_entropy(some, t.index_select(0, plain)) + (penalty * (f1 - x0).square().mean((1, 2))).sum()
+        if len(robust):
+            hard, bias = moved(x).index_select(0, robust), head.bias.index_select(0, robust)[:, None]
+            unmixed = torch.baddbmm(bias, hard, head.weight.index_select(0, robust).mT)
+            unmixed = unmixed + offset.index_select(0, robust)[:, None]
+            value = value + generalised_cross_entropy(unmixed, y.index_select(0, robust))
         return value
 
     train(both, loss, steps, lr=3e-3, weight_decay=1e-2)

@@ -85,8 +85,10 @@ class Stage:
             x, y, tx, ty = data.train_images, data.train_labels, data.test_images, data.test_labels
             if run.tuning:
                 x, y, tx, ty = x[:40_000], y[:40_000], x[40_000:], y[40_000:]
-            if run.dry:
-                x, y, tx, ty = x[:512], y[:512], tx[:256], ty[:256]
+            if run.dry:  # a copy may be sorted by class: draw the few at random
+                dice = torch.Generator().manual_seed(0)
+                few, some = (torch.randperm(len(a), generator=dice)[:512].to(run.device) for a in (y, ty))
+                x, y, tx, ty = x[few], y[few], tx[some[:256]], ty[some[:256]]
             x, tx = (images.flatten(1).float() / 255 for images in (x, tx))
             self.count, self.side, self.channels, self.source = len(x), PHOTOS, 3, data.source
         self.pool, self.test = Images(x, y), Images(tx, ty)
