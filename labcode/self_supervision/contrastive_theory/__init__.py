@@ -21,15 +21,38 @@ from .estimators import (
 # Wasserstein Dependency Measure for Representation Learning
 from .wasserstein_dependency import (
     PairCritic,
+    block_slopes,
+    bounds_of_critic,
+    dependency_of_symbol,
+    digit_grids,
+    learn_dependency,
     lipschitz_penalty,
     optimal_transport,
+    read_grids,
     read_tokens,
+    report_critic,
+    slope_of_table,
+    symbol_codes,
     token_pairs,
+    train_critic,
     wpc_penalty,
 )
 
 # To Compress or Not to Compress: Self-Supervised Learning and Information Theory, a Review
-from .compress_or_not import Bottleneck, read_codes, shared_and_private, symmetric_kl
+from .compress_or_not import Bottleneck, gaussian_information, read_codes, shared_and_private, symmetric_kl
+from .exact_information import (
+    binned_information,
+    code_information,
+    compression_loss,
+    gaussian_channel,
+    noisy_information,
+    random_codes_table,
+    readable_information,
+    shared_private_table,
+    table_information,
+)
+from .taxonomy import METHODS, Method
+from .taxonomy import table as taxonomy_table
 
 # A Theoretical Analysis of Contrastive Unsupervised Representation Learning
 from .latent_classes import (
@@ -43,10 +66,13 @@ from .latent_classes import (
     mean_classifier_accuracy,
     mean_classifier_loss,
     pair_classifier_loss,
+    taken_apart,
+    taught_classes,
 )
 
 # Contrastive learning, multi-view redundancy, and linear models
 from .multiview_redundancy import (
+    Topics,
     TwoViews,
     few_label_error,
     landmark_errors,
@@ -54,6 +80,7 @@ from .multiview_redundancy import (
     linear_mse,
     random_features,
     redundancy_bound,
+    topic_errors,
 )
 
 # Understanding the Behaviour of Contrastive Loss

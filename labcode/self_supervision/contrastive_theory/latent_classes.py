@@ -179,6 +179,55 @@ def chain_of_bounds(world: LatentClasses, net: nn.Module, n: int, seed: int, blo
     }
 
 
+def taught_classes(world: LatentClasses, net: nn.Module, seed: int, steps: int) -> nn.Module:
+    """Train ``net`` under a linear classifier on the labels, 64 fresh draws at every step: the supervised features."""
+    g, head = torch.Generator().manual_seed(seed), nn.Linear(net[-1].out_features, world.classes)
+
+    def loss(_: Tensor) -> Scalar:
+        x, y = world.draw(64, g)
+        return F.cross_entropy(head(net(x)), y)
+
+    return learn([net, head], loss, torch.tensor, steps, 3e-3)[0]
+
+
+@torch.no_grad()
+def taken_apart(
+    world: LatentClasses, net: Callable[[Tensor], Tensor], n: int, seed: int, shrink: float = 1.0
+) -> dict[str, float]:
+    """L_un on n fresh draws by whether the negative's class is the positive's: theorem 4.5 of Arora et al. (2019).
+
+    "whole" L_un, "parted" τ L_= + (1 - τ) L_≠ from draws of their own, "collision" L_= - 1, "spread" s(f), the mean
+    over classes of √‖Σ_c‖ times the mean of ‖f‖ there, and "bound" √2 / log 2 · s(f): no collision costs more, since
+    ℓ(v) <= 1 + |v| / log 2 and E |f(x)ᵀ(f(x⁺) - f(x⁻))| <= ‖f(x)‖ √(2 ‖Σ_c‖).
+
+    shrink  moves every feature to its class mean until this share of the distance is left
+    """
+    g = torch.Generator().manual_seed(30_000 + seed)
+    x, y = world.draw(n, g)
+    means = class_means(net(x), y, world.classes)
+
+    def features(classes: Labels) -> Rows:
+        f = net(world.draw(len(classes), g, classes)[0])
+        return means[classes] + shrink * (f - means[classes])
+
+    def drawn() -> Labels:
+        return torch.randint(world.classes, (n,), generator=g)
+
+    c, other = drawn(), drawn()
+    whole = float(contrastive_logistic(features(c), features(c), features(other)[:, None]))
+    other = (c + torch.randint(1, world.classes, (n,), generator=g)) % world.classes
+    f, pos, same, unlike = features(c), features(c), features(c)[:, None], features(other)[:, None]
+    equal, distinct = (float(contrastive_logistic(f, pos, neg)) for neg in (same, unlike))
+    centred = pos - class_means(pos, c, world.classes)[c]
+    spread = sum(
+        float(torch.linalg.eigvalsh(centred[c == k].T @ centred[c == k] / (c == k).sum())[-1].sqrt()
+              * f[c == k].norm(dim=1).mean()) for k in range(world.classes)
+    ) / world.classes  # fmt: skip
+    parted = world.collision * equal + (1 - world.collision) * distinct
+    return {"whole": whole, "parted": parted, "collision": equal - 1, "spread": spread,
+            "bound": math.sqrt(2) / math.log(2) * spread}  # fmt: skip
+
+
 @torch.no_grad()
 def few_shot(world: LatentClasses, encode: Callable[[Tensor], Tensor], seed: int, shots: int = 5,
              nearest: bool = False) -> float:  # fmt: skip

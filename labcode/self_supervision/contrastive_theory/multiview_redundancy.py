@@ -60,6 +60,57 @@ class TwoViews:
         return self.rho**2 * (1 + self.rho) / 2 * self._product(x[:, : self.dims])
 
 
+class Topics:
+    """Documents of one topic each, cut in halves: X and Z are the counts of two halves of ``words`` words.
+
+    The paper's topic model, in its simplest form: given the topic the halves are independent, so the ratio is a sum
+    over topics, exactly. Y is the topic's own number, ±1 or less, drawn once.
+
+    topics, vocabulary  k and how many words there are; each topic prefers some of them
+    """
+
+    def __init__(self, words: int = 10, topics: int = 8, vocabulary: int = 200, seed: int = 0):
+        g = torch.Generator().manual_seed(seed)
+        draw = torch.rand(topics, vocabulary, generator=g, dtype=torch.float64).log().neg()
+        self.words, self.book = words, draw / draw.sum(1, keepdim=True)
+        self.value = torch.linspace(-1, 1, topics, dtype=torch.float64)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts X (n, vocabulary), Z likewise, and Y (n,)."""
+        topic = torch.randint(len(self.book), (n,), generator=generator)
+        drawn = torch.multinomial(self.book[topic], 2 * self.words, replacement=True, generator=generator)
+        halves = [torch.zeros(n, self.book.shape[1], dtype=torch.float64).scatter_add_(1, part, torch.ones_like(
+            part, dtype=torch.float64)) for part in drawn.split(self.words, 1)]  # fmt: skip
+        return halves[0], halves[1], self.value[topic]
+
+    def posterior(self, counts: Float[Tensor, "n v"]) -> Float[Tensor, "n k"]:
+        """P(topic | words): of a half, or of the sum of both halves' counts."""
+        return (counts @ self.book.log().T).softmax(1)
+
+    def expected(self, counts: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:
+        """E[Y | these words]."""
+        return self.posterior(counts) @ self.value
+
+    def log_ratio(self, x: Float[Tensor, "n v"], z: Float[Tensor, "m v"]) -> Float[Tensor, "n m"]:
+        """log p(x, z) / (p(x) p(z)) = log k Σ_t p(t | x) p(t | z), as topics are equally likely."""
+        return (len(self.book) * self.posterior(x) @ self.posterior(z).T).log()
+
+
+def topic_errors(words: int, seed: int, m: int = 80, labels: int = 200, n: int = 2000) -> dict[str, float]:
+    """Squared errors against E[Y | X, Z] on n documents: linear models from ``labels`` labels on "landmarks" or "word
+    counts" of X, the best of X, "E[Y|X]", the two-step "μ(X)" and the redundancy "bound" of the last."""
+    world, g = Topics(words), torch.Generator().manual_seed(seed)
+    (x, _, y), (new, z, _), marks = world.draw(labels, g), world.draw(n, g), world.draw(m, g)[1]
+    target = world.expected(new + z)
+    eps_x, eps_z = (float((world.expected(v) - target).square().mean()) for v in (new, z))
+    many = world.draw(5000, g)[1]  # μ(x) = Σ_t P(t | x) E[E[Y | Z] | t], the inner mean over documents
+    inner = (len(world.book) * world.posterior(many) * world.expected(many)[:, None]).mean(0)
+    a, b = (landmark_features(world.log_ratio(v, marks)) for v in (x, new))
+    missed = float((world.posterior(new) @ inner - target).square().mean())
+    return {"landmarks": linear_mse(a, y, b, target, 0.03), "word counts": linear_mse(x, y, new, target, 1.0),
+            "E[Y|X]": eps_x, "μ(X)": missed, "bound": redundancy_bound(eps_x, eps_z)}  # fmt: skip
+
+
 def landmark_features(log_ratio: Float[Tensor, "n m"], clip: float = 5.0) -> Float[Tensor, "n m"]:
     """φ(x) = (g(x, z₁), …, g(x, z_m)), the density ratios against m landmarks; log ratios are cut at ``clip``.
 
@@ -116,19 +167,20 @@ def few_label_error(kind: str, seed: int, labels: int = 200, m: int = 80, steps:
     """Squared error of a linear model from few labels, where ten coordinates of X have no partner.
 
     kind  what the model is linear in: "x itself", "random features" of x (m of them), or m landmarks under an
-          "untrained ratio", a "learnt ratio" (separable critic, ``logistic_nce`` on unlabelled pairs), the "true ratio"
+          "untrained ratio", a "learnt ratio" (separable critic, ``logistic_nce`` on unlabelled pairs), the "true
+          ratio". "embedding": what the learnt critic makes of x before it meets a landmark, as many numbers as 64
     """
     world, g = TwoViews(2, 0.8, lonely=10), torch.Generator().manual_seed(seed)
     x, z, _ = (v.float() for v in world.draw(20_000, g))
     (a, _, label), (b, z_new, _), marks = world.draw(labels, g), world.draw(4000, g), world.draw(m, g)[1].float()
     a, b, target = a.float(), b.float(), world.both(b, z_new)
-    if kind in ("learnt ratio", "untrained ratio"):
+    if kind in ("learnt ratio", "untrained ratio", "embedding"):
         torch.manual_seed(seed)
         net = Separable(12, 2, 64)
-        if kind == "learnt ratio":
+        if kind != "untrained ratio":
             learn([net], lambda i: logistic_nce(net(x[i], z[i])), shuffled(len(x), 256, seed), steps, 5e-3)
         with torch.no_grad():
-            a, b = (landmark_features(net(v, marks), clip=3) for v in (a, b))
+            a, b = (net.left(v) if kind == "embedding" else landmark_features(net(v, marks), clip=3) for v in (a, b))
     elif kind == "true ratio":
         a, b = (landmark_features(gaussian_log_ratio(v[:, :2], marks, 0.8), clip=3) for v in (a, b))
     elif kind == "random features":

@@ -141,9 +141,13 @@ def subclass_response(losses: str, seed: int, steps: int = 800, every: int = 20)
     return trace
 
 
-def narrow_subclass(width: int, seed: int, irrelevant: int = 8, steps: int = 800) -> float:
-    """Accuracy of reading the subclass from an unsupervised linear map of a given width, strong features about."""
-    world = Features(300, (0.7, 0.5, 1.5), irrelevant)
+def narrow_subclass(width: int, seed: int, irrelevant: int = 8, steps: int = 800, strength: float = 1.5) -> float:
+    """Accuracy of reading the subclass from an unsupervised linear map of a given width, strong features about.
+
+    irrelevant  directions of the strong features that the augmentation keeps; an input shows one of them
+    strength    of an irrelevant feature; class and subclass have 0.7 and 0.5
+    """
+    world = Features(300, (0.7, 0.5, strength), irrelevant)
     (x, _, _), (new, _, sub) = world.draw(100, 2 * seed), world.draw(2000, 2 * seed + 1)
     v = new @ descend(*moments(x, None), width, steps, 0.02, seed).T
     return ridge_accuracy(v[:1000], sub[:1000], v[1000:], sub[1000:], 1e-6)

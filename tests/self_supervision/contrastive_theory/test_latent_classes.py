@@ -73,3 +73,14 @@ def test_a_linear_reader_is_at_its_best_on_separate_classes():
     world = T.LatentClasses(3, noise=0.05, nuisance=1)
     assert T.linear_accuracy(world, lambda x: x, 0, labels=300) > 0.9
     assert T.linear_accuracy(world, lambda x: 0 * x, 0, labels=300) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_the_loss_taken_apart_is_whole_and_collisions_are_bounded():
+    torch.manual_seed(0)
+    world, net = T.LatentClasses(3, 0), T.perceptron(32, 32, 8)
+    for shrink in (1.0, 0.5):
+        told = T.taken_apart(world, net, 20_000, 0, shrink)
+        assert told["whole"] == pytest.approx(told["parted"], abs=0.02)
+        assert 0 < told["collision"] <= told["bound"]
+    nothing = T.taken_apart(world, net, 500, 0, 0.0)
+    assert nothing["collision"] == pytest.approx(0, abs=1e-6) and nothing["spread"] == pytest.approx(0, abs=1e-5)

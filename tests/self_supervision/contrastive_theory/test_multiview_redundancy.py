@@ -1,5 +1,7 @@
 """Conditional means, landmarks and the linear model."""
 
+import math
+
 import pytest
 from self_supervision.contrastive_theory.helpers import gen, randn
 
@@ -32,3 +34,16 @@ def test_linear_mse_is_least_squares():
     a, w = randn(200, 3), randn(3, seed=1)
     assert T.linear_mse(a[:100], a[:100] @ w + 2, a[100:], a[100:] @ w + 2, ridge=1e-12) < 1e-12
     assert T.linear_mse(a[:100], a[:100] @ w, a[100:], a[100:] @ w, ridge=1e9) > 0.5
+
+
+def test_the_ratio_of_topics_is_that_of_the_sums():
+    world = T.Topics(words=4, topics=3, vocabulary=6)
+    x, z, _ = world.draw(2, gen())
+    for i in range(2):
+        for j in range(2):
+            px, pz = ([math.prod(float(p) ** float(c) for p, c in zip(row, v, strict=True)) for row in world.book]
+                      for v in (x[i], z[j]))  # fmt: skip
+            both = sum(a * b for a, b in zip(px, pz, strict=True)) / 3
+            assert float(world.log_ratio(x, z)[i, j]) == pytest.approx(math.log(both / (sum(px) / 3) / (sum(pz) / 3)))
+    told = T.topic_errors(6, 0, m=20, labels=50, n=500)
+    assert told["μ(X)"] <= told["bound"] and told["E[Y|X]"] < told["word counts"]

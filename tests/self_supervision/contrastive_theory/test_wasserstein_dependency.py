@@ -43,3 +43,44 @@ def test_penalty_is_zero_for_unit_slopes_and_reaches_the_encoders():
 def test_a_slope_that_is_no_length_is_named(target):
     with pytest.raises(ValueError, match="target"):
         T.lipschitz_penalty(randn(3, 2), target)
+
+
+def test_slopes_of_blocks_are_those_of_a_linear_critic():
+    def linear(x, y):
+        return 3 * x[:, 0] + 4 * x[:, 1] + 2 * y[:, 3]
+
+    x, y = torch.randn(2, 5, 4)
+    assert T.block_slopes(linear, x, y, 2)[0].tolist() == pytest.approx([5, 0, 0, 2], abs=1e-5)
+
+
+def test_the_best_potential_of_a_symbol_has_slope_one_and_the_measure():
+    value, f, cost = T.dependency_of_symbol(T.symbol_codes(5))
+    then = (torch.arange(5) + 1) % 5
+    assert float(f[torch.arange(5), then].mean() - f.mean()) == pytest.approx(value)
+    assert T.slope_of_table(f, cost) == pytest.approx(1)
+    assert T.slope_of_table(3 * f, cost) == pytest.approx(3)
+
+
+def test_no_critic_promises_more_than_its_slope_allows():
+    for objective in ("random", "CPC", "WPC"):
+        told = T.bounds_of_critic(objective, 0, steps=20)
+        assert told["excess"] <= 1e-6 and told["gap"] <= told["slope"] * told["truth"] + 1e-9
+
+
+def test_without_weight_the_penalty_leaves_cpc():
+    x, y, _ = T.token_pairs(64, 2, 0)
+    critics = [T.train_critic(arm, x, y, 0, 16, 6, lam) for arm, lam in (("CPC", 1.0), ("WPC", 0.0), ("WPC", 1.0))]
+    plain, nothing, bounded = (torch.cat([p.detach().flatten() for p in c.parameters()]) for c in critics)
+    assert torch.equal(plain, nothing) and not torch.allclose(plain, bounded)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_grids_show_the_digits_and_their_successors(stacked):
+    digits = torch.arange(20.0)[:, None, None].expand(20, 8, 8)  # picture i is all i, and its digit is i % 10
+    x, y, shown = T.digit_grids(digits, torch.arange(20) % 10, 30, 0, stacked)
+    for v, wanted in ((x, shown), (y, (shown + 1) % 10)):
+        cells = v.view(30, 4, 8, 8) if stacked else v.view(30, 2, 8, 2, 8).transpose(2, 3).reshape(30, 4, 8, 8)
+        assert bool((cells == cells[:, :, :1, :1]).all())
+        assert torch.equal(cells[:, :, 0, 0].long() % 10, wanted)
+    critic = T.PairCritic(256, 256, dim=8, shape=(4, 8, 8) if stacked else (1, 16, 16))
+    assert critic(x, y).shape == (30, 30)
