@@ -883,12 +883,11 @@ gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
 # times as long it does so with each seed, most of it in the first quarter of the steps (measured), but three seeds
 # leave it open. The student, with the same cells and the teacher's steps behind it, ends nearer to the first weights
 # than its teacher and paints new cells better, both by more than asked at both lengths. In a minute it is also
-# fine-tuned to a higher accuracy, by more than asked. The longer run calls this untaught: with three seeds neither of
-# the two lies surely above training from scratch.
+# fine-tuned to a higher accuracy, by more than asked; the longer run, with three seeds, leaves that open.
 #
 # Not going on at all would have lost nothing here. In a minute it leaves on average about the student's accuracy, and
-# neither student nor teacher paints new cells much better than nothing would; in the longer run it leaves a higher one
-# with each seed, and both paint worse than nothing (measured). The statement that asks the student to beat it, as the
+# neither student nor teacher paints new cells much better than nothing would; in the longer run it is surely ahead of
+# the student, whose line is reversed, and both paint worse than nothing (measured). The statement that asks the student to beat it, as the
 # paper has it, was added later, after these arms had been seen; on other seeds it lay near zero. Our guess is that so
 # few cells have little to add.
 #
@@ -898,7 +897,8 @@ gained["self-distilled, accuracy"] = difference(student, tuned["from scratch"])
 # tokens than the masked pass, which sees a quarter of an image. Plain training with the steps of both, a pull to the
 # first weights, distillation alone and a second round are arms of the longer runs; their verdicts stand at the end. On
 # other seeds, from which margins were set, the student was ahead of the longer plain training, and behind the pull and
-# behind distillation alone (measured); our guess is that all that holds the weights near the start helps here.
+# behind distillation alone; on these the pull is surely ahead, and the other two are open (measured). Our guess is that
+# all that holds the weights near the start helps here.
 
 # %% [markdown]
 # ## From pictures to films
