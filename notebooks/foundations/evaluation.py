@@ -20,8 +20,8 @@
 # - say what the parts of a speed-run are for, and measure four of them: whitening, flips, averaged views, Muon;
 # - compare two settings by pairs of runs, and say how many runs a difference needs;
 # - split the variance between runs into what belongs to the test set and what belongs to the networks;
-# - tell overfitting to a test set from a harder test set, and measure a shift between two sources as a table;
-# - predict a model's outcome on all samples from a few, and know when the plain share of right answers is better;
+# - tell overfitting to a test set, and the luck of the draw, from a harder test set; measure a shift as a table;
+# - predict a model's outcome on all samples from a few, and know when a share or a copy is better;
 # - find subgroups behind a mean, and keep preprocessing inside the folds.
 #
 # **You should know** convolutional networks, stochastic gradient descent with momentum, variance and covariance.
@@ -48,6 +48,7 @@ if importlib.util.find_spec("labcode") is None:  # on Colab: from a clone above 
 # %%
 import math
 import statistics
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -114,9 +115,10 @@ def trainer(recipe, seed):
     return run.once((recipe, run.pick(quick=seed, full=0)), lambda: E.SpeedRun(recipe, *data(seed), classes).warm_up())
 
 
-def runs(recipe):
+def runs(recipe, few=None):
     """Runs of a recipe: for every seed of the chapter a list of outcomes, from seeds of their own."""
-    count = RUNS if recipe in COMPARED else SOME if recipe.epochs > SGD.epochs / 2 else SOME // 2  # for a curve
+    usual = RUNS if recipe in COMPARED else SOME if recipe.epochs > SGD.epochs / 2 else SOME // 2  # for a curve
+    count = few or usual
     numbers = [[1000 * seed + i for i in range(count)] for seed in run.seeds]
     train = [trainer(recipe, seed) for seed in run.seeds]
     return run.once(recipe, lambda: [[t(n, recipe.flip) for n in row] for t, row in zip(train, numbers)])
@@ -158,7 +160,7 @@ for seed in run.seeds:
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Four rows of nine small grey images. In the first two rows, images that stand one above the other are of one class; some show edges, others grain or blotches. The lower two rows show the first row moved by a pixel, and mirrored."}, "figure": {"caption": "Training images, a column a photograph: so small a piece shows edges and texture, and little of what was photographed. Below, two views of the first row.", "name": "fig-evaluation-data"}}
 shown = [int(i) for c in range(9) for i in torch.nonzero(y == c)[:2, 0]]
-rows = x[shown[::2] + shown[1::2]]
+rows = x[torch.tensor(shown[::2] + shown[1::2], device=x.device)]
 views = [rows[:9].roll((1, 1), (2, 3)), rows[:9].flip(3)]
 _ = lab.plots.images(torch.cat([rows, *views]), 4, names=("image", "another", "moved", "mirrored"))
 
@@ -418,6 +420,18 @@ run.claim("airbench",
           six["Muon"], momentum, margin=0.005)
 
 # %% [markdown]
+# What does each part bring? Here each is taken away alone, in few runs and without a claim. By the means the identity
+# start and whitening matter most; the others cannot be told from nothing here.
+
+# %%
+PARTS = {"whole": SGD, "learned layer": ARMS["learned first layer"], "random start": replace(SGD, identity=False),
+         "biases as all": replace(SGD, bias_scale=1.0), "no Lookahead": replace(SGD, lookahead=False),
+         "random flip": ARMS["random flip"]}
+FEWER = run.pick(quick=SOME // 2, long=SOME, full=SOME)
+without = [mean(runs(r, FEWER), "tta", FEWER) for r in PARTS.values()]
+run.curve("airbench", "six views with one part taken away", list(PARTS), {"accuracy": without}, "part", "test accuracy")
+
+# %% [markdown]
 # The views are exchanged alone; the learned first layer is random at the start *and* trained. SGD's rate is far above
 # the paper's (our guess: rates are per image, and there are few). Muon's is another recipe: an orthogonal step, filters
 # whose norm is held, no Lookahead, and rates, a head and a start of its own. The last claim takes only the orthogonal
@@ -548,22 +562,11 @@ for n, rows in on_set.items():
     print(f"after {n:3} epochs: mean {middle:.1f} %, worst run {worst:.1f} %, best run {top:.1f} %, ", end="")
     print(f"{top - worst:.1f} points apart")
 
-# %% mystnb={"image": {"alt": "Test accuracy against epochs on a logarithmic axis: three rising lines, the best run, the mean of all runs and the worst run. The lines draw closer together and do not meet."}, "figure": {"caption": "Longer training brings runs closer together, not to one accuracy: the best, the mean and the worst run of a test set, averaged over several test sets.", "name": "fig-seeds-epochs"}}
+# %%
 names = ("worst run", "mean", "best run")
 points = {name: [[row[i] for row in on_set[n]] for n in LENGTHS] for i, name in enumerate(names)}
-found = run.curve("seed-3407", "best, mean and worst run against epochs", LENGTHS, points, "epochs",
-                  "test accuracy", log=True, data=SOURCE)
-_ = lab.plots.curve(found, 5.2, 2.3)
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A ragged histogram of the runs' accuracies on one test set, highest near its middle, with two smooth lines over it: the Gaussian of the same mean and deviation, and a density estimate that follows it with a shoulder at the left and its peak a little to the right."}, "figure": {"caption": "Accuracies over seeds on one test set are not far from Gaussian: histogram, density estimate (solid), Gaussian of the same mean and deviation (dashed).", "name": "fig-seeds-histogram"}}
-figure, axis = lab.plots.axes(1, 4.2, 2.2)
-here = 100 * whole[0][:, :SET].double().mean(1)
-at = torch.linspace(float(here.min()) - 1, float(here.max()) + 1, 200, dtype=torch.float64)
-bell = lambda at, middle, width: torch.exp(-(((at - middle) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
-axis.hist(here.tolist(), bins=16, density=True, color=lab.plots.COLOURS[0], alpha=0.4)
-axis.plot(at, bell(at[:, None], here, 1.06 * here.std() * len(here) ** -0.2).mean(1), color=lab.plots.COLOURS[0])
-axis.plot(at, bell(at, here.mean(), here.std()), "--", color=lab.plots.GREY)
-_ = axis.set(xlabel="accuracy on one test set, %", ylabel="density, per point")
+run.curve("seed-3407", "best, mean and worst run against epochs", LENGTHS, points, "epochs", "test accuracy", log=True,
+          data=SOURCE)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "A cloud of runs, accuracy on one test set against accuracy on all other images; the cloud is wide along the first axis and narrow along the second. The best run on the first test set is marked with a star and lies near the mean on the second."}, "figure": {"caption": "The best run on one test set (star) is nothing special on other images; one dot a run, the dashed line is their mean.", "name": "fig-seeds-best"}}
 figure, axis = lab.plots.axes(1, 3.6, 2.4)
@@ -834,7 +837,7 @@ _ = axis.set(xlabel="share of votes", ylabel="how often right", aspect="equal")
 # paper calls its *selection frequency*.
 
 # %%
-CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=((2700, 2900), 1000, 500, 40), full=((3500, 4500), 2000, 1000, 40))
+CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=((2700, 4500), 1000, 500, 40), full=((3500, 4500), 2000, 1000, 40))
 if run.dry:
     CANDIDATES, SAMPLES, SIZE, CROWD = run.pick(quick=((300, 300), 60, 20, 10), full=((200, 200), 112, 20, 10))
 PHOTOS = run.pick(quick="digits in noise (scikit-learn)", full=run.data)
@@ -848,7 +851,8 @@ def field(seed):
         a, b, *shown = data(seed)
         shown = [part[: sum(CANDIDATES) + SAMPLES] for part in shown]
         make = partial(E.speed_field, a, b, *shown, CANDIDATES, CROWD, seed, MUON)
-    return run.once(("field", seed), make)
+    made = run.once(("field", seed), make)  # in a dry run annotators have learnt nothing: four images in five are clear
+    return replace(made, agree=made.agree | (torch.arange(made.agree.shape[1]) % 5 > 0)) if run.dry else made
 
 
 # %% [markdown]
@@ -874,7 +878,9 @@ def field(seed):
 #
 # We repeat that with two sources of digits: in the second, digits are shifted, turned and scaled more. The old set is
 # what a first vote of three annotators let pass from the first source. A set drawn from the *same source* by the same
-# vote is the control: on it nothing should be lost.
+# vote is the control: on it nothing should be lost. The paper removed near duplicates of old images from its new sets.
+# Here candidates are made of a few hundred test digits, so these are dealt to two halves: one for the old set, one for
+# all others. What that changes is measured.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Candidates of the first source that pass a first vote become the old test set and a second one from the same source. Annotators give all candidates a selection frequency. From the second source three new sets are drawn by it: matched to the old set's frequencies, above a threshold, and the top images. All models are tested on all sets."}, "figure": {"caption": "Second test sets: another source, the same annotators, and three rules for what to take.", "name": "fig-newtest-mechanism"}}
 parts = {
@@ -888,22 +894,23 @@ arrows += [(name, "models") for name in ("old set", "same source", "matched", "t
 _ = lab.plots.diagram(parts, arrows, height=3)
 
 # %%
-lab.show(E.selection_frequency, E.matched)
+lab.show(E.selection_frequency, E.matched, E.above)
 
 # %%
 lab.show(E.hurried, start="start =")
 
 # %%
-ASKED = 4 if run.dry else 10  # annotators an image, as in the paper
-found = [E.second_tests(field(seed), SIZE, ASKED, seed) for seed in run.seeds]
-accuracies, NEW = found[0][0], ("same source", "matched", "threshold 0.7", "top images")
-drop = {name: [float((a["old"] - a[name]).mean()) for a, _ in found] for name in NEW}
+ASKED, KAPPAS = (4, (0.3, 0.7)) if run.dry else (10, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))  # annotators an image
+found = [E.second_tests(field(seed), SIZE, ASKED, seed, thresholds=KAPPAS) for seed in run.seeds]
+(accuracies, first), NEW = found[0], ("same source", "matched", "threshold 0.7", "top images")
+drop = {name: [float((a["old"] - a[name]).mean()) for a, _ in found] for name in found[0][0]}
 lines = {name: [E.fitted_line(a["old"], a[name]) for a, _ in found] for name in NEW}
 for name in NEW:
     falls = 100 * (accuracies["old"] - accuracies[name])
-    print(f"{name:13} accuracy falls by {falls.mean():+5.1f} points, by {falls.min():+5.1f} to {falls.max():+5.1f};", end=" ")
+    print(f"{name:13} {len(first[name])} images, accuracy falls by {falls.mean():+.1f} points,", end=" ")
     scaled = E.fitted_line(*(E.probit(accuracies[which], SIZE) for which in ("old", name)))
-    print(f"slope {lines[name][0][0]:.2f}, of probits {scaled[0]:.2f}, R² {lines[name][0][2]:.3f} and {scaled[2]:.3f}")
+    print(f"{falls.min():+.1f} to {falls.max():+.1f}; slope {lines[name][0][0]:.2f}, of probits {scaled[0]:.2f},", end=" ")
+    print(f"R² {lines[name][0][2]:.3f} and {scaled[2]:.3f}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy on the matched and on the threshold 0.7 new test set against that on the old one, one dot a model. The matched set's cloud lies below the diagonal, and bends: further below it in the middle than at the right end. The other cloud lies on or above the diagonal."}, "figure": {"caption": "Models lose on the matched set, not on that of images with high frequencies, and nearly keep their order. One dot a model; the dashes are equality, the lines are fits.", "name": "fig-newtest-lines"}}
 figure, axis = lab.plots.axes(1, 4.4, 2.8)
@@ -928,6 +935,21 @@ run.claim("imagenet-generalize",
           "matched set",
           drop["threshold 0.7"], drop["matched"], margin=0.02, higher_is_better=False, data=PHOTOS)
 
+# %% mystnb={"image": {"alt": "Fall of accuracy in points against the least selection frequency, from 0.3 to 0.9: a line that falls steadily, from far above the dashed line of the matched set to below zero."}, "figure": {"caption": "The clearer its images must be, the less a new set costs, down to a gain. The dashed line is the matched set.", "name": "fig-newtest-kappa"}}
+points = {"fall": [[100 * d for d in drop[f"threshold {kappa:g}"]] for kappa in KAPPAS]}
+curve = run.curve("imagenet-generalize", "fall of accuracy against the least selection frequency", KAPPAS, points,
+                  "least selection frequency", "fall, points", data=PHOTOS)
+_ = lab.plots.curve(curve, 4.6, 2.0, floor=100 * statistics.fmean(drop["matched"]))
+
+# %%
+even = lambda f, right, i: statistics.fmean(float(right[:, i[f.labels[i] == c]].double().mean()) for c in range(10)
+                                            if bool((f.labels[i] == c).any()))
+for name in ("threshold 0.7", "top images"):
+    alike = [even(f, f.said == f.labels, c["old"]) - even(f, f.said == f.labels, c[name])
+             for f, (_, c) in zip(map(field, run.seeds), found)]
+    print(f"{name:13} accuracy falls by {100 * statistics.fmean(drop[name]):+.1f} points on average over seeds,", end=" ")
+    print(f"{100 * statistics.fmean(alike):+.1f} with every class counted alike")
+
 # %%
 order_kept = {name: [E.rank_agreement(a["old"], a[name]) for a, _ in found] for name in NEW}
 run.claim("imagenet-generalize",
@@ -948,6 +970,51 @@ run.claim("imagenet-generalize",
           steep, [1.0] * len(run.seeds), margin=0.1, data=PHOTOS)
 
 # %% [markdown]
+# How sure is a slope? Models and images of both sets are drawn anew with replacement, again and again.
+
+# %%
+ends = {"all models": [], "better half": []}
+for (_, chosen), b, seed in zip(found, better, run.seeds):
+    right, g = field(seed).said == field(seed).labels, torch.Generator().manual_seed(seed)
+    for name, rows in (("all models", right), ("better half", right[b])):
+        drawn = E.bootstrapped(rows[:, chosen["old"]], rows[:, chosen["matched"]], 20 if run.dry else 200, g)
+        ends[name].append(drawn.quantile(torch.tensor([0.025, 0.975])).tolist())
+for name, rows in ends.items():
+    print(f"slope of {name}, 95 % of the draws:", ", ".join(f"{low:.2f} to {high:.2f}" for low, high in rows))
+
+# %%
+run.claim("imagenet-generalize",
+          "Over all models a slope of 1.7, the paper's on CIFAR-10, is excluded: the upper end of the bootstrap's "
+          "interval is below it",
+          [high for _, high in ends["all models"]], [1.7] * len(run.seeds), margin=0.0, higher_is_better=False, data=PHOTOS)
+
+# %% [markdown]
+# Why probits? The paper explains its lines by a model of *skill*: image difficulties are Gaussian with standard
+# deviation $\sigma$, and a model of skill $s$ is right on an image of difficulty $d$ with probability $\Phi(s - d)$.
+# Then accuracies are $\Phi\big((s - \mu)/\sqrt{1 + \sigma^2}\big)$ with $\mu$ the mean difficulty, and their probits
+# on two sets lie on a line with slope $\sqrt{1 + \sigma_\text{old}^2} / \sqrt{1 + \sigma_\text{new}^2}$.
+
+# %%
+skills, g = torch.linspace(-0.5, 2.5, 60), torch.Generator().manual_seed(0)
+sets = [E.probit(E.skilled(skills, mean_d, sigma_d, 20_000, g).double().mean(1), 20_000)
+        for mean_d, sigma_d in ((0.0, 1.0), (0.5, 1.5))]
+run.exact("imagenet-generalize",
+          "Where skill and Gaussian difficulties decide, probits lie on a line with the slope that the spreads give "
+          "(relative error)",
+          abs(E.fitted_line(*sets)[0] / math.sqrt(2 / 3.25) - 1), at_most=0.03, data="random outcomes")
+
+# %% [markdown]
+# Which line foretells more? Models of one kind, of all sizes of the training set, are left out, and a line through the
+# others says their accuracy on the matched set.
+
+# %%
+kinds = [[name.rsplit(", ", 1)[0] for name in field(seed).names] for seed in run.seeds]
+told = {scale: [E.left_out(a["old"], a["matched"], k, scale) for (a, _), k in zip(found, kinds)] for scale in (0, SIZE)}
+run.claim("imagenet-generalize",
+          "A line through probits foretells the accuracy of kinds of models left out better than one through accuracies",
+          told[SIZE], told[0], margin=0.0, higher_is_better=False, data=PHOTOS)
+
+# %% [markdown]
 # What makes the matched set harder, if annotators say that it is not? Two things may. At one frequency, the second
 # source's images may be harder for models all the same: they do not see as annotators do. The figure shows them lower,
 # but by the frequency of ten annotators, and the second reason is in it, too.
@@ -966,14 +1033,13 @@ _ = lab.plots.curve(curve, 5.2, 2.2)
 # colleagues ("Identifying Statistical Bias in Dataset Replication", 2020) measured the paper's frequencies again and
 # took that bias off: of 11.7 points 3.6 remained. With more annotators, that part must go.
 
-# %% mystnb={"image": {"alt": "Fall of accuracy in points against the number of annotators asked about each image. The matched set's falls from its highest value at the left to less than half at the right; that of the top images is lower throughout and ends at or below zero."}, "figure": {"caption": "Part of the drop is the noise of the matching: the more annotators are asked, the less is lost on the matched set.", "name": "fig-newtest-annotators"}}
+# %%
 COUNTS = [k for k in (3, 5, 10, 20, 40) if k <= CROWD]
 noisy = [[E.second_tests(field(seed), SIZE, k, seed)[0] for seed in run.seeds] for k in COUNTS]
 points = {f"{name} set": [[100 * float((a["old"] - a[name]).mean()) for a in row] for row in noisy]
           for name in ("matched", "top images")}
-curve = run.curve("imagenet-generalize", "fall of accuracy against the number of annotators", COUNTS, points,
-                  "annotators asked about an image", "fall, points", log=True, data=PHOTOS)
-_ = lab.plots.curve(curve, 5.2, 2.2, floor=0)
+run.curve("imagenet-generalize", "fall of accuracy against the number of annotators", COUNTS, points,
+          "annotators asked about an image", "fall, points", log=True, data=PHOTOS)
 
 # %%
 at_count = {k: row for k, row in zip(COUNTS, points["matched set"])}
@@ -982,42 +1048,113 @@ run.claim("imagenet-generalize",
           at_count[COUNTS[-1]], at_count.get(10, at_count[COUNTS[0]]), margin=1.0, higher_is_better=False, data=PHOTOS)
 
 # %% [markdown]
-# And adaptivity? Here is an analyst who does what one should not: weights of a vote of all models, climbed by asking
-# the old test set for its accuracy again and again. For that vote the drop has two parts. From the old set to that from
-# the same source the adaptation is lost, and the luck of the draw comes in; from there to the matched set the images
-# get harder.
+# What else may a drop be? Near duplicates, the luck of the draw, and adaptivity. For the first, old and new sets are
+# made from the same digits; for the second, the halves are dealt anew and again.
 
 # %%
-QUERIES, overfitted, harder = 20 if run.dry else 150, [], []
-for (_, chosen), seed in zip(found, run.seeds):
-    y, votes = field(seed).labels, torch.nn.functional.one_hot(field(seed).said, 10).float()
-    weights = E.climbed(votes[:, chosen["old"]], y[chosen["old"]], QUERIES, 1.0, torch.Generator().manual_seed(seed))
-    score = {name: float((E.voted(weights, votes[:, i]) == y[i]).double().mean()) for name, i in chosen.items()}
-    overfitted.append(score["old"] - score["same source"])
-    harder.append(score["same source"] - score["matched"])
-    print(f"vote after {QUERIES} queries:", ", ".join(f"{name} {100 * value:.1f} %" for name, value in score.items()))
+REDRAWN, QUERIES, AT = (2, 20, (0, 20)) if run.dry else (3, 150, (0, 5, 15, 50, 150))
+redrawn = {apart: [[E.second_tests(field(seed), SIZE, ASKED, seed + 1000 * r, apart) for r in range(REDRAWN)]
+                   for seed in run.seeds] for apart in (True, False)}
+lost = lambda row, a="old", b="matched": [float((accuracy[a] - accuracy[b]).mean()) for accuracy, _ in row]
+apart, shared = ([statistics.fmean(lost(row)) for row in redrawn[how]] for how in (True, False))
+run.claim("imagenet-generalize",
+          "With old and new sets made from the same digits, near duplicates all over, the drop changes by less than half",
+          [abs(a - b) for a, b in zip(apart, shared)], [a / 2 for a in apart], margin=0.0, higher_is_better=False,
+          data=PHOTOS)
+
+# %%
+run.claim("imagenet-generalize",
+          "Drawn anew from other images of its source, a test set moves the models' mean accuracy by less than half of "
+          "what harder images do",
+          [statistics.fmean(map(abs, lost(row, "old", "same source"))) for row in redrawn[True]],
+          [statistics.fmean(lost(row, "same source")) / 2 for row in redrawn[True]], margin=0.0, higher_is_better=False,
+          data=PHOTOS)
+
+# %%
+def slopes(name):
+    """For every seed the slope of new on old accuracy among the better half of the models, mean over the redraws."""
+    upper = lambda a: E.fitted_line(*(a[which][a["old"] > a["old"].median()] for which in ("old", name)))[0]
+    return [statistics.fmean(upper(accuracy) for accuracy, _ in row) for row in redrawn[True]]
+
+
+run.claim("imagenet-generalize",
+          "Among the better half of the models the slope on the matched set is at least 0.1 above that on one from the "
+          "same source, over sets drawn anew",
+          slopes("matched"), slopes("same source"), margin=0.1, data=PHOTOS)
+
+# %%
+exact_ends = [{name: E.clopper_pearson(a[name], len(c[name])) for name in ("old", *NEW)} for a, c in found]
+beyond = {name: [float((e[name][1] < e["old"][0]).double().mean()) for e in exact_ends] for name in NEW}
+run.claim("imagenet-generalize",
+          "By Clopper–Pearson intervals, at least a quarter more of the models are surely worse on the matched set than "
+          "on one from the same source",
+          beyond["matched"], beyond["same source"], margin=0.25, data=PHOTOS)
+
+# %% [markdown]
+# Adaptivity: here is an analyst who does what one should not. The weights of a vote of all models are climbed by asking
+# the old test set for its accuracy again and again. The drop of the climbed vote is a sum. *Sampling* is what the vote
+# loses from the old set to that from the same source before the first query; *adaptivity* is what it loses there more
+# when it is climbed; *distribution* is what the climbed vote loses from there to the matched set.
+
+# %%
+climbs = [[E.climb_scores(field(seed), chosen, QUERIES, AT, seed + r) for r, (_, chosen) in enumerate(row)]
+          for row, seed in zip(redrawn[True], run.seeds)]
+loss = lambda one, a, b, i: one[a][i] - one[b][i]
+split = {"sampling": [[loss(one, "old", "same source", 0) for one in row] for row in climbs],
+         "distribution": [[loss(one, "same source", "matched", -1) for one in row] for row in climbs]}
+split["adaptivity"] = [[loss(one, "old", "same source", -1) - s for one, s in zip(row, luck)]
+                       for row, luck in zip(climbs, split["sampling"])]
+split = {name: [statistics.fmean(row) for row in rows] for name, rows in split.items()}
+for name, values in split.items():
+    print(f"{name:12} {100 * statistics.fmean(values):+.1f} points of the climbed vote's drop, mean over seeds")
 
 # %%
 run.claim("imagenet-generalize",
           "A vote that is hill-climbed on the old test set loses less by overfitting to it than by harder images",
-          overfitted, harder, margin=0.0, higher_is_better=False, data=PHOTOS)
+          split["adaptivity"], split["distribution"], margin=0.0, higher_is_better=False, data=PHOTOS)
+
+# %%
+points = {f"{name} set": [[100 * statistics.fmean(one[name][i] for one in row) for row in climbs] for i in range(len(AT))]
+          for name in ("old", "same source", "matched")}
+run.curve("imagenet-generalize", "accuracy of the climbed vote against queries", AT, points, "queries", "accuracy, %",
+          data=PHOTOS)
+
+# %% [markdown]
+# And if the models learn from the new source? Those with the largest training set are fitted again with a fifth of its
+# images from there, and as many in all.
+
+# %%
+gaps = {"usual": [], "adapted": []}
+for seed, row in zip(run.seeds, redrawn[True]):
+    f = field(seed)
+    for name, said in (("usual", f.said[list(f.partners)]), ("adapted", f.adapted)):
+        right = (said == f.labels).double()
+        gaps[name].append(statistics.fmean(float(right[:, c["old"]].mean() - right[:, c["matched"]].mean()) for _, c in row))
+run.claim("imagenet-generalize",
+          "Trained with a fifth of their images from the new source, models keep more than half of their drop",
+          gaps["adapted"], [gap / 2 for gap in gaps["usual"]], margin=0.0, data=PHOTOS)
 
 # %% [markdown]
 # The drop is there, on a set that ten annotators find as clear as the old one; on a set from the same source nothing is
-# lost. One reason is measured: ten annotators are few, and as more are asked, the drop shrinks. A part stays with all
-# forty, as some stayed for ImageNet. Our guess: images of one frequency are harder for models all the same, or forty
-# are still too few. Models nearly keep their ranks (measured). On the threshold set they even gain, and the top images
-# are harder than that set, against the paper's order. Our guess: the top images take their share of every class, also
-# of unclear ones. The climbed vote loses fewer points by adaptation than by harder images (measured in a minute; four
-# times as long the gap is wider on average, and open), but not none: in a minute it had few errors left, and they grow
-# by nearly a third at least. And our second source is harder because we made it so.
+# lost on average. What explains it? Near duplicates hardly change it; the luck of the draw moves accuracies by less
+# than half of it; by exact intervals most models are surely worse on the matched set, and hardly any on the control;
+# and a fifth of the training set from the new source leaves most of it (all measured). The last is as in the paper; our
+# guess is that the other four fifths show turned and shifted digits, too, only less so. Adaptivity costs the climbed
+# vote less than harder images do (measured): with the queries it gains on the old set what it does not gain on a fresh
+# one, but not much. One reason is the matching: ten annotators are few, and as more are asked, the drop shrinks
+# (measured). A part stays with all forty, as some stayed for ImageNet. Our guess: images of one frequency are harder
+# for models all the same, or forty are still too few. And our second source is harder because we made it so.
 #
-# Against the paper, the slope over all models lies below one (measured). Overfitting it cannot be, as no model was
-# fitted to the old set; and in the print (first seed) the control's slope is as low. In the figure weak models lose
-# less than those in the middle; why, is not tested. The paper's models are all good ones, and among our better half the
-# line is steeper than one (measured, also in the longer run, which leaves open whether by as much as we asked; for the
-# control we did not ask). Our guess: the slope says as much of the range of models as of the test sets. So a slope
-# below one proves no overfitting.
+# The clearer images must be, the less is lost, down to a gain. Top images should lie at the end of that line, and do
+# not: they take their share of every class, also of unclear ones. With every class counted alike, what they lose is
+# nearly nothing (measured, in the print).
+#
+# Against the paper, the slope over all models lies below one (measured), and by the bootstrap far from the 1.7 of
+# CIFAR-10. Overfitting it cannot be, as no model was fitted to the old set. The paper's models are all good ones, and
+# among our better half the slope is above one, and above that between two sets of one source (measured). So the slope
+# says as much of the range of models as of the test sets, and one below one proves no overfitting. By the model of
+# skill a slope of probits below one means that difficulties are spread more widely in the new set; and the line through
+# probits foretells kinds of models left out better than the line through accuracies, by a little (measured).
 
 # %% [markdown]
 # (cinic-10)=
@@ -1159,17 +1296,36 @@ run.claim("cinic-10",
           joint, own, margin=0.0)
 
 # %% [markdown]
+# Harder than the set whose place it takes? And are differences between models larger than those between seeds?
+
+# %%
+BOTH = "all of both"
+hard, easy = ([statistics.fmean(found[i][key] for found in matrices.values()) for i in range(len(run.seeds))]
+              for key in ((BOTH, BOTH), (A, A)))
+run.claim("cinic-10", "The joint set is harder: classifiers are at least 5 points less accurate on it than the same ones "
+          "on the first source alone", easy, hard, margin=0.05)
+
+# %%
+apart = [statistics.stdev(found[i][BOTH, BOTH] for found in matrices.values()) for i in range(len(run.seeds))]
+again = []
+for seed, train, test in zip(run.seeds, trains, tests):
+    made = [E.reseeded(seed + 100 * i, *run.pick(quick=(), full=(2000, run.precision)))(*train[BOTH])(test[BOTH][0])
+            for i in range(2 if run.dry else 5)]
+    again.append(statistics.stdev(float((said == test[BOTH][1]).double().mean()) for said in made))
+run.claim("cinic-10", "Seeds of one model differ less than a quarter as much as models do: standard deviations of accuracy",
+          again, [a / 4 for a in apart], margin=0.0, higher_is_better=False)
+
+# %% [markdown]
 # The report trains each network on the training part, and again on twice as many images, training and validation parts
 # together. Every error falls, and the ranking hardly changes. Here the joint set's training images are halved three
 # times.
 
-# %% mystnb={"image": {"alt": "Accuracy on test images of both sources against the number of training images of both together, on a logarithmic axis, for four classifiers: all rise; the support vector machine and the nearest neighbour lie highest."}, "figure": {"caption": "Accuracy against the number of images of both sources: four of the ten classifiers, each gains less with every doubling.", "name": "fig-cinic-size"}}
+# %%
 DRAWN = [name for name in matrices if name in ("SVM", "1 neighbour", "logistic", "forest")] or list(matrices)
-points = {name: [[m[share, "all of both"] for m in matrices[name]] for share in SHARES] for name in DRAWN}
+points = {name: [[m[share, BOTH] for m in matrices[name]] for share in SHARES] for name in DRAWN}
 sizes = [len(trains[0][share][1]) for share in SHARES]
-found = run.curve("cinic-10", "accuracy on both sources against the number of training images", sizes, points,
-                  "training images", "test accuracy", log=True)
-_ = lab.plots.curve(found, 5.4, 2.3)
+run.curve("cinic-10", "accuracy on both sources against the number of training images", sizes, points,
+          "training images", "test accuracy", log=True)
 
 # %%
 doubled = [[f[i]["all of both", "all of both"] - f[i]["half of each", "all of both"] for f in matrices.values()]
@@ -1184,7 +1340,6 @@ for name, found in matrices.items():
     print(f"{name:16} with the other source's images added: " + ", ".join(said))
 
 # %%
-BOTH = "all of both"
 ranks = {"joint": [], "halves": [], "smaller": []}
 KEYS = {"joint": ((A, A), (BOTH, BOTH)), "halves": ((A, "half 0"), (A, "half 1")),
         "smaller": (("half of each", BOTH), (BOTH, BOTH))}
@@ -1203,6 +1358,8 @@ run.claim("cinic-10",
           ranks["smaller"], ranks["halves"], margin=-0.05)
 
 # %% [markdown]
+# The joint set is harder than its first source, and seeds of one model differ far less than models do (measured).
+#
 # Two numbers an image tell its source, yet they are not what is lost between the sources: with brightness and contrast
 # levelled most of the drop is still there (measured). Our guess is that strokes differ. Half of each source serves both
 # better than as many images of one, the joint set ranks classifiers as the handwritten one does, and twice as many
@@ -1274,10 +1431,14 @@ run.exact("lifelong-benchmarks-ss", "Two running sums find thresholds with as fe
 
 # %% [markdown]
 # Rivals with the same $m$ outcomes of a new model. For *each sample*: what most known models do; and the same order
-# of samples, cut not where the search says but at the share of the $m$ that the model got right. For the *accuracy* the
+# of samples, cut not where the search says but at the share of the $m$ that the model got right; and the paper's own
+# rival, which runs $m$ random samples and copies the known model that agrees on most of them. For the *accuracy* the
 # authors' released code does not search: it takes $m$ equally spaced places in the order and *counts* how many are
 # right, $c$. The position of the next place, the $(c+1)$-th, is its threshold, and over $n$ the accuracy: nearly the
 # share $c/m$. Its rival is the share of right answers on $m$ samples drawn at random.
+
+# %%
+lab.show(E.nearest, E.split_error)
 
 # %%
 BUDGETS = [m for m in (8, 16, 32, 64, 128, 256) if m < SAMPLES]
@@ -1287,18 +1448,19 @@ table = {m: [[E.rivals(known, new, order, m, seed) for known, new, (order, _) in
              for folds, seed in zip(parts, run.seeds)] for m in BUDGETS}
 at = lambda which, name, m=M: [statistics.fmean(fold[which][name] for fold in row) for row in table[m]]  # by seed
 
-# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of samples run, on a logarithmic axis, for four methods. What most models do is level and from the second point on the highest; the others fall and level off, sort and search lowest from the third point on."}, "figure": {"caption": "From a few dozen samples on, the search says more of single samples than its rivals, and then no longer gets better.", "name": "fig-lifelong-outcomes"}}
-told, guessed = table[M][0][0]
-points = {name: [at(0, name, m) for m in BUDGETS] for name in told}
+# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of samples run, on a logarithmic axis, for four methods. What most models do is level; sort and search falls and levels off; the nearest known model begins beside it and falls on, far below all others at the right end."}, "figure": {"caption": "The search says more of single samples than what most models do, and then no longer gets better; a copy of the nearest known model does.", "name": "fig-lifelong-outcomes"}}
+points = {name: [at(0, name, m) for m in BUDGETS] for name in
+          ("sort and search", "same order, cut at the share", "nearest known model", "what most models do")}
 found = run.curve("lifelong-benchmarks-ss", "outcomes predicted wrong against samples run", BUDGETS, points,
                   "samples run, m", "share wrong", log=True, data=PHOTOS)
-_ = lab.plots.curve(found, 6.6, 2.3)
+_ = lab.plots.curve(found, 6.0, 2.2)
 
 # %% mystnb={"image": {"alt": "Error of the estimated accuracy against the number of samples run, on a logarithmic axis. The count at spaced places lies lowest, the share of random samples above it until they cross at the right end. Sort and search begins between them, falls more slowly and ends above both."}, "figure": {"caption": "For the accuracy a count at spaced places is nearer than the threshold of the search, which levels off; with the most samples the share of random ones is nearest.", "name": "fig-lifelong-accuracy"}}
-points = {name: [at(1, name, m) for m in BUDGETS] for name in guessed}
+points = {name: [at(1, name, m) for m in BUDGETS] for name in
+          ("sort and search", "count at spaced places", "share, random samples", "nearest known model")}
 found = run.curve("lifelong-benchmarks-ss", "error of the accuracy against samples run", BUDGETS, points,
                   "samples run, m", "mean error", log=True, data=PHOTOS)
-_ = lab.plots.curve(found, 6.2, 2.3)
+_ = lab.plots.curve(found, 5.8, 2.2)
 
 # %%
 run.claim("lifelong-benchmarks-ss",
@@ -1338,44 +1500,144 @@ run.claim("lifelong-benchmarks-ss",
           "threshold that the search finds there",
           at(1, "count at spaced places"), at(1, "sort and search"), margin=0.01, higher_is_better=False, data=PHOTOS)
 
+# %%
+run.claim("lifelong-benchmarks-ss",
+          f"From {M} outcomes, search makes at least 0.002 fewer mistakes a sample than a copy of the nearest known model",
+          at(0, "sort and search"), at(0, "nearest known model"), margin=0.002, higher_is_better=False, data=PHOTOS)
+
+# %% [markdown]
+# The known models hold the same classifiers, fitted on other numbers of images: relatives to copy from. So all of a
+# kind are held apart, and the budget is the smallest.
+
+# %%
+strange = []
+for seed in run.seeds:
+    right, fold = field(seed).right, E.by_kind(field(seed).names, FOLDS, seed)
+    cut = [(right[fold != i], right[fold == i]) for i in range(FOLDS)]
+    strange.append([E.rivals(known, new, E.sorted_samples(known)[0], BUDGETS[0], seed)[0] for known, new in cut])
+of_kinds = lambda name: [statistics.fmean(fold[name] for fold in row) for row in strange]
+run.claim("lifelong-benchmarks-ss",
+          f"From {BUDGETS[0]} outcomes of a new kind of model, the order, cut at the share of right ones, makes 0.005 "
+          "fewer mistakes a sample than a copy of the nearest known model",
+          of_kinds("same order, cut at the share"), of_kinds("nearest known model"), margin=0.005,
+          higher_is_better=False, data=PHOTOS)
+
+# %% [markdown]
+# What limits the search? Mistakes that the best threshold makes, too, are *aleatoric* in the paper's words: the model
+# does not follow the order. What is wrong beyond them, for want of outcomes, is *epistemic*.
+
+# %%
+splits = {m: [[E.split_error(new, order, m) for _, new, (order, _) in folds] for folds in parts] for m in BUDGETS}
+points = {name: [at(0, name, m) for m in BUDGETS] for name in
+          ("sort and search", "search in the order by sum", "search, random places")}
+points |= {name: [[statistics.fmean(one[i] for one in row) for row in splits[m]] for m in BUDGETS]
+           for i, name in enumerate(("aleatoric", "epistemic"))}
+run.curve("lifelong-benchmarks-ss", "parts of the search and of its mistakes against samples run", BUDGETS, points,
+          "samples run, m", "share wrong", log=True, data=PHOTOS)
+
+# %%
+least = points["aleatoric"][BUDGETS.index(M)]
+run.claim("lifelong-benchmarks-ss",
+          f"At least four fifths of the search's mistakes from {M} outcomes are aleatoric: the best threshold makes them, too",
+          [a / s for a, s in zip(least, at(0, "sort and search"))], [0.8] * len(run.seeds), margin=0.0, data=PHOTOS)
+
+# %%
+run.claim("lifelong-benchmarks-ss",
+          f"From {BUDGETS[0]} outcomes, places spaced evenly along the order give 0.002 fewer mistakes a sample than "
+          "random ones",
+          at(0, "sort and search", BUDGETS[0]), at(0, "search, random places", BUDGETS[0]), margin=0.002,
+          higher_is_better=False, data=PHOTOS)
+
+# %%
+places = E.spaced_as_released(SAMPLES, M)
+both = [[E.two_sided(new, order, E.counted(new[:, order[places]], places)) for _, new, (order, _) in row] for row in parts]
+sides, left = ([statistics.fmean(fold[i] for fold in row) for row in both] for i in range(2))
+run.claim("lifelong-benchmarks-ss",
+          "Cut at the count, mistakes before and after the place cancel: the error of the accuracy is less than a "
+          "quarter of them",
+          left, [s / 4 for s in sides], margin=0.0, higher_is_better=False, data=PHOTOS)
+
+# %% [markdown]
+# The paper has a second benchmark. Ours is made of the candidates for test sets above: uncorrupted digits of both
+# sources.
+
+# %%
+other = []
+for folds, seed in zip(parts, run.seeds):
+    f, g = field(seed), torch.Generator().manual_seed(seed)
+    right, fold = (f.said == f.labels)[:, torch.randperm(len(f.labels), generator=g)[:SAMPLES]], E.by_kind(f.names, FOLDS, seed)
+    cut = [(right[fold != i], right[fold == i]) for i in range(FOLDS)]
+    other.append([E.rivals(known, new, E.by_sum(known), M, seed) for known, new in cut])
+on_other = lambda which, name: [statistics.fmean(fold[which][name] for fold in row) for row in other]
+run.claim("lifelong-benchmarks-ss",
+          f"On a second benchmark, too, with kinds of models held apart, search from {M} outcomes makes at least 0.01 fewer "
+          "mistakes a sample than most models' outcome",
+          on_other(0, "sort and search"), on_other(0, "what most models do"), margin=0.01, higher_is_better=False, data=PHOTOS)
+
+# %% [markdown]
+# And what does it cost? In the paper 5 GPU hours instead of 180 GPU days.
+
+# %%
+known, new, _ = parts[0][0]
+began = time.process_time()
+order, _ = E.sorted_samples(known)
+sorted_at = time.process_time()
+E.search(new[:, order[places]], places, SAMPLES)
+done = time.process_time()
+print(f"{len(known)} known models on {SAMPLES} samples take {known.numel() / 8000:.1f} kB as bits; to sort them took", end=" ")
+print(f"{1000 * (sorted_at - began):.0f} ms, to search for {len(new)} new models {1000 * (done - sorted_at):.1f} ms;", end=" ")
+print(f"each runs {M} samples instead of {SAMPLES}, {SAMPLES / M:.0f} times fewer, and the count is off by", end=" ")
+print(f"{100 * statistics.fmean(at(1, 'count at spaced places')):.1f} points on average")
+
 # %% [markdown]
 # How many models must be known?
 
-# %% mystnb={"image": {"alt": "Share of outcomes predicted wrong against the number of known models, on a logarithmic axis: both fall with more models, most at the first doubling; the search in the order by sum lies below what most known models do."}, "figure": {"caption": "More known models, fewer mistakes, for the rival, too; most is gained at the first doubling.", "name": "fig-lifelong-known"}}
+# %%
 KNOWN = [m for m in (7, 14, 28, 56) if m <= len(parts[0][0][0])]
-few = [[[E.rivals(known[:m], new, order, M, seed)[0] for known, new, (order, _) in folds]
+few = [[[E.rivals(known[:m], new, E.by_sum(known[:m]), M, seed)[0] for known, new, _ in folds]
         for folds, seed in zip(parts, run.seeds)] for m in KNOWN]
 points = {name: [[statistics.fmean(fold[name] for fold in row) for row in rows] for rows in few]
-          for name in ("search in the order by sum", "what most models do")}
-found = run.curve("lifelong-benchmarks-ss", "outcomes predicted wrong against known models", KNOWN, points,
-                  "known models", "share wrong", log=True, data=PHOTOS)
-_ = lab.plots.curve(found, 6.2, 2.1)
+          for name in ("search in the order by sum", "nearest known model", "what most models do")}
+run.curve("lifelong-benchmarks-ss", "outcomes predicted wrong against known models", KNOWN, points, "known models",
+          "share wrong", log=True, data=PHOTOS)
 
 # %% [markdown]
 # A new *sample*, too, is run by a few of the known models, in order from best to worst, and a threshold says who else
 # gets it right.
 
 # %%
-added = [E.inserted(folds[0][0], SAMPLES // 2, 8) for folds in parts]
+JUDGES = (2, 4, 8, 16, 32)  # known models that run a new sample
+added = {m: [E.inserted(folds[0][0], SAMPLES // 2, m) for folds in parts] for m in JUDGES}
+points = {name: [[one[i] for one in added[m]] for m in JUDGES] for i, name in enumerate(("threshold", "majority"))}
+run.curve("lifelong-benchmarks-ss", "outcomes of new samples predicted wrong against models that run them", JUDGES, points,
+          "models run", "share wrong", log=True, data=PHOTOS)
+
+# %%
 run.claim("lifelong-benchmarks-ss",
           "Run by eight models, a new sample's outcome on all models is predicted with at least 0.01 "
-          "fewer mistakes than by their majority", [a for a, _ in added], [b for _, b in added], margin=0.01,
+          "fewer mistakes than by their majority", [a for a, _ in added[8]], [b for _, b in added[8]], margin=0.01,
           higher_is_better=False, data=PHOTOS)
 
 # %% [markdown]
-# Sort & Search says more about single samples than what most models do, and its two refinements help: a search instead
-# of a cut at the share of right answers, and an order better than that by sums. New samples are placed well from a few
-# models, too (all measured).
+# Sort & Search says more about single samples than what most models do, on a second benchmark, too. A search instead of
+# a cut at the share of right answers helps, and so does an order better than that by sums, at the budget of the claims.
+# New samples are placed well from a few models (all measured).
+#
+# The paper's own rival turns the tables. With $m$ outcomes of a new model, a copy of the nearest known one is wrong
+# less often than the search, against the paper, and goes on getting better (measured). Its relatives are known, the
+# same classifier fitted on other numbers of images, and they help it; held apart, and with few outcomes, the order is
+# ahead
+# (measured). Our guess: few models of many families favour copies; thirty thousand of one family favour an order. Why
+# does the search stop? Nearly all of its mistakes are those of the best threshold (measured): models of other families
+# are right on other samples, and one number cannot say so. That is the paper's own conclusion. Whether places are
+# spaced or random matters little: with few outcomes spaced ones are ahead on average, with many they tie.
 #
 # For the *accuracy*, in which the paper counts what it saves, the search is the wrong tool: the plain share of right
 # answers on as many random samples is nearer. The released code's count is nearer still (measured, both at the budget
-# of the claims, with five seeds; with three of them both are open). Our guess at the reason: a threshold describes a
-# model by one number, and models of other families are right on other samples; that error stays however many samples
-# are run. And where the estimate of the accuracy is good, single samples may still be wrong: mistakes before and after
-# the threshold cancel. The count spreads its samples from easy to hard. At the right end of the figure random samples
-# overtake it; our guess is the spacing: where $m$ does not divide $n$, the code skips the easiest samples that are left
-# over, and takes them to be right. So sorting carries the method's estimate of accuracy, and the search its word on
-# single samples.
+# of the claims). A good estimate of the accuracy does not mean that single samples are right: at the count's place most
+# mistakes before and after it cancel (measured). The count spreads its samples from easy to hard. At the right end of
+# the figure random samples overtake it; our guess is the spacing: where $m$ does not divide $n$, the code skips the
+# easiest samples that are left over, and takes them to be right. So sorting carries the method's estimate of accuracy.
 
 # %% [markdown]
 # (subgroup-macrostd)=
@@ -1494,7 +1756,7 @@ def arms(flow):
     other = {f"FlowAug, {k}": dict(augment=E.flow_aug(flow, k)) for k in STRENGTHS if k != SHIFTS["global"]}
     crop = E.crop_flip(*run.pick(quick=(1, 0.0), full=(4, 0.5)))
     made = {"plain": {}, "crop": dict(augment=crop), "mixup": dict(mixup=1.0), "FlowAug": shift["global"],
-            "colour shift, no flow": shift["pixels"], "local latents": shift["local"]}
+            "colour shift, no flow": shift["pixels"], "local latents": shift["local"], "CutMix": dict(cut=1.0)}
     return {name: FIT | dict(precision=run.precision) | options for name, options in (made | other).items()}
 
 
@@ -1502,21 +1764,25 @@ def arms(flow):
 encoder = run.pick(quick=partial(lab.nets.SmallNet, 32, 128), full=lab.nets.ResNet18)
 NAMES = ("plain", "crop", "mixup", "FlowAug", "colour shift, no flow", "local latents")
 TWICE = ("plain", "mixup", "FlowAug")  # arms that are trained for two lengths
-scores, cells = {}, {}
+ALL, scores, cells, shaken = (*NAMES, "CutMix"), {}, {}, {}
 for flow, seed, ((images, labels, _), *judged) in zip(flows, run.seeds, sets):
     for name, options in arms(flow).items():
-        for steps in (SHORT, LONG) if name in TWICE else (LONG,) if name in NAMES else (SWEPT,):
+        for steps in (SHORT, LONG) if name in TWICE else (LONG,) if name in ALL else (SWEPT,):
             model = lab.nets.seeded(seed, lambda: E.Classifier(encoder(), 10)).to(run.device)
             E.fit_classifier(model, images, labels, steps, seed, **options)
             said, cells[name, steps, seed] = E.subgroup_scores(model.predicted, *judged, 10, GROUPS)
             scores.setdefault((name, steps), []).append(said)
+            (usual, truth, colours), *_ = judged
+            right = model.predicted(E.mixture(usual, seed)) == truth  # five images in six corrupted
+            worse = E.macro_std(*E.subgroup_accuracy(right, truth, colours, 10, GROUPS))
+            shaken.setdefault((name, steps), []).append(worse)
 
 # %%
 MEASURES = ("accuracy", "macro", "even", "chance")
-full = {what: {name: [one[what] for one in scores[name, LONG]] for name in NAMES} for what in MEASURES}
+full = {what: {name: [one[what] for one in scores[name, LONG]] for name in ALL} for what in MEASURES}
 
 # %%
-for name in NAMES:
+for name in ALL:
     print(f"{name:22} " + ", ".join(f"{what} {statistics.fmean(full[what][name]):.3f}" for what in full))
 
 # %% mystnb={"image": {"alt": "Two heat maps of accuracy by class and background colour, plain training and FlowAug. With plain training most classes are bright at their usual colour and darker elsewhere; with FlowAug the dark cells are fewer."}, "figure": {"caption": "Off its usual background a class is known less; FlowAug evens that. Accuracy by class and background, first seed; a class's usual background is its number modulo five at quick scale.", "name": "fig-macrostd-cells"}} tags=["hide-input"]
@@ -1547,6 +1813,13 @@ run.claim("subgroup-macrostd", "FlowAug's MacroStd is at least 0.01 below the lo
           full["macro"]["FlowAug"], best["macro"], margin=0.01, higher_is_better=False)
 
 # %%
+DRAWN = (*DATA, "CutMix")
+run.claim("subgroup-macrostd",
+          "On corrupted images FlowAug's MacroStd is at least 0.01 below the lowest of plain, crop, mixup and CutMix",
+          shaken["FlowAug", LONG], [min(values) for values in zip(*(shaken[name, LONG] for name in DRAWN))],
+          margin=0.01, higher_is_better=False)
+
+# %%
 run.claim("subgroup-macrostd",
           "With even colours FlowAug is at least 2 points more accurate than the best of plain, crop and mixup",
           full["even"]["FlowAug"], best["even"], margin=0.02)
@@ -1566,17 +1839,16 @@ run.claim("subgroup-macrostd", "FlowAug's MacroStd is at least 0.01 below that o
 
 # %% [markdown]
 # How far should latents be shifted? After the shorter of two trainings in a minute the weaker shift is ahead. Trained
-# to the end in the longer run, the mean MacroStd falls with every stronger shift, and the error with even colours up to
-# twice a latent's deviation. Our guess: a stronger shift needs more steps.
+# to the end in the longer run, the mean MacroStd falls with every stronger shift. Our guess: a stronger shift needs
+# more steps.
 
-# %% mystnb={"image": {"alt": "FlowAug's MacroStd, and its error with even colours above it, against the strength of the shift: after the minute's short training both rise from half a standard deviation to a whole one; in the longer run both fall from a quarter on, and the error levels off from two."}, "figure": {"caption": "After a short training the weaker shift is the more even one; trained to the end, in the longer run, the stronger.", "name": "fig-macrostd-strength"}}
+# %%
 named = {k: "FlowAug" if k == SHIFTS["global"] else f"FlowAug, {k}" for k in STRENGTHS}
 points = {what: [[one[key] for one in scores[name, SWEPT]] for name in named.values()]
           for what, key in (("MacroStd", "macro"), ("error with even colours", "even"))}
 points["error with even colours"] = [[1 - v for v in row] for row in points["error with even colours"]]
-found = run.curve("subgroup-macrostd", "MacroStd against the strength of the shift", STRENGTHS, points,
-                  "shift, standard deviations", "lower is better", log=True)
-_ = lab.plots.curve(found, 5.8, 2.3)
+run.curve("subgroup-macrostd", "MacroStd against the strength of the shift", STRENGTHS, points,
+          "shift, standard deviations", "lower is better", log=True)
 
 # %% [markdown]
 # Does MacroStd foretell more than accuracy? Rank the arms, three at two lengths of training, by either number on the
@@ -1594,9 +1866,10 @@ run.claim("subgroup-macrostd",
 
 # %% [markdown]
 # Accuracy is shared unevenly, far beyond chance (measured). In the table above mixup does not change that, and crops
-# make it worse; our guess is that they cut into digits that fill the image. mixup is as accurate as FlowAug on the
-# usual test set and no more even than plain training: accuracy does not tell one from the other, MacroStd does. FlowAug
-# is more even than plain, crop and mixup at both lengths, and in a minute more accurate once colours are even
+# make it worse; our guess is that they cut into digits that fill the image. CutMix makes it worse still (our guess: it
+# pastes another background with the label). mixup is as accurate as FlowAug on the usual test set and no more even than
+# plain training: accuracy does not tell one from the other, MacroStd does. FlowAug is more even than plain, crop and
+# mixup at both lengths, under corruption, too, and in a minute more accurate once colours are even
 # (measured); four times as long that lead is as large on average, and open. On the usual test set it is no point ahead
 # in a minute (measured); in the longer run it is behind on average, and open.
 #
@@ -1717,14 +1990,39 @@ run.claim("cv-preprocess-bias",
           "where noise is much",
           ratio["rare, much noise", 40, False], ratio["rare, much noise", 40, True], margin=0.005, data="simulated")
 
-# %% mystnb={"image": {"alt": "Bias of the estimate in per cent of the true error against the noise, with rare categories merged before the folds: far below zero for little noise, it crosses zero between 1 and 1.5."}, "figure": {"caption": "The sign turns with the noise: merging rare categories before the folds, forty training samples.", "name": "fig-cv-noise"}}
+# %%
 NOISES = (0.25, 0.5, 1.0, 1.5, 2.0)
 swept = [[E.cv_bias(partial(E.categories, sigma=sigma), E.rare_to_zero(4), E.least_squares, 40, False,
                     int(MORE * 800), seed) for seed in run.seeds] for sigma in NOISES]
-found = run.curve("cv-preprocess-bias", "bias of merging rare categories against noise", NOISES,
-                  {"before the folds": [[100 * (e / t - 1) for e, t, _ in row] for row in swept]},
-                  "noise, standard deviation", "bias, % of the true error", data="simulated")
-_ = lab.plots.curve(found, 5.0, 2.2, floor=0)
+run.curve("cv-preprocess-bias", "bias of merging rare categories against noise", NOISES,
+          {"before the folds": [[100 * (e / t - 1) for e, t, _ in row] for row in swept]},
+          "noise, standard deviation", "bias, % of the true error", data="simulated")
+
+# %% [markdown]
+# For this example both errors have a closed form: how many of the others share a sample's category is binomial.
+
+# %%
+lab.show(E.rare_errors)
+
+# %%
+forms = [E.rare_errors(40, 20, 4, sigma) for sigma in NOISES]
+aside = [abs(sum(e - t - (val - new) for e, t, _ in row)) / math.sqrt(sum(s * s for *_, s in row))
+         for row, (val, new) in zip(swept, forms)]
+run.exact("cv-preprocess-bias",
+          "The bias of merging rare categories is that of its closed form, within 4 standard errors at every noise",
+          max(aside), at_most=4.0, data="simulated")
+
+# %% [markdown]
+# And the variance filter against the number of features, of which five are strong and ten are kept: its bias grows with
+# them.
+
+# %%
+WIDTHS = (20, 50, 100, 200)
+wider = [[E.cv_bias(partial(E.wide_regression, p=p), E.variance_filter(10), E.least_squares, 20, False, int(MORE * 300),
+                    seed) for seed in run.seeds] for p in WIDTHS]
+run.curve("cv-preprocess-bias", "bias of the variance filter against the number of features", WIDTHS,
+          {"before the folds": [[100 * (e / t - 1) for e, t, _ in row] for row in wider]}, "features",
+          "bias, % of the true error", log=True, data="simulated")
 
 # %%
 run.claim("cv-preprocess-bias",
@@ -1809,12 +2107,13 @@ run.summarise("test accuracy, mean over runs", results, data=PATCHES)
 
 # %% [markdown]
 # Why are some statements open in the longer run that are settled in a minute? For Muon, its step, whitening and
-# fine-tuning the mean difference shrank: that is the length. For most others it kept its size or grew: three seeds leave
-# a wider interval than five. Two that were open are settled: the lead over no flip, and the votes' calibration.
+# fine-tuning the mean difference shrank: that is the length. For most others it kept its size or grew: three seeds
+# leave a wider interval than five. Two that were open are settled: the lead over no flip, and the votes' calibration.
 #
 # Settings, and most statements and margins, were fixed on tuning seeds and patches of their own, also that flips are
 # judged by the image alone. After a look at reported seeds the first claim on flips became weaker (it had asked for a
-# lead); two on ranks, FlowAug's accuracy and the better half's slope harder; the second test sets were designed anew;
+# lead); two on ranks, FlowAug's accuracy and the better half's slope harder; the second test sets were designed anew,
+# twice: now no digit is behind both an old image and a new one, and frequencies are taken class by class;
 # counts, Muon's step, best and worst seed came in; a claim on the shift without a flow and one that could not fail
 # went. SGD's rate, one for the whitened and the learned first layer, and Muon's were searched over the same few values.
 
@@ -1835,7 +2134,7 @@ run.carry_over()
 #   comparison.
 # - A lower number on a new test set may mean harder images. Hold the selection fixed before you speak of overfitting.
 # - To know a model's accuracy, count right answers on a random sample, or with few of them at places spaced along the
-#   sorted ones; to know *which* answers, search.
+#   sorted ones; to know *which* answers, look for a known model that is like it, and search where there is none.
 # - One number hides its parts: origins, subgroups, and what preprocessing has already seen. Ask for the table.
 
 # %% [markdown]

@@ -37,6 +37,7 @@ from .tiny_runs import (
     nudged,
     predictions,
     stacked,
+    traced_digits,
     train_many,
     transplanted,
     varied,
@@ -55,16 +56,32 @@ from .calibrated_chaos import (
 )
 
 # Do ImageNet Classifiers Generalize to ImageNet?
-from .field import Field, classifiers, digit_field, field_of, hurried, predicted, speed_classifiers, speed_field
+from .field import (
+    Field,
+    by_kind,
+    classifiers,
+    digit_field,
+    field_of,
+    hurried,
+    predicted,
+    speed_classifiers,
+    speed_field,
+)
 from .imagenet_v2 import (
     BINS,
+    above,
+    bootstrapped,
     by_frequency,
     climbed,
+    climb_scores,
+    clopper_pearson,
     fitted_line,
+    left_out,
     matched,
     probit,
     second_tests,
     selection_frequency,
+    skilled,
     voted,
 )
 
@@ -82,7 +99,7 @@ from .cinic_10 import (
     standardised,
     two_sources,
 )
-from .learners import Classifier, crop_flip, fit_classifier, learners, mixup_loss, network, scikit
+from .learners import Classifier, crop_flip, cutmix, fit_classifier, learners, mixup_loss, network, reseeded, scikit
 
 # Lifelong Benchmarks: Efficient Model Evaluation in an Era of Rapid Progress
 from .sort_and_search import (
@@ -94,14 +111,18 @@ from .sort_and_search import (
     inserted,
     mistakes,
     mixture,
+    nearest,
     outcomes,
     reordered,
     rivals,
+    scattered,
     search,
     sorted_samples,
     spaced,
     spaced_as_released,
+    split_error,
     thresholds,
+    two_sided,
 )
 
 # Better May Not Be Fairer: A Study on Subgroup Discrepancy in Image Classification
@@ -127,6 +148,7 @@ from .preprocessing_bias import (
     leading_components,
     least_squares,
     narrow_regression,
+    rare_errors,
     rare_to_zero,
     student,
     tumours,

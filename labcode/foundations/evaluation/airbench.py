@@ -58,13 +58,14 @@ def dirac_(weight: Float[Tensor, "k c a b"]) -> Float[Tensor, "k c a b"]:
 class Block(nn.Module):
     """Two 3×3 convolutions, a 2×2 max-pooling after the first, BatchNorm without a scale and GELU after each."""
 
-    def __init__(self, n_in: int, n_out: int):
+    def __init__(self, n_in: int, n_out: int, identity: bool = True):
         super().__init__()
         self.conv1 = nn.Conv2d(n_in, n_out, 3, padding="same", bias=False)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding="same", bias=False)
         self.norm1, self.norm2 = (nn.BatchNorm2d(n_out, eps=1e-12, momentum=0.4) for _ in range(2))
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
-            dirac_(conv.weight)
+            if identity:
+                dirac_(conv.weight)
             norm.weight.requires_grad_(False)  # the next layer can scale; the bias cannot be done without
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,18 +80,19 @@ class SpeedNet(nn.Module):
     channels   of the images; ``size`` is their side in pixels, so large that every block has something to halve
     scale      factor of the logits: 1/9 in airbench94, whose first bias starts at 0; None is one over the head's width,
                with unit weights and torch's own start of that bias (Muon)
+    identity   whether the blocks start as the identity, ``dirac_``, or at random
     """
 
     def __init__(
         self, widths: tuple[int, ...] = (64, 256, 256), channels: int = 3, size: int = 32, classes: int = 10,
-        scale: float | None = 1 / 9,
+        scale: float | None = 1 / 9, identity: bool = True,
     ):  # fmt: skip
         super().__init__()
         if (size - 1) >> len(widths) < 1:
             raise ValueError(f"size must be at least {2 ** len(widths) + 1} for {len(widths)} blocks, got {size}")
         self.first = nn.Conv2d(channels, 8 * channels, 2)
         n_in = (8 * channels, *widths[:-1])
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(n_in, widths, strict=True)))
+        self.blocks = nn.Sequential(*(Block(a, b, identity) for a, b in zip(n_in, widths, strict=True)))
         self.head = nn.Linear(widths[-1], classes, bias=False)
         self.scale = 1 / widths[-1] if scale is None else scale
         with torch.no_grad():

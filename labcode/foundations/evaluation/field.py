@@ -16,7 +16,7 @@ from ...data.batches import mixed_seed
 from .airbench import FLIPS
 from .sort_and_search import mixture
 from .speed_run import MUON, Recipe, SpeedRun
-from .tiny_runs import Schedule, grey_digits, last, mlp, stacked, train_many
+from .tiny_runs import Schedule, grey_digits, last, mlp, stacked, traced_digits, train_many
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,24 @@ class Field:
     agree: Bool[Tensor, "a n"]  # whether each annotator finds each candidate to be what its label says
     fresh: Bool[Tensor, " n"]  # the candidates from the second source, where new test sets come from
     right: Bool[Tensor, "m s"]  # outcomes on the samples, clean and corrupted ones mixed
+    origin: Int[Tensor, " n"]  # the image that a candidate was made from: two of one origin are near duplicates
+    names: tuple[str, ...] = ()  # of the models: the kind, a comma, how long or on how many images it was trained
+    adapted: Int[Tensor, "r n"] | None = None  # what models say that saw a part of the second source in training
+    partners: tuple[int, ...] = ()  # rows of ``said``: the same models without that part
 
 
 def field_of(
     said: Int[Tensor, "m t"], labels: Int[Tensor, " t"], agree: Bool[Tensor, "a n"], fresh: Bool[Tensor, " n"],
-    seed: int,
+    seed: int, origin: Int[Tensor, " n"] | None = None, **more,
 ) -> Field:  # fmt: skip
-    """A field from what models said about candidates and, behind them, samples; the samples are mixed."""
+    """A field from what models said about candidates and, behind them, samples; the samples are mixed.
+
+    origin  of each candidate; by default each is an image of its own
+    """
     n = agree.shape[1]
     order = torch.randperm(len(labels) - n, generator=Generator().manual_seed(seed))
     right = (said == labels)[:, n:][:, order]
-    return Field(said[:, :n], labels[:n], agree, fresh, right)
+    return Field(said[:, :n], labels[:n], agree, fresh, right, torch.arange(n) if origin is None else origin, **more)
 
 
 def hurried(
@@ -62,8 +69,9 @@ def hurried(
 
 
 def digit_field(
-    seed: int, train: str, test: str, candidates: tuple[int, int] = (2700, 2900), samples: int = 1000,
-    annotators: int = 40, harder: float = 0.5, hurry: float = 0.4,
+    seed: int, train: str, test: str, candidates: tuple[int, int] = (2700, 4500), samples: int = 1000,
+    annotators: int = 40, harder: float = 0.5, hurry: float = 0.4, share: float = 0.2,
+    sizes: tuple[int, ...] = (150, 350, 800, 1800),
 ) -> Field:  # fmt: skip
     """The quick scale's field: scikit-learn's classifiers on digits in a little noise.
 
@@ -71,18 +79,25 @@ def digit_field(
     candidates   how many from the first and from the second source
     harder       by so much digits of the second source are shifted, turned and scaled more, see ``grey_digits``
     hurry        noise in which annotators see a candidate, see ``hurried``; they have learnt from digits in between
+    share        of the second source's in the training set of the ``adapted`` models, which is as large as the largest
+    sizes        of training sets, rising
     """
     first, second = candidates
     noise, kinds = 0.1, ((first, 0.0), (second, harder), (samples, 0.0))
-    drawn = [grey_digits(n, mixed_seed(seed, i), test, noise, more) for i, (n, more) in enumerate(kinds)]
-    x, y = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    drawn = [traced_digits(n, mixed_seed(seed, i), test, noise, more) for i, (n, more) in enumerate(kinds)]
+    x, y, origin = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     clear = [grey_digits(n, mixed_seed(seed, i), test, 0.0, more)[0] for i, (n, more) in enumerate(kinds[:2])]
     learnt = grey_digits(1500, mixed_seed(seed, 4), train, hurry, harder / 2)
     votes = hurried(*learnt, torch.cat(clear), hurry, annotators, seed)
-    n = first + second
+    n, fit = first + second, grey_digits(sizes[-1], mixed_seed(seed, 3), train, noise)
     shown = torch.cat([x[:n], mixture(x[n:].view(-1, 1, 8, 8), seed).flatten(1)])
-    said = predicted(classifiers(*grey_digits(1800, mixed_seed(seed, 3), train, noise)), shown)
-    return field_of(said, y, votes == y[:n], torch.arange(n) >= first, seed)
+    models = classifiers(*fit, sizes)
+    few = grey_digits(round(share * sizes[-1]), mixed_seed(seed, 5), train, noise, harder)
+    mixed = classifiers(*(torch.cat([a[len(b) :], b]) for a, b in zip(fit, few, strict=True)), sizes[-1:])
+    names = tuple(models)
+    more = dict(adapted=predicted(mixed, x[:n]), partners=tuple(names.index(name) for name in mixed if name in names))
+    return field_of(predicted(models, shown), y, votes == y[:n], torch.arange(n) >= first, seed, origin[:n],
+                    names=names, **more)  # fmt: skip
 
 
 def classifiers(
@@ -144,37 +159,51 @@ def predicted(models: dict[str, object], x: Shaped[Tensor, "n d"]) -> Int[Tensor
     return torch.stack([torch.as_tensor(m.predict(x.numpy())) for m in models.values()])
 
 
+def by_kind(names: tuple[str, ...], folds: int, seed: int) -> Int[Tensor, " m"]:
+    """The fold of every model, all of a kind in one: kinds differ in what stands before a name's last comma."""
+    kinds = [name.rsplit(", ", 1)[0] for name in names]
+    each = list(dict.fromkeys(kinds))
+    order = torch.randperm(len(each), generator=Generator().manual_seed(seed)).tolist()
+    fold = {each[place]: i % folds for i, place in enumerate(order)}
+    return torch.tensor([fold[kind] for kind in kinds])
+
+
 def speed_classifiers(
     images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "m c h w"], seed: int = 0,
     recipe: Recipe = MUON, sizes: tuple[int, ...] = (8, 24, 64), epochs: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8),
-) -> Int[Tensor, "r m"]:  # fmt: skip
-    """Predictions on the test images, on the CPU, of speed-run networks of several widths, lengths and flips.
+) -> dict[str, Int[Tensor, " m"]]:  # fmt: skip
+    """Predictions on the test images, on the CPU, of speed-run networks of several widths, lengths and flips, by name.
 
     recipe  of which widths, length and flip are changed
     sizes   width of the first block; the others have four times as many channels
     """
-    found, unknown = [], torch.zeros(len(test), dtype=torch.int64, device=test.device)
+    found, unknown = {}, torch.zeros(len(test), dtype=torch.int64, device=test.device)
     for width in sizes:
         train = SpeedRun(replace(recipe, widths=(width, 4 * width, 4 * width)), images, labels, test, unknown).warm_up()
         for length in epochs:
             for flip in FLIPS:
                 train(mixed_seed(seed, len(found)), flip, max(2, round(length * len(images) / recipe.batch)))
-                found.append(train.predicted)
-    return torch.stack(found).cpu()
+                found[f"width {width}, {flip} flip, {length:g} epochs"] = train.predicted
+    said = torch.stack(list(found.values())).cpu()
+    return dict(zip(found, said, strict=True))
 
 
 def speed_field(
     images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"], test: Shaped[Tensor, "t c h w"],
     test_labels: Int[Tensor, " t"], candidates: tuple[int, int], annotators: int, seed: int, recipe: Recipe = MUON,
-    harder: float = 0.3, hurry: float = 0.2,
+    harder: float = 0.3, hurry: float = 0.2, share: float = 0.2, sizes: tuple[int, ...] = (8, 24, 64),
+    epochs: tuple[float, ...] = (0.25, 0.5, 1, 2, 4, 8),
 ) -> Field:  # fmt: skip
     """The full scale's field: models trained on one half of the images, annotators on the other.
 
     The second source's candidates are other images, most of them corrupted with severity ``harder``; annotators see
-    every candidate in noise of the standard deviation ``hurry``, drawn anew for each of them.
+    every candidate in noise of the standard deviation ``hurry``, drawn anew for each of them. The ``adapted`` models
+    are the widest and longest, trained on a set of which a ``share`` is corrupted likewise. ``sizes`` and ``epochs``
+    as in ``speed_classifiers``.
     """
     first, n = candidates[0], sum(candidates)
-    half, test = len(images) // 2, test.float() / 255 if test.dtype == torch.uint8 else test
+    images, test = (x.float() / 255 if x.dtype == torch.uint8 else x for x in (images, test))
+    half = len(images) // 2
     test = torch.cat([test[:first], mixture(test[first:n], seed + 1, harder), test[n:]])
     crowd = SpeedRun(recipe, images[half:], labels[half:], test[:n], test_labels[:n]).warm_up()
     clear, g, votes = crowd.test_images, Generator(test.device).manual_seed(seed), []
@@ -183,6 +212,11 @@ def speed_field(
         crowd.test_images = clear + (hurry / 0.25) * noise.to(clear)  # pixels are standardised: 0.25 became 1
         crowd(mixed_seed(seed, 5, i))
         votes.append(crowd.predicted)
-    said = speed_classifiers(images[:half], labels[:half], torch.cat([test[:n], mixture(test[n:], seed)]), seed, recipe)
-    agree = (torch.stack(votes) == test_labels[:n]).cpu()
-    return field_of(said, test_labels.cpu(), agree, torch.arange(n) >= first, seed)
+    shown, kept = torch.cat([test[:n], mixture(test[n:], seed)]), half - round(share * half)
+    made = speed_classifiers(images[:half], labels[:half], shown, seed, recipe, sizes, epochs)
+    partly = torch.cat([images[:kept], mixture(images[kept:half], seed + 2, harder)])
+    mixed = speed_classifiers(partly, labels[:half], test[:n], seed, recipe, sizes[-1:], epochs[-1:])
+    agree, names = (torch.stack(votes) == test_labels[:n]).cpu(), tuple(made)
+    more = dict(adapted=torch.stack(list(mixed.values())), partners=tuple(names.index(name) for name in mixed))
+    said = torch.stack(list(made.values()))
+    return field_of(said, test_labels.cpu(), agree, torch.arange(n) >= first, seed, names=names, **more)

@@ -1,5 +1,6 @@
 """Classifiers as functions ``learn(images, labels) -> predict``: scikit-learn's kinds, and networks."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -56,15 +57,36 @@ def mixup_loss(
     return share * F.cross_entropy(scores, y) + (1 - share) * F.cross_entropy(scores, y[other])
 
 
+def cutmix(
+    x: Images, share: float, other: Labels, generator: Generator
+) -> tuple[Images, float]:  # fmt: skip
+    """CutMix (Yun et al.): a box of x[other] pasted on x, at a random place, about 1 - ``share`` of the image's area.
+
+    One box for the whole batch, as in the authors' code. Returns the images, and the share of x that is left, by which
+    labels are mixed.
+    """
+    h, w = x.shape[2:]
+    sides = [round(s * math.sqrt(1 - share)) for s in (h, w)]
+    at = [int(torch.randint(s, (1,), generator=generator)) for s in (h, w)]  # the box's middle; it may stick out
+    (top, bottom), (left, right) = (
+        (max(0, middle - side // 2), min(whole, middle - side // 2 + side))
+        for middle, side, whole in zip(at, sides, (h, w), strict=True)
+    )
+    mixed = x.clone()
+    mixed[:, :, top:bottom, left:right] = x[other][:, :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (h * w)
+
+
 def fit_classifier(
     model: Classifier, images: Images, labels: Labels, steps: int, seed: int,
-    augment: Callable[..., Images] | None = None, mixup: float = 0.0, batch: int = 128, lr: float = 2e-3,
-    optimizer: str = "adamw", weight_decay: float = 1e-4, precision: str = "no",
+    augment: Callable[..., Images] | None = None, mixup: float = 0.0, cut: float = 0.0, batch: int = 128,
+    lr: float = 2e-3, optimizer: str = "adamw", weight_decay: float = 1e-4, precision: str = "no",
 ) -> Classifier:  # fmt: skip
     """Train with cross entropy; images in [0, 1], labels 0 … classes - 1.
 
     augment  ``augment(x, generator=…)``, applied to every batch
     mixup    α of the Beta(α, α) from which every batch draws the share of ``mixup_loss``; 0: none
+    cut      the same for ``cutmix``, which takes mixup's place
 
     Raises ValueError for images that are not float or not finite, and labels that are no class or not one an image.
     """
@@ -75,14 +97,19 @@ def fit_classifier(
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels must be one an image, {len(images)}, got {tuple(labels.shape)}")
     g = Generator(images.device).manual_seed(mixed_seed(seed, 11))
-    beta = np.random.default_rng(mixed_seed(seed, 12))
+    beta, boxes = np.random.default_rng(mixed_seed(seed, 12)), Generator().manual_seed(mixed_seed(seed, 14))
 
     def step(index: Tensor) -> dict[str, Tensor]:
         x, y = images[index], labels[index]
         x = x if augment is None else augment(x, generator=g)
-        if not mixup:
+        if not (mixup or cut):
             return {"loss": F.cross_entropy(model(x), y)}
-        share, other = float(beta.beta(mixup, mixup)), torch.randperm(len(x), generator=g, device=x.device)
+        share = float(beta.beta(mixup or cut, mixup or cut))
+        other = torch.randperm(len(x), generator=g, device=x.device)
+        if cut:
+            x, share = cutmix(x, share, other, boxes)
+            scores = model(x)
+            return {"loss": share * F.cross_entropy(scores, y) + (1 - share) * F.cross_entropy(scores, y[other])}
         return {"loss": mixup_loss(model, x, y, share, other)}
 
     order = shuffled(len(images), min(batch, len(images)), seed, images.device)
@@ -143,3 +170,8 @@ def learners(seed: int, steps: int = 0, precision: str = "no") -> dict[str, Call
         "discriminant": partial(discriminant_analysis.LinearDiscriminantAnalysis, solver="lsqr", shrinkage=0.1),
     }  # fmt: skip
     return {name: scikit(make) for name, make in made.items()}
+
+
+def reseeded(seed: int, steps: int = 0, precision: str = "no") -> Callable:
+    """The one of ``learners`` whose seed is varied: a forest, or with ``steps`` the narrowest residual network."""
+    return learners(seed, steps, precision)["ResNet-18, width 16" if steps else "forest"]

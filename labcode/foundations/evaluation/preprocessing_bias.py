@@ -215,6 +215,25 @@ def cv_bias(
     return float(seen.mean()), float(true.mean()), float((seen - true).std() / len(seen) ** 0.5)
 
 
+def rare_errors(n: int, c: int, m: int, sigma: float) -> tuple[float, float]:
+    """Expected errors where categories seen fewer than m times are merged before two folds of n samples each: that of a
+    validation sample, and that of a new one. In closed form, for the data of ``categories``.
+
+    A category with t training samples has the error σ² (1 + 1/t) where it is kept, and 1 + σ² where it is merged or
+    t = 0: its prediction is zero, and its mean has the variance 1. It is kept if all 2n samples hold m of it or more; a
+    validation sample is one of them, a new one is not.
+    """
+    from scipy.stats import binom
+
+    t = np.arange(n + 1)
+    share, kept = binom.pmf(t, n, 1 / c), np.where(t > 0, sigma**2 * (1 + 1 / np.maximum(t, 1)), 1 + sigma**2)
+    errors = []
+    for others, itself in ((n - 1, 1), (n, 0)):
+        keep = binom.sf(m - itself - t - 1, others, 1 / c)  # at least m - itself - t among the other validation samples
+        errors.append(float((share * (keep * kept + (1 - keep) * (1 + sigma**2))).sum()))
+    return tuple(errors)
+
+
 def cv_choice(
     x: Batch, y: Float[Tensor, "r n"], new_x: Float[Tensor, "r m p"], new_y: Float[Tensor, "r m"],
     family: list[Preprocess], learn: Learn, inside: bool, folds: int = 2,

@@ -1,6 +1,6 @@
 """Sort & Search: samples in order of difficulty, so that a few outcomes of a new model predict all others.
 
-Prabhu, Nath, Dokania, Bibi, Torr and Albanie, "Lifelong Benchmarks: Efficient Model Evaluation in an Era of Rapid
+Prabhu, Udandarao, Torr, Bethge, Bibi and Albanie, "Lifelong Benchmarks: Efficient Model Evaluation in an Era of Rapid
 Progress" (2024).
 """
 
@@ -184,6 +184,24 @@ def outcomes(k: Int[Tensor, " r"], order: Int[Tensor, " n"]) -> Bool[Tensor, "r 
     return rank[None] < k[:, None]
 
 
+def nearest(
+    known: Bool[Tensor, "m n"], new: Bool[Tensor, "r n"], samples: Int[Tensor, " b"]
+) -> Bool[Tensor, "r n"]:  # fmt: skip
+    """The paper's rival, CopyNearest&Expand: what the known model did that agrees with a new one on most ``samples``.
+
+    Where several agree on as many, the first is taken. Outcomes that were seen are kept as they are.
+    """
+    apart = (known[None, :, samples] ^ new[:, None, samples]).sum(2)  # (new models, known models)
+    said = known[apart.argmin(1)]
+    said[:, samples] = new[:, samples]
+    return said
+
+
+def scattered(n: int, m: int, generator: Generator) -> Int[Tensor, " m"]:
+    """m of n places at random, in rising order: instead of ``spaced``."""
+    return torch.randperm(n, generator=generator)[:m].sort().values
+
+
 def rivals(
     known: Bool[Tensor, "m n"], new: Bool[Tensor, "r n"], order: Int[Tensor, " n"], budget: int, seed: int = 0
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -196,19 +214,51 @@ def rivals(
     n, sums = new.shape[1], by_sum(known)
     places, full, g = spaced(n, budget), new.double().mean(1), Generator().manual_seed(seed)
     share = new[:, order[places]].double().mean(1)
-    draws = torch.stack([new[:, torch.randperm(n, generator=g)[:budget]].double().mean(1) for _ in range(20)])
+    draws = [torch.randperm(n, generator=g)[:budget] for _ in range(20)]
     k, k_sums = (search(new[:, o[places]], places, n) for o in (order, sums))
+    anywhere = [scattered(n, budget, g) for _ in range(10)]
+    k_any = torch.stack([search(new[:, order[at]], at, n) for at in anywhere])
+    copied = torch.stack([nearest(known, new, samples) for samples in draws[:10]])
     told = {
         "sort and search": outcomes(k, order),
         "search in the order by sum": outcomes(k_sums, sums),
+        "search, random places": torch.stack([outcomes(one, order) for one in k_any]),
         "same order, cut at the share": outcomes((share * n).round().long(), order),
+        "nearest known model": copied,
         "what most models do": (known.double().mean(0) > 0.5).expand_as(new),
     }
     count = counted(new[:, order[spaced_as_released(n, budget)]], spaced_as_released(n, budget))
     guessed = {"sort and search": k.double() / n, "count at spaced places": count.double() / n}
-    guessed["share, random samples"] = draws
+    guessed["search, random places"] = k_any.double() / n
+    guessed["share, random samples"] = torch.stack([new[:, samples].double().mean(1) for samples in draws])
+    guessed["nearest known model"] = copied.double().mean(2)
     mistakes = {name: float((guess != new).double().mean()) for name, guess in told.items()}
     return mistakes, {name: float((guess - full).abs().mean()) for name, guess in guessed.items()}
+
+
+def split_error(new: Bool[Tensor, "r n"], order: Int[Tensor, " n"], budget: int) -> tuple[float, float]:
+    """The two parts of the search's mistakes a sample, which the paper calls aleatoric and epistemic (section 4.4).
+
+    Aleatoric is what the best threshold gets wrong that all outcomes would find: new models do not follow the order.
+    Epistemic is what a threshold from ``budget`` outcomes gets wrong more.
+    """
+    n, places = new.shape[1], spaced(new.shape[1], budget)
+    ordered = new[:, order]
+    found = mistakes(ordered).gather(1, search(ordered[:, places], places, n)[:, None])
+    least = float(mistakes(ordered).amin(1).double().mean()) / n
+    return least, float(found.double().mean()) / n - least
+
+
+def two_sided(new: Bool[Tensor, "r n"], order: Int[Tensor, " n"], k: Int[Tensor, " r"]) -> tuple[float, float]:
+    """Mistakes of thresholds a sample: wrong before them and right after; and what is left of both where they cancel.
+
+    The second is the error of the accuracy k / n: each wrong outcome before the threshold makes up for a right one
+    behind it.
+    """
+    ordered, n = new[:, order], new.shape[1]
+    before = torch.arange(n, device=new.device)[None] < k[:, None]
+    wrong, right = (~ordered & before).sum(1).double(), (ordered & ~before).sum(1).double()
+    return float((wrong + right).mean()) / n, float((wrong - right).abs().mean()) / n
 
 
 def inserted(known: Bool[Tensor, "m n"], old: int, budget: int) -> tuple[float, float]:

@@ -28,6 +28,7 @@ class Recipe:
 
     widths: tuple[int, ...] = (64, 256, 256)  # of the blocks
     first: str = "whitened"  # or "learned": the same layer, initialised at random and trained
+    identity: bool = True  # the blocks start as the identity
     epochs: float = 9.9
     batch: int = 1024
     flip: str = "alternating"  # one of FLIPS
@@ -129,7 +130,7 @@ class SpeedRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             scale = None if r.optimiser == "muon" else 1 / 9
-            return SpeedNet(r.widths, self.images.shape[1], self.images.shape[-1], self.classes, scale)
+            return SpeedNet(r.widths, self.images.shape[1], self.images.shape[-1], self.classes, scale, r.identity)
 
     def warm_up(self) -> "SpeedRun":
         """Compile everything outside the clock: a few steps with random labels, and a prediction."""

@@ -54,6 +54,13 @@ def grey_digits(
     noise   standard deviation of the Gaussian noise of a pixel, >= 0
     harder  shifts, turns and changes of size grow by this share, >= 0
     """
+    return traced_digits(n, seed, split, noise, harder)[:2]
+
+
+def traced_digits(
+    n: int, seed: int = 0, split: str = "train", noise: float = 0.2, harder: float = 0.0
+) -> tuple[Float[Tensor, "n 64"], Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """``grey_digits``, and which of scikit-learn's digits each was drawn from: two of one digit are near duplicates."""
     for name, value in (("noise", noise), ("harder", harder)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
@@ -61,7 +68,7 @@ def grey_digits(
     made = scenes(n, seed, split, replace(DIGITS, **factors))
     g = Generator().manual_seed(mixed_seed(seed, len(split), n))
     mask = made.factors["mask"].flatten(1)
-    return mask + noise * torch.randn(mask.shape, generator=g), made.labels
+    return mask + noise * torch.randn(mask.shape, generator=g), made.labels, made.factors["digit"]
 
 
 def moved(images: Float[Tensor, "n 64"]) -> Float[Tensor, "5 n 64"]:

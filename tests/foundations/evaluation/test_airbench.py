@@ -63,6 +63,15 @@ def test_dirac_copies_the_first_channels_and_leaves_the_rest(k, c):
     assert torch.equal(conv.weight[same:], before[same:])
 
 
+def test_blocks_start_as_the_identity_or_at_random():
+    torch.manual_seed(0)
+    whole, random = E.SpeedNet((4,), 1, 4, 3), E.SpeedNet((4,), 1, 4, 3, identity=False)
+    made = [net.blocks[0].conv2.weight for net in (whole, random)]
+    copies = torch.zeros(4, 4, 3, 3)
+    copies[range(4), range(4), 1, 1] = 1
+    assert torch.equal(made[0], copies) and int((made[1] == 0).sum()) == 0
+
+
 def test_triangle_has_the_papers_values():
     steps = 100
     assert [E.triangle(s, steps) for s in (0, 23, 100)] == pytest.approx([0.2, 1.0, 0.07])

@@ -51,6 +51,22 @@ def test_mixup_is_cross_entropy_with_soft_labels():
     torch.testing.assert_close(E.mixup_loss(lambda v: v.flatten(1) @ weight, x, y, 0.3, other), wanted)
 
 
+def test_cutmix_pastes_one_box_and_says_what_is_left():
+    x, other = torch.rand(5, 2, 8, 6, generator=g()), torch.tensor([3, 2, 4, 0, 1])
+    shares = []
+    for seed in range(40):
+        mixed, left = E.cutmix(x, 0.6, other, g(seed))
+        pasted = (mixed != x).all(1).any(0)
+        assert torch.equal(mixed[:, :, pasted], x[other][:, :, pasted]) and torch.equal(
+            mixed[:, :, ~pasted], x[:, :, ~pasted])  # fmt: skip
+        assert left == pytest.approx(1 - float(pasted.double().mean()))
+        line = pasted.any(1).sum() * pasted.any(0).sum()
+        assert int(line) == int(pasted.sum()) <= round(8 * 0.4**0.5) * round(6 * 0.4**0.5), "a box"
+        shares.append(left)
+    assert 0.6 < sum(shares) / 40 < 0.8 and len(set(shares)) > 3
+    assert torch.equal(E.cutmix(x, 1.0, other, g())[0], x)
+
+
 def test_training_uses_the_augmentation_and_repeats_itself():
     from labcode.nets import SmallNet, seeded
 
@@ -62,12 +78,13 @@ def test_training_uses_the_augmentation_and_repeats_itself():
         calls.append(len(images))
         return images
 
-    def trained(mixup):
+    def trained(mixup, cut=0.0):
         model = seeded(0, lambda: E.Classifier(SmallNet(8, 16), 2))
-        return E.fit_classifier(model, x, y, 30, 0, augment, mixup=mixup, batch=32)
+        return E.fit_classifier(model, x, y, 30, 0, augment, mixup=mixup, cut=cut, batch=32)
 
     nets = [trained(mixup) for mixup in (0.0, 0.0, 1.0)]
     assert calls == [32] * 90
+    assert not torch.equal(trained(0.0, 1.0).head.weight, nets[0].head.weight)
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(nets[0].head.weight, nets[2].head.weight)

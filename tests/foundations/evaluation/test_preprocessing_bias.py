@@ -60,6 +60,22 @@ def test_rare_categories_are_predicted_0_and_others_by_their_mean():
         np.testing.assert_allclose(said[r], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("n,c,m,sigma", [(6, 3, 3, 0.5), (10, 5, 2, 1.5), (8, 2, 1, 0.3)])
+def test_errors_with_rare_categories_merged_are_the_sum_over_all_counts(n, c, m, sigma):
+    choose = lambda k, n: math.comb(n, k) / c**k * (1 - 1 / c) ** (n - k)  # noqa: E731
+    wanted = []
+    for others, itself in ((n - 1, 1), (n, 0)):
+        total = 0.0
+        for t in range(n + 1):
+            for v in range(others + 1):
+                error = sigma**2 * (1 + 1 / t) if t and t + v + itself >= m else 1 + sigma**2
+                total += choose(t, n) * (choose(v, others) if v <= others else 0) * error
+        wanted.append(total)
+    assert E.rare_errors(n, c, m, sigma) == pytest.approx(tuple(wanted))
+    if m == 1:
+        assert E.rare_errors(n, c, m, sigma)[0] == pytest.approx(E.rare_errors(n, c, m, sigma)[1])
+
+
 def test_learners_and_components_are_scikit_learns():
     from sklearn.decomposition import PCA
     from sklearn.linear_model import Lasso, LinearRegression

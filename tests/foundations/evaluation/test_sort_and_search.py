@@ -138,6 +138,39 @@ def test_the_count_is_that_of_the_released_code():
         assert (found.numpy() / n).tolist() == predicted.mean(1).tolist()
 
 
+def test_the_nearest_known_model_is_copied_where_nothing_was_seen():
+    known, new, seen = outcomes(7, 30), outcomes(4, 30, 5), torch.tensor([2, 9, 11, 20])
+    found = E.nearest(known, new, seen)
+    for r, said in zip(new, found, strict=True):
+        apart = [sum(bool(k[i] != r[i]) for i in seen) for k in known]
+        copy = known[apart.index(min(apart))].tolist()
+        assert said.tolist() == [bool(r[i]) if i in seen.tolist() else copy[i] for i in range(30)]
+    assert torch.equal(E.nearest(known, known, torch.arange(30)), known)
+
+
+def test_scattered_places_are_any_in_rising_order():
+    drawn = torch.stack([E.scattered(12, 4, g(i)) for i in range(200)])
+    assert bool((drawn.diff(dim=1) > 0).all()) and drawn.unique().tolist() == list(range(12))
+
+
+def test_mistakes_split_into_those_of_the_best_threshold_and_the_rest():
+    known, new, m = outcomes(9, 24), outcomes(4, 24, 5), 6
+    order = E.by_sum(known)
+    best = np.mean([min(wrong(r[order], k) for k in range(25)) for r in new]) / 24
+    least, more = E.split_error(new, order, m)
+    assert least == pytest.approx(best) and more >= 0
+    assert least + more == pytest.approx(E.rivals(known, new, order, m)[0]["sort and search"])
+    assert E.split_error(new, order, 24)[1] == pytest.approx(0)
+
+
+def test_two_sides_cancel_in_the_accuracy():
+    new = outcomes(5, 24, 5)
+    order, k = E.by_sum(outcomes(9, 24)), torch.tensor([0, 5, 12, 20, 24])
+    both, left = E.two_sided(new, order, k)
+    assert both == pytest.approx(np.mean([wrong(r[order], int(t)) for r, t in zip(new, k, strict=True)]) / 24)
+    assert left == pytest.approx(float((k / 24 - new.double().mean(1)).abs().mean()))
+
+
 @pytest.mark.parametrize("kind", E.CORRUPTIONS)
 def test_corruptions_do_what_they_say(kind):
     x = torch.rand(6, 2, 8, 8, generator=g())

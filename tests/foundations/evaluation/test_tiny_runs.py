@@ -132,6 +132,15 @@ def test_digits_share_geometry_whatever_the_noise_and_splits_share_none():
     assert torch.equal(labels, y) and not torch.equal(harder, clear)
 
 
+def test_digits_of_one_origin_are_of_one_class_and_traced_digits_are_the_grey_ones():
+    x, y, origin = E.traced_digits(300, 3, "test", 0.1, 0.5)
+    same = E.grey_digits(300, 3, "test", 0.1, 0.5)
+    assert torch.equal(x, same[0]) and torch.equal(y, same[1])
+    for one in origin.unique():
+        assert len(y[origin == one].unique()) == 1
+    assert len(origin.unique()) < 300
+
+
 def test_moved_averages_a_pixel_with_its_neighbour():
     x = torch.rand(2, 64, generator=g())
     versions, grid = E.moved(x).view(5, 2, 8, 8), x.view(2, 8, 8)
