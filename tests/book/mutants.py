@@ -460,6 +460,29 @@ MUTANTS = {
         ),
         "no gradient": ("logits.log_softmax(1)", "logits.detach().log_softmax(1)"),
     },
+    "uda-loss": {
+        "nothing sharpened": ("(clean / temperature).log_softmax(1)", "clean.log_softmax(1)"),
+        "times the temperature": ("(clean / temperature)", "(clean * temperature)"),
+        "confidence of the sharpened prediction": ("clean.softmax(1).amax(1) > beta", "target.exp().amax(1) > beta"),
+        "mask the other way": ("amax(1) > beta", "amax(1) < beta"),
+        "mean over the kept only": ("(kl * kept).sum() / len(clean)", "(kl * kept).sum() / kept.sum().clamp_min(1)"),
+        "sum for mean": ("(kl * kept).sum() / len(clean)", "(kl * kept).sum()"),
+        "the divergence the other way": (
+            "(target.exp() * (target - changed.log_softmax(1))).sum(1)",
+            "(changed.softmax(1) * (changed.log_softmax(1) - target)).sum(1)",
+        ),
+        "gradient into the target": ("clean = clean.detach()", "clean = 1 * clean"),
+        "cross-entropy in its place": ("(target - changed.log_softmax(1))", "(-changed.log_softmax(1))"),
+        "the copy sharpened too": ("changed.log_softmax(1)", "(changed / temperature).log_softmax(1)"),
+    },
+    "daso-blend": {
+        "the class of the semantic label": ("p.argmax(1)", "q.argmax(1)"),
+        "the blend the other way": ("(1 - v) * p + v * q", "v * p + (1 - v) * q"),
+        "power T for 1/T": ("m ** (1 / temperature)", "m**temperature"),
+        "share of all for share of the largest": ("power / power.max()", "power / power.sum()"),
+        "no power": ("m ** (1 / temperature)", "m / 1"),
+        "the same blend for all": ("[p.argmax(1)][:, None]", ".mean()"),
+    },
 }
 
 
@@ -707,5 +730,21 @@ VARIANTS = {
     },
     "gce": {
         "one less the power": ("(-torch.expm1(q * log_p) / q).mean()", "((1 - (q * log_p).exp()) / q).mean()"),
+    },
+    "uda-loss": {
+        "in float64": ("clean = clean.detach()", "clean, changed = clean.detach().double(), changed.double()"),
+        "by F.kl_div": (
+            "kl = (target.exp() * (target - changed.log_softmax(1))).sum(1)",
+            'kl = torch.nn.functional.kl_div(changed.log_softmax(1), target, log_target=True, reduction="none").sum(1)',
+        ),
+        "where": ("(kl * kept).sum() / len(clean)", "torch.where(kept, kl, torch.zeros_like(kl)).mean()"),
+    },
+    "daso-blend": {
+        "lerp": ("return (1 - v) * p + v * q", "return torch.lerp(p, q, v.to(p.dtype))"),
+        "power of the ratio": (
+            "power = m ** (1 / temperature)\n    v = (power / power.max())[p.argmax(1)][:, None]",
+            "v = ((m / m.max()) ** (1 / temperature))[p.argmax(1)][:, None]",
+        ),
+        "in float64": ("power = m ** (1 / temperature)", "m = m.double()\n    power = m ** (1 / temperature)"),
     },
 }
