@@ -23,8 +23,8 @@
 # - say what prototypes know of frequencies that nobody told them.
 #
 # **You should know** cross entropy, k-means, and the chapter [Contrastive
-# learning](../self_supervision/contrastive.ipynb). **Run time:** about a minute on a laptop (*quick*, what is shown, five
-# seeds); *long* trains four times as long, with three; on a GPU (*full*) a ResNet-18 learns CIFAR-10 with a long tail.
+# learning](../self_supervision/contrastive.ipynb). **Run time:** about a minute a seed on a laptop (*quick*; five seeds are
+# shown); *long* trains four times as long, with three seeds; on a GPU (*full*) a ResNet-18 learns CIFAR-10 with a long tail.
 
 # %% tags=["remove-cell", "setup"]
 import importlib.util
@@ -57,7 +57,7 @@ from labcode.imperfect_labels.long_tail import experts as E
 from labcode.imperfect_labels.long_tail import stage as S
 from labcode.imperfect_labels.long_tail import unlabelled as U
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in two rows. With labels: logit adjustment leads to inverse image frequency, to SelMix and to MDCS. Without labels: topic models lead to latent label shift, SwAV leads to FASSL."}, "figure": {"caption": "With labels (top) and without (bottom). An arrow leads to what builds on it or answers it.", "name": "fig-long-tail-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in two rows. Top, with labels: an arrow leads from logit adjustment to inverse image frequency; SelMix and MDCS stand alone. Bottom, without labels: an arrow leads from SwAV to FASSL; latent label shift stands alone."}, "figure": {"caption": "With labels (top) and without (bottom). An arrow leads to what builds on it or answers it.", "name": "fig-long-tail-family"}}
 PAPERS = {
     "Logit\nadjustment": (0, 0, "explained here, not a paper of the course"), "Inverse image\nfrequency": (1.3, 0, "this chapter"),
     "SelMix": (2.6, 0, "this chapter"), "MDCS": (3.9, 0, "this chapter"), "SwAV": (0, 1, "explained elsewhere"),
@@ -67,7 +67,7 @@ ARROWS = [("Logit\nadjustment", "Inverse image\nfrequency"), ("SwAV", "FASSL")]
 _ = lab.plots.family(PAPERS, ARROWS, height=2.6)
 
 # %%
-run = lab.start("imperfect_labels/long_tail")
+run = lab.start("imperfect_labels/long_tail", first_seed=10)
 run.data = "MNIST, 14×14, long tails of 280 to 6 a class" if run.scale != "full" else "CIFAR-10-LT"
 results = {}  # balanced accuracy on the long tail, for the chapter's table
 mean = lambda values: round(sum(values) / len(values), 3)
@@ -84,7 +84,8 @@ run
 # NBVAL_CHECK_OUTPUT
 tail = S.long_tail(run, run.seeds[0], draws=2)
 print("images of each class:", tail.counts.tolist())
-print("draws, images, pixels:", tuple(tail.x.shape))
+for what, said in M.sheet(run, tail).items():
+    print(f"{what:14}{said}")
 
 # %% mystnb={"image": {"alt": "Two rows of ten small digits: one image of each class from the most frequent to the rarest, in two draws; the order of the digits differs."}, "figure": {"caption": "One image of each class, from the most frequent at the left to the rarest, in two draws.", "name": "fig-long-tail-stage"}}
 first = tail.counts.cumsum(0) - tail.counts
@@ -93,8 +94,17 @@ _ = lab.plots.images(S.pictures(tail.x[:, first]), rows=2, width=5.5, names=("dr
 # %% [markdown]
 # Each result below is a statement with a verdict: [How to read a
 # verdict](../../book/how_to_use.md#how-to-read-a-verdict). *Recall* of a class is the share of its test images that are
-# found, *balanced accuracy* the mean of all recalls. *Many* are classes with more than 100 images, *few* those with less
-# than 20, *medium* the rest.
+# found, *balanced accuracy* the mean of all recalls, *worst recall* the least of them. *Many* are classes with more than
+# 100 images, *few* those with less than 20, *medium* the rest. *Precision* is the share of the images called few-shot that
+# are of the class they are called.
+#
+# Settings were chosen on other seeds and a validation split. **Changed after a look.** Runs on the first ten seeds had weaker
+# rivals, and breakages of FASSL's loss that no statement noticed, so the chapter was mended and now stands on seeds that took
+# no part in it. Dropped: raw IIF behind a
+# cosine classifier against class weights and deferred weights behind a *linear* one (now both are behind the cosine one), and
+# cost-sensitive training at SelMix's learning rate (now at one chosen for it). Added: training on the held-out images
+# themselves, and for FASSL the exact weight and the untrained encoder as a rival. Measured more sharply: more draws everywhere, and probes on four sets of labels in place of one. All other
+# statements and margins are as they were.
 #
 # **The rivals everywhere.** A softmax learns $p(y \mid x) \propto p(x \mid y)\, n_y$, $n_y$ being the images of class $y$.
 # Where all classes matter alike, $n_y$ should not be there. *Logit adjustment* subtracts $\tau\log n_y$ from the logits of
@@ -156,17 +166,17 @@ run.exact("inverse-image-frequency", "The same constant changes more than half o
 
 # %%
 h, weight = (torch.randn(n, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (50, 10))
-w = L.rarity(tail.counts).double()
+w = L.rarity(tail.counts.cpu()).double()
 run.exact("inverse-image-frequency", "Behind a linear layer the product is the layer with its rows multiplied (largest difference)",
           float((L.iif(h @ weight.T, tail.counts) - h @ (w[:, None] * weight).T).abs().max()), at_most=1e-10, data="random features")
 
 # %%
 cosine, linear = M.adjustments(run, cosine=True), M.adjustments(run, cosine=False)
 results |= M.column(linear, "balanced", ["cross entropy", "deferred weights", "class weights", "IIF raw", "logit adjustment", "balanced softmax"])
-for name in ("cross entropy", "IIF raw", "IIF smooth", "logit adjustment", "balanced softmax"):
+for name in ("cross entropy", "class weights", "deferred weights", "IIF raw", "IIF smooth", "logit adjustment", "balanced softmax"):
     print(f"{name:18}", {m: mean(cosine[name][m]) for m in ("balanced", "many", "medium", "few", "precision")})
 
-# %% mystnb={"image": {"alt": "Three panels of horizontal bars, recall of many-, medium- and few-shot classes, for cross entropy, IIF raw and smooth, logit adjustment and balanced softmax with a cosine classifier; the panels differ most for few-shot classes."}, "figure": {"caption": "Recall by group, cosine classifier. Dots are seeds, dashes cross entropy.", "name": "fig-iif-groups"}}
+# %% mystnb={"image": {"alt": "Three panels of horizontal bars, recall of many-, medium- and few-shot classes, for cross entropy, IIF raw and smooth, logit adjustment and balanced softmax with a cosine classifier; the panels differ most for few-shot classes. The axes end at different recalls."}, "figure": {"caption": "Recall by group, cosine classifier. Dots are seeds, dashes cross entropy.", "name": "fig-iif-groups"}}
 figure, panels = lab.plots.axes(3, 9, 2.6)
 for panel, group in zip(panels, S.GROUPS):
     shown = M.column(cosine, group, ["cross entropy", "IIF raw", "IIF smooth", "logit adjustment", "balanced softmax"])
@@ -187,12 +197,12 @@ run.claim("inverse-image-frequency", "Smooth IIF costs many-shot classes at most
           cosine["IIF smooth"]["many"], cosine["cross entropy"]["many"], margin=-0.03)
 
 # %%
-run.claim("inverse-image-frequency", "Raw IIF is above weighting the loss by class in balanced accuracy",
-          cosine["IIF raw"]["balanced"], linear["class weights"]["balanced"], margin=0.0)
+run.claim("inverse-image-frequency", "Raw IIF is above weighting the loss by class, behind the same cosine classifier, in balanced accuracy",
+          cosine["IIF raw"]["balanced"], cosine["class weights"]["balanced"], margin=0.0)
 
 # %%
-run.claim("inverse-image-frequency", "Raw IIF is above deferred weighting by at least a point",
-          cosine["IIF raw"]["balanced"], linear["deferred weights"]["balanced"], margin=0.01)
+run.claim("inverse-image-frequency", "Raw IIF is above deferred weighting behind the same cosine classifier by at least a point",
+          cosine["IIF raw"]["balanced"], cosine["deferred weights"]["balanced"], margin=0.01)
 
 # %%
 run.claim("inverse-image-frequency", "The product is above the sum: raw IIF against logit adjustment of the same network, balanced accuracy",
@@ -246,7 +256,7 @@ run.claim("inverse-image-frequency", "Training the classifier on with IIF is at 
 # %%
 RATIOS = run.pick(quick=(10, 50, 200), long=(5, 10, 20, 50, 100, 200), full=(10, 50, 100))
 ARMS = ("cross entropy", "IIF smooth", "IIF raw", "logit adjustment", "balanced softmax")
-swept = [M.column(M.adjustments(run, cosine=True, ratio=r), "balanced", ARMS) for r in RATIOS]
+swept = [M.column(M.adjustments(run, cosine=True, ratio=r, short=True), "balanced", ARMS) for r in RATIOS]
 
 # %% mystnb={"image": {"alt": "Balanced accuracy against the imbalance ratio, five curves that fall; cross entropy falls most, IIF lies between it and logit adjustment with balanced softmax."}, "figure": {"caption": "Balanced accuracy over how much rarer the rarest class is.", "name": "fig-iif-ratio"}}
 found = run.curve("inverse-image-frequency", "balanced accuracy over the imbalance", RATIOS, {a: [p[a] for p in swept] for a in ARMS},
@@ -259,19 +269,19 @@ run.claim("inverse-image-frequency", "The gain of raw IIF over cross entropy is 
 
 # %%
 if run.scale == "long":
-    other = M.adjustments(run, cosine=True, ratio=20, source=S.small_digits, size=(75, 15))
+    other = M.adjustments(run, cosine=True, ratio=20, source=S.small_digits, size=(75, 15), short=True)
     run.claim("inverse-image-frequency", "On 8×8 digits of another hand smooth IIF is above cross entropy in balanced accuracy",
               other["IIF smooth"]["balanced"], other["cross entropy"]["balanced"], margin=0.0, data="scikit-learn's digits")
 
 # %% [markdown]
-# **What it says.** *The longest runs first.* With four times the training the product behind a cosine classifier passes the
-# sum (*measured*, three seeds), and most gains over cross entropy and over weights are smaller or open, for cross entropy has
-# come nearer. *In a minute* the order is the other way: the sum and balanced softmax are ahead of the product. Our guess on
-# that: a sum of $\log n_c$ takes the prior off exactly, while the product moves a logit by a share of itself, and the longer
-# training makes logits whose shares are right. Note which classifier stands where: IIF above is behind the *cosine*
-# classifier, class weights behind the linear one; behind the same linear classifier they are not passed (last figure). The
-# precision of few-shot classes is told twice, once as it is, once at equal recall. The seven weights lie close together, and
-# the smooth one is behind the raw one in a minute (*measured*).
+# **What it says.** *In a minute* the product behind a cosine classifier is above weights and below the sum and balanced softmax.
+# *In longer runs* the order of product and sum turns over, by little, and most gains are smaller, for cross entropy has come
+# nearer (*measured*; the table at the end has all lengths). Our guess: a sum of $\log n_c$ takes the prior off exactly, while
+# the product moves a logit by a share of itself, and longer training makes logits whose shares are right. Behind a *linear*
+# classifier the product gains less (*measured*): its logits have no fixed zero. Few-shot predictions err less often than the
+# sum's even where the sum finds as many few-shot images (*measured*). The seven weights lie close together. Raw, base 2 and base 10 differ by one factor for all classes, so that at inference they decide alike; the smooth
+# one is behind them, for its added 1 makes classes more alike (*our guess*). A second stage brings nothing beyond the product
+# at inference (*measured*): on frozen features there is little left to learn (*our guess*).
 
 # %% [markdown]
 # (selmix)=
@@ -331,34 +341,42 @@ run.claim("selmix", "Over all pairs the gain ranks real steps with a correlation
 # %%
 run.claim("selmix", "The gain ranks real steps better than the recall of the labelled class alone does", told["gain"], told["recall alone"], margin=0.05)
 
-# %% mystnb={"image": {"alt": "Two ten by ten matrices: gains of all pairs for the worst recall, and the shares of pairs drawn from them. Rows of rare classes are bright, and within them a few partners."}, "figure": {"caption": "Gains of all pairs, and what is drawn, before the first step (one draw). Rows: the class that gives the label; columns: its partner.", "name": "fig-selmix-gains"}}
+# %% mystnb={"image": {"alt": "Two ten by ten matrices. Left, gains of all pairs for the H-mean, red above 0 and blue below: rows of the rarest classes, at the bottom, are red, all others near white. Right, the shares of pairs: two or three pairs in the lowest rows hold most."}, "figure": {"caption": "Gains of all pairs for the H-mean (red: above 0, blue: below), and what is drawn, before the first step (one draw). Rows: the class that gives the label; columns: its partner; 0 is the most frequent class.", "name": "fig-selmix-gains"}}
 tail, net = M.taught(run, run.seeds[0])
 held, layer = S.features_of(net, tail.held)[0], M.last_layers(net, tail, 0)
 c = L.confusion(held @ layer.mT, tail.y_held)
-gain = L.gains(L.class_means(held, tail.y_held, 10), layer, c, L.min_recall_slope(c))
+gain = L.gains(L.class_means(held, tail.y_held, 10), layer, c, L.mean_slope(c, -1))
 figure, panels = lab.plots.axes(2, 6.4, 2.9)
-for panel, matrix in zip(panels, (gain[0], L.pair_shares(gain)[0])):
-    panel.imshow(matrix, vmin=0)
+for panel, matrix, name in zip(panels, (gain[0], L.pair_shares(gain)[0]), ("gain G", "share P")):
+    most = float(matrix.abs().max())
+    panel.imshow(matrix.cpu(), cmap="RdBu_r", vmin=-most, vmax=most)
     panel.grid(False)
-    panel.set(xlabel="partner, by rank", ylabel="label, by rank")
+    panel.set(xlabel="partner, by rank", ylabel="label, by rank", title=name)
 
 # %% [markdown]
-# Now the fine-tuning, 500 steps of the last layer alone, milliseconds. It starts, as in the paper, from a network that is
-# already adjusted (balanced softmax), and once from plain cross entropy. All rivals may use the same held-out images: logit
-# adjustment chooses its $\tau$ by the worst recall on them. *Uniform mixup* is the ablation; *worst class, not mixed* is
-# cost-sensitive training, the theory-based rival; *mixed with any* has SelMix's classes without its partners.
+# Now the fine-tuning of the last layer alone. It starts, as in the paper, from a network that is already adjusted (balanced
+# softmax), and once from plain cross entropy. All rivals may use the same held-out images: logit adjustment chooses its
+# $\tau$ by the worst recall on them. *Uniform mixup* is the ablation; *worst class, not mixed* is cost-sensitive training, the
+# theory-based rival; *mixed with any* has SelMix's classes without its partners. And the plainest use of held-out images:
+# *trained on the held-out* takes as many steps on *them*, with no steering at all.
+#
+# Metrics, beside the worst recall: with recalls $r_1 \dots r_K$ of $K$ classes, the *H-mean* is $K / \sum_k r_k^{-1}$ and the
+# *G-mean* $(\prod_k r_k)^{1/K}$; both fall to 0 with a single recall. *Coverage* of a class is the share of all images that
+# are *called* it, times $K$, so that 1 is its due where classes are balanced; printed is the least. SelMix's *coverage
+# constraint* asks for 0.95 and pays with mean recall: each class that falls short gets a multiplier that grows with the gap.
+# The temperature $T$ says how far the shares of pairs are from even ones: low, and a single pair may have it all.
 
 # %%
-tuned, plain = M.fine_tuned(run, "balanced softmax"), M.fine_tuned(run, "cross entropy", ("uniform mixup", "SelMix, worst recall", "SelMix, H-mean"))
-results["SelMix, H-mean"] = tuned["SelMix, H-mean"]["balanced"]
+tuned, plain = M.fine_tuned(run, "balanced softmax"), M.fine_tuned(run, "cross entropy", ("uniform mixup", "SelMix, worst recall"))
+results |= M.column(tuned, "balanced", ["SelMix, H-mean", "trained on the held-out"])
 for name, row in tuned.items():
-    print(f"{name:28}", {m: mean(row[m]) for m in ("worst", "balanced", "many", "few", "coverage")})
+    print(f"{name:28}", {m: mean(row[m]) for m in ("worst", "H", "balanced", "many", "few", "coverage")})
 
-# %% mystnb={"image": {"alt": "Two panels of horizontal bars, worst recall and balanced accuracy, for the start, logit adjustment with chosen tau, uniform mixup, four objectives of SelMix and two policies without gains."}, "figure": {"caption": "From balanced softmax: worst recall and balanced accuracy. Dots are seeds, dashes the start."}}
+# %% mystnb={"image": {"alt": "Two panels of horizontal bars, worst recall and balanced accuracy, for the start, logit adjustment with chosen tau, uniform mixup, four objectives of SelMix, two policies without gains, and training on the held-out images. The last is longest in both."}, "figure": {"caption": "From balanced softmax: worst recall and balanced accuracy. Dots are seeds, dashes the start."}}
 figure, panels = lab.plots.axes(2, 8.5, 3)
 for panel, measure, name in zip(panels, ("worst", "balanced"), ("worst recall", "balanced accuracy")):
     lab.plots.bars(panel, M.column(tuned, measure), name, chance=sum(tuned["start"][measure]) / len(run.seeds))
-panels[1].set_yticklabels([])
+_ = panels[1].set_yticklabels([])
 
 # %%
 worst, ours = M.column(tuned, "worst"), "SelMix, worst recall"
@@ -376,6 +394,9 @@ run.claim("selmix", "SelMix for the H-mean is above logit adjustment with a chos
 
 # %%
 run.claim("selmix", "SelMix is above cost-sensitive training of the last layer in worst recall", worst[ours], worst["worst class, not mixed"], margin=0.0)
+
+# %%
+run.claim("selmix", "SelMix is above training the last layer on the held-out images themselves, in worst recall", worst[ours], worst["trained on the held-out"], margin=0.0)
 
 # %%
 run.claim("selmix", "The partner matters: SelMix is above mixing the worst class with any, in worst recall", worst[ours], worst["worst class mixed with any"], margin=0.0)
@@ -398,11 +419,10 @@ run.claim("selmix", "From plain cross entropy SelMix raises the worst recall at 
           plain[ours]["worst"], M.adjustments(run, cosine=False)["deferred weights"]["worst"], margin=0.1)
 
 # %%
-STEPS = run.pick(quick=500, full=10_000)
 names = (ours, "uniform mixup", "worst class, not mixed")
-at, walked = M.over_steps(run, "cross entropy", names, steps=STEPS, every=run.pick(quick=100, full=2000))
+at, walked = M.over_steps(run, "cross entropy", names, every=run.pick(quick=100, full=2000))
 
-# %% mystnb={"image": {"alt": "Worst test recall against fine-tuning steps from cross entropy: selective pairs rise steeply at once, uniform pairs slowly."}, "figure": {"caption": "Worst recall along the fine-tuning, from cross entropy.", "name": "fig-selmix-steps"}}
+# %% mystnb={"image": {"alt": "Worst test recall against fine-tuning steps from cross entropy, three curves. In a minute all rise most in the first hundred steps; selective pairs end highest, uniform pairs lowest."}, "figure": {"caption": "Worst recall along the fine-tuning, from cross entropy.", "name": "fig-selmix-steps"}}
 _ = curve(run.curve("selmix", "worst recall over fine-tuning steps", at, walked, "steps", "worst recall"))
 
 # %%
@@ -410,7 +430,7 @@ HEAT = run.pick(quick=(0.03, 0.3, 3.0), long=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0), f
 heated = [M.gather([{"SelMix": M.at_temperature(run, s, t)} for s in run.seeds])["SelMix"] for t in HEAT]
 swept = {"worst recall": [p["worst"] for p in heated], "balanced accuracy": [p["balanced"] for p in heated]}
 
-# %% mystnb={"image": {"alt": "Worst recall and balanced accuracy against the temperature of the pair distribution."}, "figure": {"caption": "From a few pairs (left) to all pairs with a gain (right).", "name": "fig-selmix-temperature"}}
+# %% mystnb={"image": {"alt": "Worst recall and balanced accuracy against the temperature of the pair distribution: both nearly flat, the worst recall a little lower at the highest temperature."}, "figure": {"caption": "From a few pairs (left) to all pairs with a gain (right).", "name": "fig-selmix-temperature"}}
 _ = curve(run.curve("selmix", "recalls over the temperature", HEAT, swept, "temperature T", "recall", log=True))
 
 # %%
@@ -420,11 +440,15 @@ run.claim("selmix", "Training a network takes at least half as long again as fin
 # %% [markdown]
 # **What it says.** The gains are computed, not learnt. In a minute they rank real steps well; of longer trained networks they
 # do so less than we asked (both *measured*): the first order carries less far where probabilities are extreme (*our guess*).
-# What is the gain made of? With the same labels, leaving the mixing out costs worst recall; *which* partner is mixed in makes
-# no difference that we could see (*measured*, by those arms). Uniform pairs lower the worst recall of a network that was
-# balanced before, so that much of SelMix's lead over them is their loss. Logit adjustment, whose $\tau$ is chosen on the same
-# held-out images, is a strong rival: open in a minute, ahead in the longer runs (*measured*). $\tau$ is one number, chosen on
-# four hundred images: little to overfit (*our guess*).
+# SelMix raises the worst recall, by how much is less sure than that it does. But whom it is compared with decides. Uniform
+# pairs *lower* the worst recall of a network that was balanced before, so that much of the lead over them is their loss. A
+# single number, $\tau$ chosen on the same images, is level in a minute, and so is cost-sensitive training at a learning rate
+# of its own; *which* partner is mixed in makes no difference that we could see (all *measured*).
+#
+# And the plainest rival wins: the same steps *on* the held-out images raise the worst recall far more, and the balanced
+# accuracy too (*measured*). SelMix asks them for the way and learns from the tail; with six images of the rarest class in
+# training and forty held out, it is the forty that know more. Where held-out images are few beside those in training,
+# steering should be worth more (*our guess*).
 
 # %% [markdown]
 # (mdcs)=
@@ -438,9 +462,10 @@ run.claim("selmix", "Training a network takes at least half as long again as fin
 # $z_e$ are the logits of expert $e$, $n$ the class counts, $y$ the label, $p_e = \mathrm{softmax}(z_e + \lambda_e \log n)$;
 # $x^w$ and $x^s$ a weak and a strong view, sg stops the gradient; $\alpha$ is the weight, 0.6. The first sum, over both views, is
 # the *diversity loss* (DL), the second the *consistency self-distillation* (CS); only images that the expert has right in the
-# weak view take part (CIS). At test the logits, *without* the prior, are averaged.
+# weak view take part (*confident instance sampling*, CIS; right is judged with the prior). At test the logits, *without* the
+# prior, are averaged. A weak view of a digit is moved by up to a pixel; a strong one is moved, turned, scaled and partly blanked.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Weak and strong views go through a shared first layer to three experts; each adds its own prior; cross entropy on both, and a divergence from the weak view, which gets no gradient, to the strong view."}, "figure": {"caption": "MDCS for one expert; there are three, with another prior each.", "name": "fig-mdcs-diagram"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. A weak and a strong view go through the shared layer to expert e, to which λ log n is added; it gives p weak and p strong, which meet in the divergence KL. A cross on the arrow from p weak says that no gradient goes back there. The cross entropy of both views is not drawn."}, "figure": {"caption": "MDCS for one expert; there are three, with another prior each.", "name": "fig-mdcs-diagram"}}
 parts = {
     "weak view": (0, 0), "strong view": (0, 1), "shared layer": (1.1, 0.5, "trained"), "expert e": (2.2, 0.5, "trained"), "λ log n": (2.2, 1.4, "store"),
     "p weak": (3.3, 0), "p strong": (3.3, 1), "KL": (4.4, 0.5, "loss"),
@@ -457,7 +482,8 @@ lab.show(L.consistency_loss)
 
 # %% [markdown]
 # All arms have three experts of the same size, the same two views in the cross entropy, the same batches, starts and steps. The
-# rival is the plainest: three experts, all with balanced softmax.
+# rival is the plainest: three experts, all with balanced softmax. *Disagreement* is the share of test images on which two
+# experts' decisions differ, a mean over the three pairs.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -523,7 +549,7 @@ at = {0.0: "balanced softmax × 3", 0.25: "a quarter", 0.5: "half the spread", 1
 swept = {"many, expert 1": "many of expert 1", "few, expert 3": "few of expert 3", "balanced, together": "balanced"}
 swept = {name: [arm(at[s], measure) for s in SPREAD] for name, measure in swept.items()}
 
-# %% mystnb={"image": {"alt": "Recall against the spread of the priors: the many-shot recall of the first expert and the few-shot recall of the third rise, the balanced accuracy of all together hardly moves."}, "figure": {"caption": "How far apart the priors are: 0 is balanced softmax three times, 1 the paper's. Without self-distillation.", "name": "fig-mdcs-spread"}}
+# %% mystnb={"image": {"alt": "Recall against the spread of the priors: the many-shot recall of the first expert and the few-shot recall of the third rise and level off, the balanced accuracy of all together hardly moves."}, "figure": {"caption": "How far apart the priors are: 0 is balanced softmax three times, 1 the paper's. Without self-distillation.", "name": "fig-mdcs-spread"}}
 _ = curve(run.curve("mdcs", "recalls over the spread of the priors", SPREAD, swept, "spread of λ", "recall"))
 
 # %% [markdown]
@@ -556,9 +582,10 @@ if run.scale == "long":
 # **What it says.** The priors do take the experts apart (*measured*). A prior added in training and dropped at test leaves the
 # logits short of it: $\lambda = 1$ balances, 2.5 overdoes it towards the rare, -0.5 towards the frequent. In a minute the three
 # together are above their own middle one, but not above three middle ones, at either length (*measured*). Self-distillation
-# costs accuracy here, with the diversity loss and with balanced softmax alike; it lowers the variance of the predictions, as
-# the paper says, and raises bias² by more, as the printed lines show (*measured*). A larger network that overfits its rare
-# images would have more variance to lose (*our guess*).
+# costs accuracy here, with the diversity loss and with balanced softmax alike: the paper's coupling of the two we could not
+# show. It does make experts differ more and lowers the variance of the predictions, as the paper says, and it raises bias² by
+# more, as the printed lines show (*measured*). A larger network that overfits its rare images would have more variance to lose
+# (*our guess*).
 
 # %% [markdown]
 # (fassl)=
@@ -600,23 +627,35 @@ run.exact("fassl", "Enforced assignments give the marginal back and cannot move 
           float((L.follow(wanted, q, momentum=0.0, floor=0.0) - wanted).abs().max()), at_most=1e-3, data="random cosines")
 
 # %% [markdown]
+# The second stage's weight in its simplest case: two prototypes, one of them nine times as frequent, and $\gamma = 1/2$.
+
+# %%
+share = L.rare_weights(20 * torch.eye(2)[None], torch.tensor([[0.9, 0.1]]))[0]
+run.exact("fassl", "At a prototype nine times as rare an image weighs three times as much (difference)", abs(float(share[1] / share[0]) - 3), at_most=1e-4, data="two prototypes")
+
+# %% [markdown]
 # Stage 1, with SimCLR's loss beside it in all arms: SimCLR alone, even prototypes, prototypes that follow. With ten prototypes for ten classes
-# of very different size the difference should be largest.
+# of very different size one would expect the largest difference. Printed, for each number of prototypes: the *correlation*, over
+# classes, of the prototypes' shares with the classes' sizes, a prototype's share going to its most frequent class; *purity*, the
+# share of images whose prototype's most frequent class is theirs, and that of few-shot images alone; the largest share over the
+# smallest (*spread*); and two *AUROCs*, how often a few-shot image has a larger weight, or a larger mean distance from its
+# ten nearest neighbours, than another image: 0.5 is chance.
 
 # %%
 STAGES = ("SimCLR", "even prototypes (SwAV)", "prototypes that follow")
 KS = run.pick(quick=(10, 30), long=(10, 20, 30, 60), full=(10, 30, 100))
-learnt = {k: U.first_stages(run, k) for k in KS}
-sizes = {k: U.sizes_of(each, STAGES) for k, each in learnt.items()}
+learnt = {k: U.first_stages(run, k, uneven=(None, False, True) if k == 30 else (False, True)) for k in KS}  # SimCLR once
+sizes = {k: U.sizes_of(each, STAGES if k == 30 else STAGES[1:]) for k, each in learnt.items()}
 for k, table in sizes.items():
-    print(k, {name: {m: mean(v) for m, v in row.items()} for name, row in table.items() if name != "SimCLR"})
+    for name in STAGES[1:]:
+        print(k, f"{name:23}", {m: mean(v) for m, v in table[name].items()})
 
 # %% mystnb={"image": {"alt": "Prototypes sorted by their share: flat for even prototypes, falling for those that follow, beside the sizes of the true classes."}, "figure": {"caption": "Shares of ten prototypes, sorted, beside the true classes' (one draw).", "name": "fig-fassl-shares"}}
 tail, model = learnt[10][0]
 panel = lab.plots.axes(1, 5, 2.4)[1]
-for i, name in ((1, STAGES[1]), (2, STAGES[2])):
-    panel.plot(range(1, 11), model.pi.unflatten(0, (3, -1))[i, 0].sort(descending=True).values, "o-", label=name)
-panel.plot(range(1, 11), tail.counts / tail.counts.sum(), "k--", alpha=0.5, label="true classes")
+for i, name in enumerate(STAGES[1:]):
+    panel.plot(range(1, 11), model.pi.unflatten(0, (2, -1))[i, 0].cpu().sort(descending=True).values, "o-", label=name)
+panel.plot(range(1, 11), (tail.counts / tail.counts.sum()).cpu(), "k--", alpha=0.5, label="true classes")
 panel.set(xlabel="prototype or class, by size", ylabel="share of the images")
 _ = lab.plots.legend(panel)
 
@@ -636,11 +675,11 @@ run.claim("fassl", "With thirty prototypes sizes that follow cost at most two po
 
 # %%
 run.claim("fassl", "An image's weight tells few-shot images from the others better than chance, by 0.05 of AUROC",
-          sizes[30][FOLLOW]["weight"], [0.5] * len(run.seeds), margin=0.05)
+          sizes[30][FOLLOW]["AUROC, weight"], [0.5] * len(run.seeds), margin=0.05)
 
 # %%
 run.claim("fassl", "The weight tells few-shot images better than the distance from the nearest neighbours does (AUROC)",
-          sizes[30][FOLLOW]["weight"], sizes[30][FOLLOW]["distance"], margin=0.0)
+          sizes[30][FOLLOW]["AUROC, weight"], sizes[30][FOLLOW]["AUROC, distance"], margin=0.0)
 
 # %% mystnb={"image": {"alt": "Share of images at a prototype of their own class against the number of prototypes, for even and following prototypes, all images."}, "figure": {"caption": "Purity over the number of prototypes.", "name": "fig-fassl-purity"}}
 swept = {name: [sizes[k][name]["purity"] for k in KS] for name in (EVEN, FOLLOW)}
@@ -648,8 +687,8 @@ _ = curve(run.curve("fassl", "purity over the number of prototypes", KS, swept, 
 
 # %% [markdown]
 # Stage 2 goes on with frozen prototypes, weighted and not; the rivals go on as long with SimCLR alone, from
-# their own first stage. Judged by a linear probe on ten labels of each class: the floors are pixels and an untrained encoder,
-# and two networks that were taught with *all labels of the tail*.
+# their own first stage. Judged by a linear probe on ten held-out labels of each class, a mean over four sets of them: the
+# floors are pixels and an untrained encoder, and two networks that were taught with *the labels of the whole long tail*.
 
 # %%
 after = U.probed(run, U.second_stages(run, 30), ("prototypes, then SimCLR", "stage 2, no weights", "FASSL"))
@@ -659,12 +698,15 @@ floors = U.floors(run)
 for name, row in (floors | after).items():
     print(f"{name:34}", {m: mean(row[m]) for m in ("balanced", "many", "medium", "few")})
 
-# %% mystnb={"image": {"alt": "Horizontal bars of balanced probe accuracy: untrained and pixels lowest, the networks taught with the tail's labels, SimCLR, SwAV and FASSL."}, "figure": {"caption": "A linear probe on ten labels a class. Dots are seeds, dashes the untrained encoder.", "name": "fig-fassl-probe"}}
+# %% mystnb={"image": {"alt": "Horizontal bars of balanced probe accuracy: untrained lowest, then pixels; the arms without labels are close together and a little higher; the two networks taught with the tail's labels highest."}, "figure": {"caption": "A linear probe on ten labels a class. Dots are seeds, dashes the untrained encoder.", "name": "fig-fassl-probe"}}
 shown = M.column(floors, "balanced") | M.column(after, "balanced")
 lab.plots.bars(lab.plots.axes(1, 6, 3)[1], shown, "balanced accuracy of the probe", chance=sum(floors["untrained"]["balanced"]) / len(run.seeds))
 
 # %%
 probe = lambda name, measure="balanced": (after | floors)[name][measure]
+run.claim("fassl", "A probe on FASSL's features is at least thirteen points above one on an untrained encoder", probe("FASSL"), probe("untrained"), margin=0.13)
+
+# %%
 run.claim("fassl", "A probe on FASSL's features is at least a point above one on pixels", probe("FASSL"), probe("pixels"), margin=0.01, floor=probe("untrained"))
 
 # %%
@@ -688,11 +730,14 @@ run.claim("fassl", "Features without labels are better than those of cross entro
           probe("FASSL"), probe("cross entropy, the tail's labels"), margin=0.0, floor=probe("untrained"))
 
 # %% [markdown]
-# **What it says.** Prototypes can be let follow, and their sizes come apart. That these tell frequencies better than even ones
-# do we could not show: with six to thirteen images a rare class hardly ever has a prototype to itself, however the sizes are
-# ruled (*measured*, the printed purity under *few*). So the weights of stage 2 find the rare no better than chance in a minute
-# (*measured*, the AUROC above). SimCLR takes part in all arms, and a strong view, shifted, turned and partly covered, teaches
-# most of what the probe asks (*our guess*).
+# **What it says.** Prototypes can be let follow, and their sizes come apart, much as those of the classes do. But even ones are
+# purer, and tell frequencies no worse (*measured*): a frequent class fills several prototypes, which together weigh what it
+# weighs, whatever the single sizes. With six to thirteen images a rare class has no prototype to itself, however the sizes
+# are ruled (*measured*, the printed purity of *few*). It lies with others at large ones, so that weights by $\pi^{-\gamma}$
+# find the rare no better than chance, in a minute worse; the plain distance from neighbours finds them well (*measured*).
+# Stage 2 then has nothing to gain from its weights. SimCLR takes part in all arms, and a strong view, shifted, turned and
+# partly covered, teaches most of what the probe asks (*our guess*). None of this speaks of the paper's own losses, which are
+# not public.
 
 # %% [markdown]
 # (lls-ddfa)=
@@ -706,10 +751,10 @@ run.claim("fassl", "Features without labels are better than those of cross entro
 #
 # $d$ is the domain, $y$ the label, $w$ a *word*, one of $m$ bins of $x$; $^+$ is the pseudo-inverse of the matrix with a row a
 # class. The left side is counted; its factors are non-negative: a topic model, words in documents of topics. To make words of
-# continuous $x$, DDFA learns $p(d \mid x)$, a domain discriminator, and clusters what it *says*: inputs of one class say the
-# same.
+# continuous $x$, DDFA (discriminate, discretise, factorise, adjust) learns $p(d \mid x)$, a domain discriminator, and clusters
+# what it *says*: inputs of one class say the same. The factors are found by *non-negative matrix factorisation* (NMF).
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Inputs and domains train a discriminator; its outputs are cut into words by k-means; word by domain counts are factorised into p of w given y and p of y given d; Bayes' rule joins the latter with the discriminator to labels."}, "figure": {"caption": "DDFA: discriminate, discretise, factorise, adjust.", "name": "fig-lls-diagram"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram. Inputs x go to the trained discriminator p of d given x. From there one arrow leads by k-means to words, to counts p of w given d, to NMF and down to p of y given d; another leads straight to the labels p of y given x and d, where p of y given d arrives as well."}, "figure": {"caption": "DDFA: discriminate, discretise, factorise, adjust.", "name": "fig-lls-diagram"}}
 parts = {
     "inputs x": (0, 0.5), "discriminator\np(d | x)": (1.3, 0.5, "trained"), "words": (2.6, 0), "counts\np(w | d)": (3.7, 0), "NMF": (4.7, 0),
     "p(y | d)": (4.7, 1), "labels\np(y | x, d)": (2.9, 1, "loss"),
@@ -760,17 +805,19 @@ for panel, (name, labels) in zip(panels, shown.items()):
 
 # %% [markdown]
 # **Blobs.** Six domains; label shares are drawn from a Dirichlet of concentration $\alpha$: small is diverse. Rivals: k-means and
-# a Gaussian mixture of $x$; *k-means of p(d | x)*, which leaves the factorisation out; words cut from $x$ itself; and *anchor words* in the
-# place of NMF. The domain of a test point is an input of DDFA, which k-means does not see, so that DDFA is also shown without it.
+# a Gaussian mixture of $x$; *k-means of p(d | x)*, which leaves the factorisation out; DDFA with *words of x itself*; and *anchor words* in
+# the place of NMF. The domain of a test point is an input of DDFA, which k-means does not see, so that DDFA is also shown with the domain
+# *hidden*. Printed for each $\alpha$: *Hungarian accuracy*, that under the best one-to-one matching of what was found with the true
+# classes, and the mean error of $p(y \mid d)$ under such a matching.
 
 # %%
 ALPHAS = run.pick(quick=(0.5, 3.0, 10.0), long=(0.5, 1.0, 3.0, 10.0), full=(0.5, 3.0, 10.0))
-mixtures = M.on_mixtures(run, ALPHAS, draws=run.pick(quick=4, full=10))
+mixtures = M.on_mixtures(run, ALPHAS, draws=run.pick(quick=8, full=10))
 for arm in mixtures[0][0]:
     print(f"{arm:22}", {a: (mean(M.at(mixtures, arm, a)), mean(M.at(mixtures, arm, a, 1))) for a in ALPHAS if arm in mixtures[0][0]})
 
-# %% mystnb={"image": {"alt": "Accuracy against the Dirichlet concentration: DDFA high at small alpha and falling, k-means flat near one half, k-means of p of d given x and anchor words staying high."}, "figure": {"caption": "Accuracy on blobs over how alike the domains are.", "name": "fig-lls-alpha"}}
-swept = {arm: [M.at(mixtures, arm, a) for a in ALPHAS] for arm in ("DDFA", "DDFA, domain hidden", "k-means", "k-means of p(d | x)", "anchor words", "words of x itself")}
+# %% mystnb={"image": {"alt": "Accuracy against the Dirichlet concentration: DDFA high at small alpha and falling, k-means flat near one half; DDFA without the domain, k-means of p of d given x and anchor words stay high."}, "figure": {"caption": "Accuracy on blobs over how alike the domains are.", "name": "fig-lls-alpha"}}
+swept = {arm: [M.at(mixtures, arm, a) for a in ALPHAS] for arm in ("DDFA", "DDFA, domain hidden", "k-means", "k-means of p(d | x)", "anchor words")}
 _ = curve(run.curve("lls-ddfa", "accuracy over the concentration", ALPHAS, swept, "α", "Hungarian accuracy", log=True, data="blobs"))
 
 # %%
@@ -806,17 +853,18 @@ run.claim("lls-ddfa", "At α = 3 anchor words in the place of NMF are at least f
 COUNTS = run.pick(quick=(3, 6, 12), long=(3, 6, 10, 15, 20), full=(3, 6, 12, 25))
 swept = {r: mixtures if r == 6 and 3.0 in ALPHAS else M.on_mixtures(run, (3.0,), domains=r, steps=150) for r in COUNTS}
 
-# %% mystnb={"image": {"alt": "Error of the label marginals against the number of domains, for DDFA and anchor words."}, "figure": {"caption": "Error of p(y | d) over the number of domains, α = 3.", "name": "fig-lls-domains"}}
+# %% mystnb={"image": {"alt": "Error of the label marginals against the number of domains, falling for both: DDFA starts highest with three domains and nears anchor words with more."}, "figure": {"caption": "Error of p(y | d) over the number of domains, α = 3.", "name": "fig-lls-domains"}}
 arms = {arm: [M.at(swept[r], arm, 3.0, 1) for r in COUNTS] for arm in ("DDFA", "anchor words")}
 _ = curve(run.curve("lls-ddfa", "error of the marginals over the number of domains", COUNTS, arms, "domains", "mean error of p(y | d)", data="blobs"))
 
 # %% [markdown]
 # **Digits.** Now classes of *two digits each*, drawn at random, in ten domains: images of a class look as different as any. The
-# rival by similarity is SCAN, the same network taught to agree on neighbours; its weights are also tried as a start for DDFA.
+# rival by similarity is SCAN (clustering by adopting nearest neighbours), the same network taught to agree on neighbours, here those
+# of pixels, and to use all clusters alike; its weights are also tried as a start for DDFA.
 
 # %%
 DIGITS = run.pick(quick=(0.5, 3.0), long=(0.5, 3.0, 10.0), full=(0.5, 3.0, 10.0))
-pairs = M.on_digits(run, DIGITS, group=2, domains=10)
+pairs = M.on_digits(run, DIGITS, group=2, domains=10, draws=run.pick(quick=3, long=4, full=3))
 for arm in pairs[0][0]:
     print(f"{arm:22}", {a: (mean(M.at(pairs, arm, a)), mean(M.at(pairs, arm, a, 1))) for a in DIGITS})
 
@@ -843,24 +891,27 @@ if run.scale != "quick":
 
 # %% [markdown]
 # **What it says.** Where looks mislead, shifting shares tell (*measured*). What carries it is mostly the discriminator. There are
-# two verdicts on the factorisation, and they differ: on blobs with nearly even shares, clustering what the discriminator says
-# is better; on digits with very uneven ones the factorisation gains. It is the fragile part: where no domain lacks a class,
-# many factorisations fit the counts equally well (the theorem's condition is on words, but NMF does not look for anchors), and
-# marginals that are wrong spoil the label; to hide the domain may then help (*our guess*). A search for corners errs less in
-# the marginals there, and in longer runs in the labels, too (*measured*, the arm with anchor words).
+# two verdicts on the factorisation, and in a minute they differ: on blobs with nearly even shares, clustering what the
+# discriminator says is better; on digits with very uneven ones the factorisation gains, which longer runs leave open. It is the
+# fragile part: where no domain lacks a class, many factorisations fit the counts equally well (the theorem's condition is on
+# words, but NMF does not look for anchors), and marginals that are wrong spoil the label; to hide the domain may then help
+# (*our guess*; the printed lines show it for even shares). A search for corners errs less in the marginals there, and in longer
+# runs labels better, too (*measured*, the arm with anchor words). SCAN's weights as a start change little on the mean, one
+# way in one problem and another in the next.
 
 # %% [markdown]
 # ## Where the chapter ends
-# Balanced accuracy of what adjusts the same long tail with labels, side by side.
+# Balanced accuracy of what adjusts the same long tail with labels, side by side. MDCS is not among them: its three experts
+# are larger and see strong views, so that its table above has rivals of its own.
 
-# %% mystnb={"image": {"alt": "Horizontal bars of balanced accuracy: cross entropy, class weights, deferred weights, IIF raw, logit adjustment, balanced softmax, SelMix, and the probe of networks on held-out labels."}, "figure": {"caption": "Balanced accuracy on the long tail, linear classifiers of one hidden layer. Dashes: cross entropy.", "name": "fig-long-tail-results"}}
+# %% mystnb={"image": {"alt": "Horizontal bars of balanced accuracy, rising from cross entropy over deferred weights, raw IIF and class weights to logit adjustment, balanced softmax and SelMix, which are close together, then training on the held-out images, and the ceiling."}, "figure": {"caption": "Balanced accuracy on the long tail, linear classifiers of one hidden layer. Dashes: cross entropy. SelMix and the bar below it use the forty held-out images of each class, the others do not. *Ceiling*: the same network where every class has as many images as the most frequent.", "name": "fig-long-tail-results"}}
 if "cross entropy" in results:
-    results |= {"all labels": M.ceiling(run)}
+    results |= {"ceiling": M.ceiling(run)}
     lab.plots.bars(lab.plots.axes(1, 6, 2.8)[1], results, "balanced accuracy", chance=sum(results["cross entropy"]) / len(run.seeds))
 
 # %%
 if "cross entropy" in results:
-    run.summarise("balanced accuracy on the long tail", results, floor="cross entropy", ceiling="all labels")
+    run.summarise("balanced accuracy on the long tail", results, floor="cross entropy", ceiling="ceiling")
 
 # %% [markdown]
 # ## What carries over

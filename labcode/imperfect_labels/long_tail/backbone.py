@@ -75,7 +75,8 @@ def network(n: int, widths: list[int], *, generator: Generator, cosine: bool = F
 
 def adopt(found: nn.Module, net: nn.Module, which: list[int]) -> None:
     """Give the networks of a stack the weights of networks ``which`` of another one."""
-    some = lambda state: {name: v[which] if v.ndim else v for name, v in state.items()}  # noqa: E731
+    at = torch.tensor(which)
+    some = lambda state: {n: v.index_select(0, at.to(v.device)) if v.ndim else v for n, v in state.items()}  # noqa: E731
     if isinstance(net, StackedResNet):
         for mine, i in zip(found.body, which, strict=True):
             mine.load_state_dict(net.body[i].state_dict())

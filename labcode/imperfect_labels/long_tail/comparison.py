@@ -3,6 +3,7 @@
 Functions take the run and return, for each arm and measure, one value a seed: the mean over that seed's draws.
 """
 
+import inspect
 import time
 from collections import defaultdict
 
@@ -18,6 +19,31 @@ from .stage import GROUPS, LOSSES, Tail, class_recalls, features_of, learn_tail,
 
 Table = dict[str, dict[str, list[float]]]  # arm -> measure -> one value a seed
 TAUS = tuple(i / 10 for i in range(31))
+
+
+def budget(run) -> tuple[int, int]:
+    """Draws a seed and steps of what is trained by the classic losses."""
+    return run.pick(quick=(10, 300), long=(12, 300), full=(1, 8000))
+
+
+def sheet(run, tail: Tail) -> dict[str, str]:
+    """The stage in words and numbers, for the page."""
+    chosen = {name: p.default for name, p in inspect.signature(learn_tail).parameters.items()}
+    (draws, steps), classes = budget(run), len(tail.counts)
+    kept, told_of = (len(y) // classes for y in (tail.y_held, tail.y_test))
+    return {
+        "training": f"{int(tail.counts.max())} to {int(tail.counts.min())} images a class, {len(tail.y)} in all",
+        "held out": f"{kept} images of every class, balanced; to choose or to steer by",
+        "test": f"{told_of} images of every class, balanced",
+        "network": f"{tail.x.shape[2]} pixels, BatchNorm and ReLU, {chosen['width']} features, linear or cosine head",
+        "budget": f"{run_steps(run, steps)} steps of {chosen['batch']} images, AdamW, {chosen['lr']}, cosine schedule",
+        "draws a seed": f"{draws} for IIF and SelMix, {rare_draws(run)} for MDCS and FASSL; values are their means",
+    }
+
+
+def rare_draws(run) -> int:
+    """Draws a seed of the costlier comparisons, MDCS and FASSL."""
+    return run.pick(quick=4, long=5, full=1)
 
 
 def generator(run, seed: int, part: int) -> Generator:
@@ -40,16 +66,19 @@ def column(table: Table, measure: str, arms=None) -> dict[str, list[float]]:
     return {arm: table[arm][measure] for arm in (arms or table)}
 
 
-def taught(run, seed: int, ratio: float = 50.0, *, cosine: bool = False, source=None, size=None):
-    """A seed's long tail and the networks that the classic losses make of it, trained once in a run."""
+def taught(run, seed: int, ratio: float = 50.0, *, cosine: bool = False, source=None, size=None, short: bool = False):
+    """A seed's long tail and the networks that the classic losses make of it, trained once in a run.
+
+    short  half the draws, and the first two losses alone: for sweeps
+    """
 
     def made():
-        draws, steps = run.pick(quick=(6, 300), long=(8, 300), full=(1, 8000))
-        tail = long_tail(run, seed, ratio, draws=draws, size=size, source=source)
-        losses = list(LOSSES)[:2] if cosine else list(LOSSES)
+        draws, steps = budget(run)
+        tail = long_tail(run, seed, ratio, draws=(draws + 1) // 2 if short else draws, size=size, source=source)
+        losses = list(LOSSES)[:2] if short else list(LOSSES)
         return tail, learn_tail(tail, losses, cosine=cosine, steps=steps, generator=generator(run, seed, 1 + cosine))
 
-    return run.once(("taught", seed, ratio, cosine, source), made)
+    return run.once(("taught", seed, ratio, cosine, source, short), made)
 
 
 # Inverse image frequency
@@ -66,11 +95,11 @@ def like_few(logits: Tensor, held: Tensor, tail: Tail, variant: str) -> Tensor:
     return torch.stack(out)
 
 
-def adjustments(run, *, cosine: bool, ratio: float = 50.0, source=None, size=None) -> Table:
+def adjustments(run, *, cosine: bool, ratio: float = 50.0, source=None, size=None, short: bool = False) -> Table:
     """Every adjustment of one cross-entropy network at inference, and the losses that work in training."""
     rows = []
     for seed in run.seeds:
-        tail, net = taught(run, seed, ratio, cosine=cosine, source=source, size=size)
+        tail, net = taught(run, seed, ratio, cosine=cosine, source=source, size=size, short=short)
         trained, held = logits_of(net, tail.test), logits_of(net, tail.held)[0]
         z = trained[0]
         arms = {"cross entropy": z} | {f"IIF {v}": iif(z, tail.counts, v) for v in VARIANTS}
@@ -134,20 +163,34 @@ POLICIES = {
     "SelMix, coverage": S.selective(S.coverage_slope),
     "worst class mixed with any": S.worst_first(),
     "worst class, not mixed": S.worst_first(),
+    "trained on the held-out": None,
 }
+UNMIXED = {"worst class, not mixed": 0.1, "trained on the held-out": 0.1}  # learning rates; that of mixtures is 0.03
 
 
-def fine(run, seed: int, start: str, name: str, *, policy=None, trace=None, steps: int | None = None) -> tuple:
-    """The last layers after one policy's fine-tuning and the test logits; ``start`` is a loss of ``LOSSES``."""
+def tuned_layers(run, seed: int, start: str, name: str, policy=None) -> list[tuple[int, Tensor]]:
+    """The last layers along one policy's fine-tuning, (step, weights); ``start`` is a loss of ``LOSSES``.
+
+    One policy is none: it trains on the held-out images themselves, all classes alike, instead of steering by them.
+    """
     tail, net = taught(run, seed)
-    at = list(LOSSES).index(start)
-    z, held, test = (features_of(net, x)[at] for x in (tail.x, tail.held, tail.test))
-    steps = run_steps(run, steps or run.pick(quick=500, full=10_000))
-    weight = S.fine_tune(
-        last_layers(net, tail, at), z, tail.y, held, tail.y_held, policy or POLICIES[name], steps=steps, lr=0.03,
-        generator=generator(run, seed, 40), mix=(1.0, 1.0) if name == "worst class, not mixed" else S.MIX, trace=trace,
+    at, trace = list(LOSSES).index(start), []
+    z, held = (features_of(net, x)[at] for x in (tail.x, tail.held))
+    seen = (held, tail.y_held) if name == "trained on the held-out" else (z, tail.y)
+    steps = run_steps(run, run.pick(quick=500, full=10_000))
+    S.fine_tune(
+        last_layers(net, tail, at), *seen, held, tail.y_held, policy or POLICIES[name], steps=steps,
+        lr=UNMIXED.get(name, 0.03), generator=generator(run, seed, 40),
+        mix=(1.0, 1.0) if name in UNMIXED else S.MIX, trace=trace,
     )  # fmt: skip
-    return weight, test @ weight.mT
+    return trace
+
+
+def fine(run, seed: int, start: str, name: str, at: int = -1) -> Tensor:
+    """Test logits after one policy's fine-tuning, which runs once for all figures; ``at`` a place in its trace."""
+    trace = run.once(("fine", seed, start, name), lambda: tuned_layers(run, seed, start, name))
+    tail, net = taught(run, seed)
+    return features_of(net, tail.test)[list(LOSSES).index(start)] @ trace[at][1].mT
 
 
 def objectives(logits: Tensor, y: Tensor) -> dict[str, float]:
@@ -169,7 +212,7 @@ def fine_tuned(run, start: str, policies=tuple(POLICIES)) -> Table:
         best = [max(TAUS, key=lambda t, h=h: _held_worst(adjusted(h, tail.counts, t), tail)) for h in held]
         shifted = torch.stack([adjusted(each, tail.counts, tau) for each, tau in zip(z, best, strict=True)])
         row = {"start": objectives(z, tail.y_test), "logit adjustment, τ chosen": objectives(shifted, tail.y_test)}
-        row |= {name: objectives(fine(run, seed, start, name)[1], tail.y_test) for name in policies}
+        row |= {name: objectives(fine(run, seed, start, name), tail.y_test) for name in policies}
         rows.append(row)
     return gather(rows)
 
@@ -180,18 +223,17 @@ def _held_worst(logits: Tensor, tail: Tail) -> float:
     return float(r.min() + 0.01 * r.mean())
 
 
-def over_steps(run, start: str, names, steps: int, every: int) -> tuple[list[int], dict[str, list[list[float]]]]:
+def over_steps(run, start: str, names, every: int) -> tuple[list[int], dict[str, list[list[float]]]]:
     """Worst test recall along the fine-tuning: steps, and for each arm a list a point of one value a seed."""
     found, at = {name: [] for name in names}, []
     for seed in run.seeds:
-        tail, net = taught(run, seed)
-        test = features_of(net, tail.test)[list(LOSSES).index(start)]
+        y = taught(run, seed)[0].y_test
         for name in names:
-            trace = []
-            fine(run, seed, start, name, trace=trace, steps=steps)
-            trace = [t for t in trace if t[0] % every == 0 or t[0] == trace[-1][0]]
-            at = [s for s, _ in trace]
-            found[name].append([told(test @ w.mT, tail.y_test)["worst"] for _, w in trace])
+            fine(run, seed, start, name)
+            walked = [s for s, _ in run.once(("fine", seed, start, name), list)]
+            places = [i for i, s in enumerate(walked) if s % every == 0 or i == len(walked) - 1]
+            at = [walked[i] for i in places]
+            found[name].append([told(fine(run, seed, start, name, i), y)["worst"] for i in places])
     return at, {name: [list(p) for p in zip(*each, strict=True)] for name, each in found.items()}
 
 
@@ -213,18 +255,21 @@ def gain_check(run, start: str = "balanced softmax", rate: float = 1e-3, samples
         slope = S.min_recall_slope(c, eta=10.0)
         gain = S.gains(S.class_means(held, tail.y_held, k), weight, c, slope)
         first = tail.counts.cumsum(0) - tail.counts
-        i, j = torch.arange(k).repeat_interleave(k), torch.arange(k).repeat(k)
+        place = torch.arange(k, device=z.device)
+        i, j = place.repeat_interleave(k), place.repeat(k)
         scores = []
         for r in range(tail.draws):
-            one, two = (torch.rand(2, k * k, samples, generator=g) * tail.counts[torch.stack([i, j])][..., None]).long()
-            part = 0.6 + 0.4 * torch.rand(k * k, samples, 1, generator=g)
+            drawn = torch.rand(2, k * k, samples, generator=g, device=z.device)
+            one, two = (drawn * tail.counts[torch.stack([i, j])][..., None]).long()
+            part = 0.6 + 0.4 * torch.rand(k * k, samples, 1, generator=g, device=z.device)
             mixed = part * z[r, first[i, None] + one] + (1 - part) * z[r, first[j, None] + two]
             off = (mixed @ weight[r].T).softmax(2) - torch.nn.functional.one_hot(i, k)[:, None]
             moved = weight[r] - rate * off.mT @ mixed / samples
             after = S.confusion(held[r] @ moved.mT, tail.y_held, soft=True)
             change = ((after - c[r]) * slope[r]).sum((1, 2))
             alone = -S.recalls(c)[r][i]
-            scores.append([float(spearmanr(said, change).statistic) for said in (gain[r].flatten(), alone)])
+            change = change.cpu()
+            scores.append([float(spearmanr(said.cpu(), change).statistic) for said in (gain[r].flatten(), alone)])
         for name, values in zip(found, zip(*scores, strict=True), strict=True):
             found[name].append(sum(values) / len(values))
     return found
@@ -238,7 +283,7 @@ def cost_ratio(run, most: float = 8.0) -> list[float]:
         begun = time.process_time()
         learn_tail(tail, steps=run.pick(quick=300, full=8000), generator=generator(run, seed, 1))
         between = time.process_time()
-        fine(run, seed, "balanced softmax", "SelMix, worst recall")
+        tuned_layers(run, seed, "balanced softmax", "SelMix, worst recall")
         found.append(min((between - begun) / max(1e-6, time.process_time() - between), most))
     return found
 
@@ -318,8 +363,9 @@ def at(found: list[tuple[dict, dict]], arm: str, alpha: float, what: int = 0) ->
 def at_temperature(run, seed: int, temperature: float) -> dict[str, float]:
     """SelMix for the worst recall, from cross entropy, with another temperature of the pairs."""
     policy = S.selective(S.min_recall_slope, temperature)
-    tail, _ = taught(run, seed)
-    return told(fine(run, seed, "cross entropy", "SelMix", policy=policy)[1], tail.y_test)
+    tail, net = taught(run, seed)
+    weight = tuned_layers(run, seed, "cross entropy", "SelMix", policy)[-1][1]
+    return told(features_of(net, tail.test)[list(LOSSES).index("cross entropy")] @ weight.mT, tail.y_test)
 
 
 def ceiling(run) -> list[float]:

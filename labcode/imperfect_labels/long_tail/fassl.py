@@ -123,7 +123,7 @@ def mass_correlation(marginal: Float[Tensor, "b K"], owners: Float[Tensor, "b K 
     owners    samples of each class that lie at each prototype: a prototype's share goes to its most frequent class
     """
     classes = owners.shape[2]
-    mass = torch.zeros(len(marginal), classes).scatter_add_(1, owners.argmax(2), marginal.float())
+    mass = owners.new_zeros(len(marginal), classes).scatter_add_(1, owners.argmax(2), marginal.to(owners))
     truth = owners.sum(1)
     mass, truth = (t - t.mean(1, keepdim=True) for t in (mass, truth))
     return (mass * truth).sum(1) / (mass.norm(dim=1) * truth.norm(dim=1)).clamp_min(1e-12)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...loss import float32
+from ...loss import check_index, check_matrix, float32
 
 VARIANTS = ("raw", "smooth", "relative", "normit", "gombit", "base2", "base10")
 
@@ -17,18 +17,19 @@ VARIANTS = ("raw", "smooth", "relative", "normit", "gombit", "base2", "base10")
 def rarity(counts: Int[Tensor, " K"], variant: str = "smooth") -> Float[Tensor, " K"]:
     """The weight of each class's logit, large for rare ones; table 1 of the paper.
 
-    counts   n_c >= 1
+    counts   n_c; below 1 they count as 1, so that a class without images has no infinite weight
     variant  "raw" log N/n_c; "smooth" log (N+1)/(n_c+1) + 1, the released code's default; "relative" log (N-n_c)/n_c;
              "normit" -Φ⁻¹(n_c/N); "gombit" -log(-log(1-n_c/N)); "base2" and "base10" raw in other logarithms
 
-    relative, normit and gombit turn negative for classes with most of the images. Raises ValueError for an empty class,
-    fewer than two classes, and an unknown variant.
+    relative, normit and gombit turn negative for classes with most of the images. No look at the data, so that a GPU
+    is not waited for. Raises ValueError for fewer than two classes, and an unknown variant.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    if len(counts) < 2 or int(counts.min()) < 1:
-        raise ValueError(f"counts must be at least 1 in two classes or more, got {counts.tolist()}")
-    n, total = counts.double(), counts.sum().double()
+    if counts.ndim != 1 or len(counts) < 2:
+        raise ValueError(f"counts must be of two classes or more, got shape {tuple(counts.shape)}")
+    n = counts.double().clamp_min(1)
+    total = n.sum()
     share = n / total
     found = {
         "raw": lambda: -share.log(),
@@ -66,8 +67,10 @@ def iif_loss(
     """Cross entropy of the weighed logits, of the second stage; inference weighs them too.
 
     Behind a linear layer without a norm it is the loss of the layer with rows w_c W_c: only a re-parametrisation.
-    Behind a cosine classifier it is not, since the rows' lengths are fixed.
+    Behind a cosine classifier it is not, since the rows' lengths are fixed. Raises ValueError for shapes that do not
+    fit and labels out of range.
     """
+    _check(logits, y, counts)
     return F.cross_entropy(iif(logits, counts, variant), y)
 
 
@@ -75,5 +78,18 @@ def iif_loss(
 def balanced_softmax(
     logits: Float[Tensor, "n K"], y: Int[Tensor, " n"], counts: Int[Tensor, " K"]
 ) -> Float[Tensor, ""]:
-    """Cross entropy of logits plus log n_c (Ren et al., NeurIPS 2020); inference takes the logits as they are."""
-    return F.cross_entropy(logits + counts.log().to(logits), y)
+    """Cross entropy of logits plus log n_c (Ren et al., NeurIPS 2020); inference takes the logits as they are.
+
+    Counts below 1 count as 1. Raises ValueError for shapes that do not fit and labels out of range.
+    """
+    _check(logits, y, counts)
+    return F.cross_entropy(logits + counts.clamp_min(1).log().to(logits), y)
+
+
+def _check(logits: Tensor, y: Tensor, counts: Tensor) -> None:
+    check_matrix("logits", logits)
+    if y.shape != logits.shape[:1]:
+        raise ValueError(f"y must be a label for each of {len(logits)} rows of logits, got {tuple(y.shape)}")
+    if counts.shape != logits.shape[1:]:
+        raise ValueError(f"counts must be of the {logits.shape[1]} classes of logits, got {tuple(counts.shape)}")
+    check_index("y", y, logits.shape[1])

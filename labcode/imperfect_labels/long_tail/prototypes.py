@@ -81,8 +81,9 @@ def stage_two(
     found = Prototypical(r * arms, tail.x.shape[2], k, generator=torch.Generator(tail.x.device).manual_seed(0))
     which = list(range(start * r, (start + 1) * r)) * arms
     adopt(found.net, model.net, which)
-    found.prototypes = nn.Parameter(model.prototypes.detach()[which], requires_grad=False)
-    found.pi = model.pi[which]
+    places = torch.tensor(which, device=tail.x.device)
+    found.prototypes = nn.Parameter(model.prototypes.detach().index_select(0, places), requires_grad=False)
+    found.pi = model.pi.index_select(0, places)
     gamma = [g or 0.0 for g in gammas]
     on = torch.tensor([float(g is not None) for g in gammas], device=tail.x.device).repeat_interleave(r)
 
@@ -134,10 +135,13 @@ def probe(
     return (test @ weight.mT).detach()
 
 
-def few_labels_of(tail: Tail, per_class: int) -> Tensor:
-    """Places of the first ``per_class`` held-out images of each class: the probe's balanced labels."""
+def few_labels_of(tail: Tail, per_class: int, sets: int = 4) -> Tensor:
+    """Places of ``per_class`` held-out images of each class, the probe's balanced labels: up to ``sets`` sets of them,
+    none in common, one a row."""
     size = len(tail.y_held) // len(tail.counts)
-    return torch.cat([torch.arange(per_class) + c * size for c in range(len(tail.counts))]).to(tail.x.device)
+    sets = max(1, min(sets, size // per_class))
+    own = torch.arange(sets)[:, None, None] * per_class + torch.arange(per_class)
+    return (own + size * torch.arange(len(tail.counts))[:, None]).flatten(1).to(tail.x.device)
 
 
 @torch.no_grad()

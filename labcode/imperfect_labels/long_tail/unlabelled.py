@@ -6,32 +6,31 @@ from ...loss import unit_rows
 from ..measures import auroc
 from . import experts as E
 from . import prototypes as P
-from .comparison import Table, gather, generator, taught
+from .comparison import Table, gather, generator, rare_draws, taught
 from .fassl import mass_correlation, purity, rare_weights
 from .mdcs import bias_variance, disagreement, ensemble
 from .stage import GROUPS, LOSSES, Tail, features_of, long_tail, told
 
 
-def rare_tail(run, seed: int, draws: int, ratio: float = 50.0, source=None, size=None) -> Tail:
+def rare_tail(run, seed: int, ratio: float = 50.0, source=None, size=None) -> Tail:
     """A seed's long tail, with fewer draws than the cheaper comparisons have."""
-    key = ("tail", seed, draws, ratio, source)
-    draws = run.pick(quick=draws, full=1)
-    return run.once(key, lambda: long_tail(run, seed, ratio, draws=draws, size=size, source=source))
+    made = lambda: long_tail(run, seed, ratio, draws=rare_draws(run), size=size, source=source)  # noqa: E731
+    return run.once(("tail", seed, ratio, source), made)
 
 
 # Frequency-aware self-supervision
 
 
-def first_stages(run, prototypes: int, *, draws: int = 3, ratio: float = 50.0, uneven=(None, False, True), **options):
+def first_stages(run, prototypes: int, *, uneven=(None, False, True), **options):
     """Stage 1 of a seed each: SimCLR, even prototypes beside it (SwAV), and those whose sizes follow the data."""
 
     def made(seed):
-        tail = rare_tail(run, seed, draws, ratio)
+        tail = rare_tail(run, seed)
         g, steps = generator(run, seed, 80), run.pick(quick=320, full=8000)
         model = P.stage_one(tail, prototypes=prototypes, steps=steps, generator=g, beside=1.0, uneven=uneven, **options)
         return tail, model
 
-    key = ("first", prototypes, draws, ratio, uneven, *sorted(options.items()))
+    key = ("first", prototypes, uneven, *sorted(options.items()))
     return [run.once((seed, *key), lambda seed=seed: made(seed)) for seed in run.seeds]
 
 
@@ -47,7 +46,7 @@ def second_stages(run, prototypes: int, gammas=(None, 0.0, 0.5), *, start: int =
 
 
 def probed(run, stages, names, per_class: int = 10) -> Table:
-    """Linear probes on ``per_class`` balanced labels of every arm: balanced test accuracy, many, medium, few."""
+    """Linear probes on ``per_class`` balanced labels of every arm, means over four sets of labels: ``told``."""
     rows = []
     for tail, model in stages:
         z, test = P.features(model, tail.held), P.features(model, tail.test)
@@ -56,15 +55,16 @@ def probed(run, stages, names, per_class: int = 10) -> Table:
 
 
 def _probe(z, test, tail: Tail, per_class: int) -> dict[str, float]:
-    places = P.few_labels_of(tail, per_class)
-    return told(P.probe(z[:, places], tail.y_held[places], test), tail.y_test)
+    places = P.few_labels_of(tail, per_class)  # (sets, labels)
+    seen, test = z[:, places].flatten(0, 1), test.repeat_interleave(len(places), 0)
+    return told(P.probe(seen, tail.y_held[places[0]], test), tail.y_test)
 
 
-def floors(run, per_class: int = 10, draws: int = 3) -> Table:
+def floors(run, per_class: int = 10) -> Table:
     """The same probe on pixels, on an untrained encoder, and on features of networks taught with the tail's labels."""
     rows = []
     for seed in run.seeds:
-        tail = rare_tail(run, seed, draws)
+        tail = rare_tail(run, seed)
         bare = P.Prototypical(tail.draws, tail.x.shape[2], 2, generator=generator(run, seed, 82))
         with torch.no_grad():  # running statistics of the norms, from one pass over the training images
             bare.train()
@@ -85,16 +85,16 @@ def floors(run, per_class: int = 10, draws: int = 3) -> Table:
 
 
 def sizes_of(stages, names) -> Table:
-    """What prototypes tell of the frequencies: correlation of mass with class sizes, purity, of medium- and few-shot
-    classes too, the largest share over the smallest, and how well an image's weight, or its mean distance from its ten
+    """What prototypes tell of the frequencies: correlation of mass with class sizes, purity, that of few-shot images
+    alone, the largest share over the smallest, and how well an image's weight, or its mean distance from its ten
     nearest neighbours, tells few-shot images from the others (AUROC)."""
     rows = []
     for tail, model in stages:
         o, arms = P.owners(model, tail), len(names)
         measures = {
-            "correlation": mass_correlation(model.pi, o), "purity": purity(o), "few": purity(o, GROUPS["few"]),
-            "medium": purity(o, GROUPS["medium"]), "spread": model.pi.amax(1) / model.pi.amin(1),
-            "weight": auroc(*rare(model, tail)), "distance": auroc(*lonely(model, tail)),
+            "correlation": mass_correlation(model.pi, o), "purity": purity(o), "purity, few": purity(o, GROUPS["few"]),
+            "spread": model.pi.amax(1) / model.pi.amin(1), "AUROC, weight": auroc(*rare(model, tail)),
+            "AUROC, distance": auroc(*lonely(model, tail)),
         }  # fmt: skip
         means = {name: v.float().view(arms, -1).mean(1).tolist() for name, v in measures.items()}
         rows.append({name: {m: v[i] for m, v in means.items()} for i, name in enumerate(names)})
@@ -120,12 +120,12 @@ def lonely(model, tail: Tail):
 # Diverse experts
 
 
-def experts(run, arms=None, *, draws: int = 3, ratio: float = 50.0, source=None, size=None) -> Table:
+def experts(run, arms=None, *, ratio: float = 50.0, source=None, size=None) -> Table:
     """Every arm of MDCS: the ensemble's ``told``, the experts' disagreement, and each expert's many and few."""
     arms = arms or E.ARMS
     rows = []
     for seed in run.seeds:
-        tail = rare_tail(run, seed, draws, ratio, source, size)
+        tail = rare_tail(run, seed, ratio, source, size)
         steps = run.pick(quick=250, full=20_000)
         net = E.learn_experts(tail, arms.values(), steps=steps, generator=generator(run, seed, 90))
         z = E.expert_logits(net, tail.test)
@@ -144,10 +144,10 @@ def variances(run, names, *, parts: int = 4) -> Table:
     rows = []
     for seed in run.seeds:
         g = generator(run, seed, 91)
-        tail = E.halves(rare_tail(run, seed, 3), parts, generator=g)
+        tail = E.halves(rare_tail(run, seed), parts, generator=g)
         steps = run.pick(quick=150, full=8000)
         net = E.learn_experts(tail, [E.ARMS[n] for n in names], steps=steps, generator=g)
         p = ensemble(E.expert_logits(net, tail.test).flatten(0, 1)).softmax(2).unflatten(0, (len(names), -1))
-        told_of = [dict(zip(("bias", "variance"), bias_variance(each, tail.y_test), strict=True)) for each in p]
+        told_of = [dict(zip(("bias²", "variance"), bias_variance(each, tail.y_test), strict=True)) for each in p]
         rows.append(dict(zip(names, told_of, strict=True)))
     return gather(rows)

@@ -71,6 +71,14 @@ def test_balanced_softmax_is_logit_adjustment_at_the_optimum():
     assert torch.equal(L.adjusted(posterior, COUNTS).argmax(1), z.argmax(1))
 
 
+def test_a_class_without_images_counts_as_one():
+    empty, one = torch.tensor([9, 4, 0]), torch.tensor([9, 4, 1])
+    z, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 1, 0, 1, 0])
+    for variant in L.VARIANTS:
+        assert torch.equal(L.rarity(empty, variant), L.rarity(one, variant))
+    assert torch.equal(L.balanced_softmax(z, y, empty), L.balanced_softmax(z, y, one))
+
+
 def test_half_precision_and_edges():
     z = torch.randn(3, 4).half()
     assert L.iif_loss(z, torch.tensor([0, 1, 3]), COUNTS).dtype == torch.float32
@@ -82,4 +90,12 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="variant"):
         L.rarity(COUNTS, "base3")
     with pytest.raises(ValueError, match="counts"):
-        L.rarity(torch.tensor([3, 0]))
+        L.rarity(torch.tensor([3]))
+    z, y = torch.zeros(2, 4), torch.tensor([0, 3])
+    for loss in (L.iif_loss, L.balanced_softmax):
+        with pytest.raises(ValueError, match="counts"):
+            loss(z, y, COUNTS[:3])
+        with pytest.raises(ValueError, match="y must"):
+            loss(z, y + 1, COUNTS)
+        with pytest.raises(ValueError, match="y must"):
+            loss(z, y[:1], COUNTS)
