@@ -616,7 +616,7 @@ def test_an_unknown_assignment_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["assignments.py", "--out", str(tmp_path), "unknown"])
     assert assignments.main() == 1
     told = capsys.readouterr().err
-    assert "no assignment unknown; there are " in told and "noisy_labels, contrastive" in told
+    assert "no assignment unknown; there are " in told and "noisy_labels, semi_supervised, contrastive" in told
 
 
 @needs_nbgrader
