@@ -416,7 +416,7 @@ one, cells = moons[0], torch.linspace(-2, 2, 60)
 grid = torch.cartesian_prod(cells, 0.6 * cells).to(run.device)
 for i, (axis, name) in enumerate(zip(lab.plots.axes(3, 8, 2.4)[1], TWO)):
     seen = S.regions(one["net"], grid, 6 * i).view(60, 60).T.cpu()
-    axis.contourf(cells, 0.6 * cells, seen, levels=[0, 0.5, 1], colors=["#dbe6f3", "#f6e3d0"])
+    axis.contourf(cells, 0.6 * cells, seen, levels=[0, 0.5, 1], colors=lab.plots.COLOURS[:2], alpha=0.35)
     pool, known = one["stage"].pool, one["labels"]
     axis.scatter(*pool.x.T.cpu(), s=3, c=[lab.plots.COLOURS[c] for c in pool.y.tolist()])
     axis.scatter(*pool.x[known].T.cpu(), s=50, edgecolors="black", c=[lab.plots.COLOURS[c] for c in pool.y[known].tolist()])
@@ -543,7 +543,7 @@ bars = {name: of(mixed, (1.0, name)) for name in ("UnMixMatch", *PARTS_OF)} | pl
 bars |= {f"known classes: {name}": of(mixed, (0.0, name)) for name in ("UnMixMatch", "without contrast")}
 figure, axis = lab.plots.axes(1, 6.5, 3)
 lab.plots.bars(axis, bars, "test accuracy")
-axis.set_xlim(left=0.7)
+_ = axis.set_xlim(left=0.7)
 
 # %%
 full = lambda share: of(mixed, (share, "UnMixMatch"))
@@ -671,7 +671,7 @@ for panel, measure in zip(panels, ("recall", "precision")):
         each = points(tailed, ("matched", name), measure, which, "each")
         panel.plot(range(1, 11), [sum(v) / len(v) for v in each], "o-", markersize=3, label=shown)
     panel.set(xlabel="rank of the class, 1 the most frequent", ylabel=measure)
-lab.plots.legend(panels[1])
+_ = lab.plots.legend(panels[1])
 
 # %%
 arms = {name: points(tailed, ("uniform", arm), "recall", which, "each") for name, arm, which in

@@ -10,9 +10,8 @@ sum of η^(p-1) t^p; a step at the d-th eigenvalue is kernel PCA. s(t) = O(t) fo
 ratio s(t) / t: K_s(x, ·) = K(x, X) s(S) / S, so a new point needs its K(x, X) and nothing else. That is the
 *inductive* estimator.
 
-Departures: the base kernel of a graph is the lazy walk ½ (I + D^-½ W D^-½), which is positive semi-definite, as the
-theory wants; the paper's graphs have the walk itself. The Richardson iterations follow the paper's text; the authors'
-code was not used.
+Departures: the base kernel of a graph is the lazy walk ½ (I + D^-½ W D^-½), positive semi-definite as the theory wants;
+the paper's graphs have the walk itself. Richardson's iterations follow the paper's text, not the authors' code.
 """
 
 import warnings
@@ -122,8 +121,7 @@ def hops(p: int) -> Ratio:
 def inverse_laplacian(eta: float) -> Ratio:
     """s(t) = t / (1 - ηt), 0 <= η < 1: every power, weighted by η^(p-1).
 
-    Beyond 1 over the largest eigenvalue, which is 1 on a graph, the series diverges.
-    Raises ValueError for η out of range."""
+    Beyond 1 over the largest eigenvalue, 1 on a graph, the series diverges. Raises ValueError for η out of range."""
     _check_eta(eta)
     return lambda t: 1 / (1 - eta * t)
 
@@ -259,11 +257,9 @@ def label_spreading(base: Base, index: Int[Tensor, "r n"], y: Float[Tensor, "r n
 
 
 def label_propagation(base: Base, index: Int[Tensor, "r n"], y: Float[Tensor, "r n c"], steps: int = 200) -> Values:
-    """The older rival (Zhu and Ghahramani 2002): every point takes its neighbours' mean, the labelled keep their
-    labels.
+    """The older rival (Zhu and Ghahramani 2002): points take their neighbours' mean, the labelled keep their labels.
 
-    ``steps`` rounds of F ← D⁻¹ W F; new points take their neighbours' mean. Raises ValueError for a base without a
-    graph.
+    ``steps`` rounds of F ← D⁻¹ W F; so do new points. Raises ValueError for a base without a graph.
     """
     _check_labels(base, index, y, 1.0)
     degree = _degrees(base)
@@ -291,7 +287,6 @@ def ridge_on_labels(
     """Ridge regression with the kernel exp(-‖x - x'‖² / width) on labelled points alone: the supervised rival.
 
     pool  unlabelled points: the first fit gives them hard labels, a second fit sees all, the plain pseudo-label
-
     ridge is added to the kernel matrix's diagonal. Raises ValueError for a width or ridge that is not positive.
     """
     check_positive(width=width, ridge=ridge)
@@ -313,8 +308,7 @@ def reversed_pairs(
     t: Float[Tensor, " d"], measure: Callable[[Tensor], Tensor], pairs: int = 4000, powers: int = 64, *,
     generator: Generator,
 ) -> float:  # fmt: skip
-    """The theorem of target smoothness on random functions: pairs that all powers of K order alike, and ``measure``
-    not.
+    """The theorem of target smoothness on random functions: pairs that all powers of K order alike, ``measure`` not.
 
     t        eigenvalues of K, in (0, 1], falling
     measure  (pairs, d) coefficients in the eigenfunctions, of length 1, to (pairs,) numbers: how rough a function is.
@@ -322,8 +316,7 @@ def reversed_pairs(
     powers   a pair counts where Σ c_i² / t_i^p is larger for its first function at each p = 1 … powers
 
     Returns the share, among such pairs, whose first function ``measure`` calls smoother. The theorem: a norm that
-    never does is a transform of K's spectrum, with s monotone and s(t) = O(t). Raises ValueError where no pair is
-    ordered.
+    never does is a transform of K's spectrum, s monotone, s(t) = O(t). Raises ValueError where no pair is ordered.
     """
     c = torch.randn(2, pairs, len(t), dtype=torch.float64, generator=generator)
     c = c * torch.rand(2, pairs, 1, dtype=torch.float64, generator=generator) ** torch.arange(len(t))
@@ -374,8 +367,7 @@ def known_transform_error(
 def sampled_eigenspaces(
     m: int, sizes: Sequence[int] = (3, 5, 7), draws: int = 6, *, generator: Generator
 ) -> list[float]:
-    """How far the top d sampled eigenfunctions are from the true ones, for each d of ``sizes``: kernel PCA's
-    deviation.
+    """How far the top d sampled eigenfunctions are from the true ones, for each d of ``sizes``: kernel PCA's error.
 
     m points on a circle, the kernel exp(2 cos(θ - θ')). The mean over draws of the Frobenius norm of what the space
     of d sampled eigenfunctions, extended to new points, misses of the d true ones: 0 … √d.
