@@ -278,9 +278,10 @@ if run.scale == "long":
 # *In longer runs* the order of product and sum turns over, by little, and most gains are smaller, for cross entropy has come
 # nearer (*measured*; the table at the end has all lengths). Our guess: a sum of $\log n_c$ takes the prior off exactly, while
 # the product moves a logit by a share of itself, and longer training makes logits whose shares are right. Behind a *linear*
-# classifier the product gains less (*measured*): its logits have no fixed zero. Few-shot predictions err less often than the
-# sum's even where the sum finds as many few-shot images (*measured*). The seven weights lie close together. Raw, base 2 and base 10 differ by one factor for all classes, so that at inference they decide alike; the smooth
-# one is behind them, for its added 1 makes classes more alike (*our guess*). A second stage brings nothing beyond the product
+# classifier the product gains less (*measured*): its logits have no fixed zero. Few-shot predictions err less
+# often than the sum's at $\tau = 1$; where the sum finds as many few-shot images the difference is open (*measured*). The seven
+# weights lie close together. Raw, base 2 and base 10 differ by one factor for all classes, so that at inference they decide
+# alike; the smooth one is behind them, for its added 1 makes classes more alike (*our guess*). A second stage brings nothing beyond the product
 # at inference (*measured*): on frozen features there is little left to learn (*our guess*).
 
 # %% [markdown]
@@ -440,7 +441,7 @@ run.claim("selmix", "Training a network takes at least half as long again as fin
 # %% [markdown]
 # **What it says.** The gains are computed, not learnt. In a minute they rank real steps well; of longer trained networks they
 # do so less than we asked (both *measured*): the first order carries less far where probabilities are extreme (*our guess*).
-# SelMix raises the worst recall, by how much is less sure than that it does. But whom it is compared with decides. Uniform
+# SelMix raises the worst recall by more than the five points asked in a minute. But whom it is compared with decides. Uniform
 # pairs *lower* the worst recall of a network that was balanced before, so that much of the lead over them is their loss. A
 # single number, $\tau$ chosen on the same images, is level in a minute, and so is cost-sensitive training at a learning rate
 # of its own; *which* partner is mixed in makes no difference that we could see (all *measured*).
@@ -895,8 +896,8 @@ if run.scale != "quick":
 # discriminator says is better; on digits with very uneven ones the factorisation gains, which longer runs leave open. It is the
 # fragile part: where no domain lacks a class, many factorisations fit the counts equally well (the theorem's condition is on
 # words, but NMF does not look for anchors), and marginals that are wrong spoil the label; to hide the domain may then help
-# (*our guess*; the printed lines show it for even shares). A search for corners errs less in the marginals there, and in longer
-# runs labels better, too (*measured*, the arm with anchor words). SCAN's weights as a start change little on the mean, one
+# (*our guess*; the printed lines show it for even shares). A search for corners errs less in the marginals there, and
+# labels better, too (*measured*, the arm with anchor words). SCAN's weights as a start change little on the mean, one
 # way in one problem and another in the next.
 
 # %% [markdown]

@@ -22,10 +22,6 @@ SCALARS = {"tau_plus": 0.1, "background": 4}  # where the default does not fit t
 FOLDER = Path(labcode.__file__).parent
 
 
-# They look at class counts, which are read on the host and are no batch; long_tail has tests of their own.
-OF_COUNTS = {f"imperfect_labels.long_tail.inverse_image_frequency.{name}" for name in ("iif_loss", "balanced_softmax")}
-
-
 def losses():
     found = {}
     for file in sorted(FOLDER.glob("*/**/*.py")):
@@ -35,7 +31,7 @@ def losses():
             for name, value in vars(module).items():
                 if getattr(value, "is_loss", False) and not name.startswith("_"):
                     found[f"{value.__module__.removeprefix('labcode.')}.{value.__name__}"] = value
-    return {name: loss for name, loss in found.items() if name not in OF_COUNTS}
+    return found
 
 
 LOSSES = losses()
