@@ -37,10 +37,13 @@ def symmetric_kl(mu1: Rows, log_sd1: Rows, mu2: Rows, log_sd2: Rows) -> Scalar:
 def gaussian_information(z1: Rows, z2: Float[Tensor, "n e"], ridge: float = 1e-2) -> Scalar:
     """I(z₁; z₂) as if both were Gaussian: ½ (log det C₁ + log det C₂ - log det C), of the batch's correlations + ridge.
 
-    What non-contrastive objectives of covariances maximise, by the review: spread without negatives.
+    What non-contrastive objectives of covariances maximise, by the review: spread without negatives. Raises ValueError
+    for different numbers of rows.
     """
     check_matrix("z1", z1, rows=2)
     check_matrix("z2", z2, rows=2)
+    if len(z1) != len(z2):
+        raise ValueError(f"z2 must have as many rows as z1, {len(z1)}, got {len(z2)}")
     both = torch.cat([z1, z2], 1)
     both = (both - both.mean(0)) / both.std(0, correction=0).clamp_min(1e-6)
     c = both.T @ both / len(both) + ridge * torch.eye(both.shape[1], dtype=both.dtype, device=both.device)
