@@ -52,11 +52,11 @@ import torch
 import labcode as lab
 from labcode.imperfect_labels import semi_supervised as S
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map in three rows. Predictions that must agree: UDA, then soft pseudo-labels with mixup and DASO. Images for features: SimCLR leads to UnMixMatch and SimCLRv2. No networks: STKR and robust self-training."}, "figure": {"caption": "What unlabelled images are used for: the network's own predictions (top), features (middle), the shape of the data (bottom).", "name": "fig-semi-supervised-family"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Family map. Predictions that must agree: UDA leads to DASO and to soft pseudo-labels with mixup. Images for features: SimCLR leads to SimCLRv2 and, together with the mixed pseudo-labels, to UnMixMatch. No networks: STKR and robust self-training."}, "figure": {"caption": "What unlabelled images are used for: the network's own predictions (top), features (middle), the shape of the data (bottom).", "name": "fig-semi-supervised-family"}}
 PAPERS = {
-    "UDA": (0, 0, "this chapter"), "Mixup\npseudo-labels": (1.3, 0, "this chapter"), "DASO": (2.6, 0, "this chapter"),
-    "SimCLR": (0, 1, "explained elsewhere"), "UnMixMatch": (1.3, 1, "this chapter"), "SimCLRv2": (2.6, 1, "this chapter"),
-    "STKR": (0, 2, "this chapter"), "Robust\nself-training": (1.3, 2, "this chapter"),
+    "UDA": (0, 0.5, "this chapter"), "DASO": (1.5, 0, "this chapter"), "Mixup\npseudo-labels": (1.5, 1, "this chapter"),
+    "SimCLR": (0, 2, "explained elsewhere"), "UnMixMatch": (3, 1.5, "this chapter"), "SimCLRv2": (1.5, 2.5, "this chapter"),
+    "STKR": (0, 3.5, "this chapter"), "Robust\nself-training": (1.5, 3.5, "this chapter"),
 }
 ARROWS = [("UDA", "Mixup\npseudo-labels"), ("UDA", "DASO"), ("SimCLR", "UnMixMatch"), ("Mixup\npseudo-labels", "UnMixMatch"), ("SimCLR", "SimCLRv2")]
 _ = lab.plots.family(PAPERS, ARROWS)
