@@ -120,7 +120,8 @@ lab.show(S.fixmatch)
 # $$L = \ell(\text{labelled}) + \frac1b \sum_{x} \mathbb 1\bigl[\max p(x) > \beta\bigr]\;
 # \mathrm{KL}\bigl(\mathrm{sg}\, p_T(x) \,\big\Vert\, p(\hat x)\bigr).$$
 #
-# $\hat x$ is the changed copy of $x$, $\ell$ the cross-entropy, $\beta$ the confidence below which an image is left out,
+# $x$ is one of a batch's $b$ unlabelled images and $\hat x$ its changed copy, $p$ the network's prediction for $K$ classes,
+# $\ell$ the cross-entropy, $\beta$ the confidence below which an image is left out,
 # $p_T$ the prediction *sharpened* by dividing its logits by $T$, sg *no gradient*. *Training-signal annealing* leaves a
 # labelled image out while the network is surer of it than $\eta_t = a(t)\,(1 - 1/K) + 1/K$, where $a$ rises from 0 to 1
 # over training.
@@ -265,8 +266,9 @@ if SECOND:
 # Read the curve *across*: a height that UDA reaches with few labels is reached by supervised training with more of them
 # (*measured*). *Which* change of the image is asked for matters less here than in the paper: only a change that breaks the
 # label does surely worse. All changes together, plain Gaussian noise and VAT's adversarial one lie so close that the
-# seeds leave their order open, and so they do with the mask and the sharpening (*measured*). That a change helps because it leaves the class alone and yet moves the image far is *our guess*, for
-# which the graph and the broken labels of the last kind speak. Annealing holds a network back from what it already
+# seeds leave their order open, and so they do with the mask and the sharpening (*measured*). That a change helps because
+# it leaves the class alone and yet moves the image far is *our guess*, for which the graph and the broken labels of the
+# last kind speak. Annealing holds a network back from what it already
 # knows. That is a remedy for a large language model that learns twenty texts by heart in a minute; a perceptron on a
 # few hundred steps is only held back (*our guess*; the loss itself is *measured*).
 
